@@ -1,0 +1,19 @@
+"""The model bundle: the one format that the device and the workstation share."""
+
+from appliance.bundle.manifest import DecoderSpec, EncoderSpec, EvalReport, FileEntry, Manifest
+from appliance.bundle.signing import SigningKey, TrustedKeys
+from appliance.bundle.store import Bundle, BundleStore, open_bundle, write_bundle
+
+__all__ = [
+    "Bundle",
+    "BundleStore",
+    "DecoderSpec",
+    "EncoderSpec",
+    "EvalReport",
+    "FileEntry",
+    "Manifest",
+    "SigningKey",
+    "TrustedKeys",
+    "open_bundle",
+    "write_bundle",
+]

@@ -1,0 +1,166 @@
+"""What a bundle says of itself: manifest.json, read without any IO and refused unless every field is valid.
+
+Unknown fields survive a round trip, so that an older device passes on what a newer workstation wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+
+from appliance.errors import BundleError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+SIGNATURE_NAME = "manifest.sig"
+MODEL_NAME = "model.onnx"
+MODEL_DATA_NAME = "model.onnx.data"
+TOKENIZER_NAME = "tokenizer.json"
+CHAT_TEMPLATE_NAME = "chat_template.jinja"
+LICENSE_NAME = "LICENSE"
+
+_MAX_MANIFEST_BYTES = 1 << 20
+
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1, le=1 << 31)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
+
+
+class FileEntry(_Record):
+    """One file of the bundle: a flat name, its size and its SHA-256."""
+
+    name: FileName
+    size_bytes: Annotated[int, Field(ge=0, le=1 << 40)]
+    sha256: Sha256
+
+
+class SamplingDefaults(_Record):
+    """What a chat request gets where it asks for nothing, from the checkpoint's own recommendation."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+
+
+class DecoderSpec(_Record):
+    """A causal language model whose graph is the one that engine/model_runner.py describes."""
+
+    kind: Literal["decoder"] = "decoder"
+    architecture: str
+    context_length: Count
+    vocab_size: Count
+    num_layers: Count
+    num_kv_heads: Count
+    head_dim: Count
+    kv_cache_dtype: Literal["float32", "int8"] = "float32"
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = Field(min_length=1)
+    sampling: SamplingDefaults = SamplingDefaults()
+
+
+class EncoderSpec(_Record):
+    """A text encoder whose graph gives unit vectors: pooling and normalization are inside."""
+
+    kind: Literal["encoder"] = "encoder"
+    architecture: str
+    dimensions: Count
+    max_tokens: Count
+    matryoshka_dimensions: tuple[int, ...] = ()
+
+
+ModelSpec = Annotated[DecoderSpec | EncoderSpec, Field(discriminator="kind")]
+
+
+class Source(_Record):
+    """Where the checkpoint came from, and the exact state of it."""
+
+    uri: str
+    revision: str | None = None
+    sha256: Sha256 | None = None
+
+
+class EvalReport(_Record):
+    """What was measured against the float model, on the engine that ships."""
+
+    metrics: dict[str, float] = Field(default_factory=dict)
+    text: str | None = None
+    gates_overruled: bool = False
+
+
+class Manifest(_Record):
+    """All that a device needs to know before it opens any other file of the bundle."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: BundleName
+    version: str = "1"
+    model: ModelSpec
+    files: tuple[FileEntry, ...] = Field(min_length=1, max_length=64)
+    license: str
+    source: Source
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    evaluation: EvalReport = EvalReport()
+    tools: dict[str, str] = Field(default_factory=dict)
+
+    @field_validator("files")
+    @classmethod
+    def _names_are_unique(cls, files: tuple[FileEntry, ...]) -> tuple[FileEntry, ...]:
+        names = [f.name for f in files]
+        if len(set(names)) != len(names):
+            raise ValueError("a file is named twice")
+        if {MANIFEST_NAME, SIGNATURE_NAME} & set(names):
+            raise ValueError("a manifest cannot list itself or its signature")
+        for needed in (MODEL_NAME, TOKENIZER_NAME):
+            if needed not in names:
+                raise ValueError(f"{needed} is missing")
+        return files
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all files, the manifest itself not counted."""
+        return sum(f.size_bytes for f in self.files)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: sorted keys, no blanks, UTF-8, a final newline."""
+        return canonical_json(self.model_dump(mode="json"))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical bytes, in hex: the identity of this exact bundle."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Manifest:
+        """Parse and validate.
+
+        Raises:
+            BundleError: not JSON, an unknown format version, or a field that is not valid.
+        """
+        if len(data) > _MAX_MANIFEST_BYTES:
+            raise BundleError(f"the manifest has {len(data)} bytes; at most {_MAX_MANIFEST_BYTES} are read")
+        try:
+            raw = json.loads(data)
+        except (ValueError, RecursionError) as err:
+            raise BundleError("the manifest is not JSON; build or copy the bundle again") from err
+        found = raw.get("format_version") if isinstance(raw, dict) else None
+        if found != FORMAT_VERSION:
+            raise BundleError(f"the bundle has format {found!r}; this version reads format {FORMAT_VERSION}")
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as err:
+            first = err.errors()[0]
+            where = ".".join(str(x) for x in first["loc"])
+            raise BundleError(f"the manifest's {where or 'content'} is not valid: {first['msg']}") from err
+
+
+def canonical_json(value: object) -> bytes:
+    """The one byte form of a JSON value; what is signed and hashed."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"

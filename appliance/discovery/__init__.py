@@ -1,0 +1,1 @@
+"""The DNS-SD record and its readers."""

@@ -1,0 +1,1 @@
+"""Tokens in, tokens out: no JSON, no HTTP, no text."""

@@ -1,0 +1,20 @@
+"""How onnxruntime runs on this board: session options and execution providers."""
+
+from __future__ import annotations
+
+import onnxruntime as ort
+
+_ERRORS_ONLY = 3  # onnxruntime's severity: 0 verbose to 4 fatal
+
+
+def session_options(num_threads: int, *, spinning: bool = False) -> ort.SessionOptions:
+    """Options for a session that runs one step at a time.
+
+    Spinning keeps the threads awake between operators: faster on idle cores, far slower beside any other work.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    return options

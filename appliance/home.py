@@ -1,0 +1,41 @@
+"""Where this machine keeps bundles, keys and caches; nothing of it belongs into the repository."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The folders below one root; none is made until something is written to it."""
+
+    root: Path
+
+    @property
+    def bundles(self) -> Path:
+        """The bundle store."""
+        return self.root / "bundles"
+
+    @property
+    def trusted_keys(self) -> Path:
+        """Public keys whose bundles run here."""
+        return self.root / "keys" / "trusted"
+
+    @property
+    def signing_key(self) -> Path:
+        """The private key that signs bundles built here."""
+        return self.root / "keys" / "signing.pem"
+
+    @property
+    def cache(self) -> Path:
+        """What can be made again: downloads, stages of the pipeline, prepacked weights."""
+        return self.root / "cache"
+
+
+def lantern_home() -> Home:
+    """`$LANTERN_HOME`, else the platform's folder for user data."""
+    return Home(Path(os.environ.get("LANTERN_HOME") or platformdirs.user_data_path("lantern")).expanduser())

@@ -1,0 +1,1 @@
+"""OpenAI's JSON over aiohttp; nothing below sees JSON."""

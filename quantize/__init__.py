@@ -1,0 +1,1 @@
+"""What runs on the workstation: published checkpoints become model bundles."""
