@@ -68,7 +68,7 @@ def open_bundle(folder: Path, trusted: TrustedKeys) -> Bundle:
     present = {entry.name for entry in os.scandir(folder)}
     unknown = present - {f.name for f in manifest.files} - {MANIFEST_NAME, SIGNATURE_NAME}
     if unknown:
-        raise BundleError(f"{folder} holds {sorted(unknown)[0]}, which the manifest does not name")
+        raise BundleError(f"{folder} holds {min(unknown)}, which the manifest does not name")
     for entry in manifest.files:
         _verify_file(folder, entry)
     return Bundle(folder, manifest, signer)
@@ -125,9 +125,7 @@ class BundleStore:
             raise BundleError(f"the model {name!r} is not installed in {self._root}")
         bundle = open_bundle((self._root / name / _ACTIVE).resolve(), self._trusted)
         if bundle.name != name:
-            raise BundleError(
-                f"the folder of {name!r} holds the bundle {bundle.name!r}; remove and install it again"
-            )
+            raise BundleError(f"the folder of {name!r} holds the bundle {bundle.name!r}; remove and install it again")
         return bundle
 
     def sweep(self) -> None:
@@ -262,9 +260,7 @@ def _verify_file(folder: Path, entry: FileEntry) -> None:
         while chunk := os.read(fd, _CHUNK_BYTES):
             digest.update(chunk)
     if digest.hexdigest() != entry.sha256:
-        raise BundleError(
-            f"{entry.name} in {folder} is damaged (its SHA-256 differs); install the bundle again"
-        )
+        raise BundleError(f"{entry.name} in {folder} is damaged (its SHA-256 differs); install the bundle again")
 
 
 @contextlib.contextmanager

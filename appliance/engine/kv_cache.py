@@ -19,9 +19,7 @@ class KVCache:
         shape = (num_rows, spec.num_kv_heads, capacity, spec.head_dim)
         dtype = np.dtype(spec.kv_cache_dtype)
         self._arrays: dict[str, NDArray[np.generic]] = {
-            f"{layer}.{part}": np.zeros(shape, dtype)
-            for layer in range(spec.num_layers)
-            for part in ("key", "value")
+            f"{layer}.{part}": np.zeros(shape, dtype) for layer in range(spec.num_layers) for part in ("key", "value")
         }
 
     def items(self) -> Iterator[tuple[str, NDArray[np.generic]]]:

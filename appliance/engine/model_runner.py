@@ -80,7 +80,7 @@ class OrtModelRunner:
                 session_options(num_threads, spinning=spinning),
                 providers=["CPUExecutionProvider"],
             )
-        except Exception as err:  # noqa: BLE001  onnxruntime's exceptions share no base but Exception
+        except Exception as err:
             raise ModelError(f"{model_path.name} cannot be loaded: {_first_line(err)}") from err
         self._cache = KVCache(spec, num_rows=num_rows, capacity=capacity)
         self._vocab_size = spec.vocab_size
@@ -121,7 +121,7 @@ class OrtModelRunner:
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         try:
             self._session.run_with_iobinding(binding)
-        except Exception as err:  # noqa: BLE001  onnxruntime's exceptions share no base but Exception
+        except Exception as err:
             raise ModelError(f"the model failed in a step: {_first_line(err)}") from err
         return logits
 
@@ -139,9 +139,7 @@ class OrtModelRunner:
             binding = self._session.io_binding()
             for name, array in self._cache.items():
                 view = array[first_row : first_row + num_rows]
-                binding.bind_input(
-                    f"past_key_values.{name}", "cpu", 0, view.dtype, view.shape, view.ctypes.data
-                )
+                binding.bind_input(f"past_key_values.{name}", "cpu", 0, view.dtype, view.shape, view.ctypes.data)
                 binding.bind_output(f"present.{name}", "cpu", 0, view.dtype, view.shape, view.ctypes.data)
             self._bindings[key] = binding
         return self._bindings[key]

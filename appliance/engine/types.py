@@ -120,7 +120,7 @@ class StepPlan:
     @property
     def num_new_tokens(self) -> int:
         """B * S."""
-        return self.input_ids.size
+        return int(self.input_ids.size)
 
 
 @dataclass(frozen=True, slots=True)
