@@ -56,7 +56,10 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What one step brought to one request; with the first token, how much of its prompt was cached."""
+    """What one step brought to one request.
+
+    The first one has no token: the request has got a row, and `num_cached_tokens` of its prompt were in it.
+    """
 
     request_id: str
     token: int | None
@@ -69,14 +72,13 @@ class StepOutput:
 class Sequence:
     """A request under way; owned by the engine thread.
 
-    `tokens` is the prompt and what was generated; the first `num_computed` of them are in the K/V row `row`.
+    `tokens` is the prompt and what was generated; the first `num_computed` of them are in its K/V row, if it has one.
     """
 
     request: Request
     tokens: list[int]
-    row: int | None = None
+    has_row: bool = False
     num_computed: int = 0
-    num_cached: int = 0
 
     @property
     def num_prompt(self) -> int:
@@ -92,11 +94,6 @@ class Sequence:
     def num_pending(self) -> int:
         """Tokens that are known but not yet in the cache."""
         return len(self.tokens) - self.num_computed
-
-    @property
-    def is_decoding(self) -> bool:
-        """Whether the prompt is computed and one sampled token is to be fed."""
-        return self.num_generated > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +112,7 @@ class StepPlan:
     @property
     def num_rows(self) -> int:
         """B."""
-        return self.input_ids.shape[0]
+        return int(self.input_ids.shape[0])
 
     @property
     def num_new_tokens(self) -> int:

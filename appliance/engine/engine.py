@@ -1,0 +1,160 @@
+"""Continuous batching: each step plans, runs, samples and commits; one thread owns all of it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from appliance.engine.model_runner import ModelRunner
+from appliance.engine.sampler import sample
+from appliance.engine.scheduler import DecodeTurn, PromptTurn, Scheduler
+from appliance.engine.slots import RowCopy, RowMove, SlotPool, shared_prefix
+from appliance.engine.types import EngineStats, FinishReason, Request, Sequence, StepOutput, StepPlan
+
+_NO_ROWS = np.empty(0, np.int64)
+_WORTH_WAITING = 64  # shared tokens for which a prompt waits until another one has computed them
+
+
+class Engine:
+    """Requests in, one StepOutput per sampled token out. Not thread-safe: see loop.py."""
+
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler | None = None) -> None:
+        self._runner = runner
+        self._scheduler = scheduler or Scheduler()
+        self._pool = SlotPool(runner.num_rows)
+        self._num_steps = 0
+        self._num_prompt_tokens = 0
+        self._num_cached_tokens = 0
+        self._num_generated_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether step() would do anything."""
+        return self._scheduler.has_work
+
+    def add(self, request: Request) -> None:
+        """Queue a request whose prompt and max_tokens together fit into a row."""
+        self._scheduler.add(Sequence(request, list(request.prompt)))
+
+    def cancel(self, request_id: str) -> None:
+        """Forget a request at once; its row is free for the next step."""
+        sequence = self._scheduler.remove(request_id)
+        if sequence is not None and sequence.has_row:
+            self._move(self._pool.release(request_id))
+
+    def step(self) -> list[StepOutput]:
+        """Admit who fits, run the model once, and say what it brought.
+
+        Raises:
+            ModelError: nothing of this engine can be used any more.
+        """
+        outputs = self._admit()
+        turn = self._scheduler.next_turn()
+        match turn:
+            case PromptTurn(sequence, num_tokens):
+                outputs += self._run_prompt(sequence, num_tokens)
+            case DecodeTurn():
+                outputs += self._run_decode()
+            case None:
+                return outputs
+        self._num_steps += 1
+        return outputs
+
+    def stats(self) -> EngineStats:
+        """Counts so far; safe to read from another thread, since each is one integer."""
+        return EngineStats(
+            num_slots=self._pool.num_rows,
+            num_running=self._scheduler.num_running,
+            num_waiting=self._scheduler.num_waiting,
+            num_steps=self._num_steps,
+            num_prompt_tokens=self._num_prompt_tokens,
+            num_cached_tokens=self._num_cached_tokens,
+            num_generated_tokens=self._num_generated_tokens,
+        )
+
+    def _admit(self) -> list[StepOutput]:
+        """Rows for those who wait, in order; the outputs tell them that they run and what was cached."""
+        outputs = []
+        for sequence in self._scheduler.waiting():
+            if not self._pool.has_idle_row:
+                break
+            request = sequence.request
+            if self._waits_for_a_prefix(request):
+                continue
+            claim = self._pool.claim(request.id, request.prompt, request.cache_key)
+            if claim is None:
+                break
+            self._move(claim.moves)
+            sequence.has_row = True
+            sequence.num_computed = claim.num_cached
+            self._num_prompt_tokens += sequence.num_prompt
+            self._num_cached_tokens += claim.num_cached
+            self._scheduler.start_prompt(sequence)
+            outputs.append(StepOutput(request.id, None, num_cached_tokens=claim.num_cached))
+        return outputs
+
+    def _waits_for_a_prefix(self, request: Request) -> bool:
+        """Whether a prompt under way is about to compute much of what this one begins with."""
+        others = [s.request for s in self._scheduler.prompts() if s.request.cache_key == request.cache_key]
+        if not others:
+            return False
+        shared = max(shared_prefix(other.prompt, request.prompt) for other in others)
+        return shared >= self._pool.num_reusable(request.prompt, request.cache_key) + _WORTH_WAITING
+
+    def _run_prompt(self, sequence: Sequence, num_tokens: int) -> list[StepOutput]:
+        start = sequence.num_computed
+        tokens = sequence.tokens[start : start + num_tokens]
+        is_last = start + num_tokens == sequence.num_prompt
+        row = self._pool.row_of(sequence.request.id)
+        logits = self._runner.run(
+            StepPlan(
+                first_row=row,
+                input_ids=np.array([tokens], np.int64),
+                past_lens=np.array([start], np.int32),
+                logit_rows=np.array([num_tokens - 1], np.int64) if is_last else _NO_ROWS,
+            )
+        )
+        sequence.num_computed += num_tokens
+        self._pool.extend(sequence.request.id, tokens)
+        if not is_last:
+            return []
+        self._scheduler.start_decoding(sequence)
+        self._move(self._pool.start_decoding(sequence.request.id))
+        return [self._commit(sequence, logits[0])]
+
+    def _run_decode(self) -> list[StepOutput]:
+        sequences = [self._scheduler.decoding(owner) for owner in self._pool.decoding_owners()]
+        logits = self._runner.run(
+            StepPlan(
+                first_row=0,
+                input_ids=np.array([s.tokens[-1:] for s in sequences], np.int64),
+                past_lens=np.array([s.num_computed for s in sequences], np.int32),
+                logit_rows=np.arange(len(sequences)),
+            )
+        )
+        for sequence in sequences:
+            sequence.num_computed += 1
+            self._pool.extend(sequence.request.id, sequence.tokens[-1:])
+        return [self._commit(s, logits[i]) for i, s in enumerate(sequences)]
+
+    def _commit(self, sequence: Sequence, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> StepOutput:
+        """Sample, append, and free the row in the step that finishes."""
+        params = sequence.request.params
+        token, logprobs = sample(logits, sequence)
+        sequence.tokens.append(token)
+        self._num_generated_tokens += 1
+        reason = None
+        if token in params.stop_token_ids:
+            reason = FinishReason.STOP
+        elif sequence.num_generated >= params.max_tokens:
+            reason = FinishReason.LENGTH
+        if reason is not None:
+            self._scheduler.remove(sequence.request.id)
+            self._move(self._pool.release(sequence.request.id))
+        return StepOutput(sequence.request.id, token, reason, logprobs)
+
+    def _move(self, moves: tuple[RowMove, ...]) -> None:
+        for move in moves:
+            if isinstance(move, RowCopy):
+                self._runner.copy_row(move.source, move.target, move.num_tokens)
+            else:
+                self._runner.swap_rows(move.a, move.b, move.num_tokens)

@@ -1,0 +1,114 @@
+"""Logits become a token. The draw depends on the seed and the token's place alone, so a batch changes nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.engine.types import SamplingParams, Sequence, TokenLogprobs
+from appliance.errors import ModelError
+
+_NUCLEUS_DEPTHS = (4.0, 8.0, 16.0, 32.0)  # how far below the best logit the candidates of top-p are looked for
+
+
+def sample(logits: NDArray[np.float32], sequence: Sequence) -> tuple[int, TokenLogprobs | None]:
+    """Choose the sequence's next token from its logits (V,), which may be overwritten.
+
+    Raises:
+        ModelError: a logit is not a number.
+    """
+    params = sequence.request.params
+    logprobs = _log_softmax(logits) if params.num_logprobs is not None else None
+    _adjust(logits, sequence)
+    token = int(np.argmax(logits)) if params.temperature == 0 else _draw(logits, params, sequence.num_generated)
+    if not np.isfinite(logits[token]):
+        raise ModelError("the model gave logits that are not numbers")
+    if logprobs is None or params.num_logprobs is None:
+        return token, None
+    return token, _describe(logprobs, token, params.num_logprobs)
+
+
+def _adjust(logits: NDArray[np.float32], sequence: Sequence) -> None:
+    """Repetition, presence and frequency penalties, then the bias; in place."""
+    params = sequence.request.params
+    if params.repetition_penalty != 1.0:
+        seen = np.unique(np.asarray(sequence.tokens))
+        values = logits[seen]
+        logits[seen] = np.where(values > 0, values / params.repetition_penalty, values * params.repetition_penalty)
+    if params.presence_penalty or params.frequency_penalty:
+        tokens, counts = np.unique(np.asarray(sequence.tokens[sequence.num_prompt :], np.int64), return_counts=True)
+        logits[tokens] -= (params.presence_penalty + params.frequency_penalty * counts).astype(np.float32)
+    for token, bias in params.logit_bias.items():
+        logits[token] += np.float32(bias)
+
+
+def _draw(logits: NDArray[np.float32], params: SamplingParams, place: int) -> int:
+    scaled = logits / np.float32(params.temperature)
+    best = scaled.max()
+    if not np.isfinite(best):
+        raise ModelError("the model gave logits that are not numbers")
+    weights = np.exp(scaled - best)
+    uniform = np.random.Generator(np.random.Philox(key=params.seed, counter=place)).random()
+    tokens = _candidates(scaled, weights, float(best), params)
+    if tokens is None:
+        return _pick(weights, uniform)
+    return int(tokens[_pick(weights[tokens], uniform)])
+
+
+def _pick(weights: NDArray[np.float32], uniform: float) -> int:
+    """The index where the cumulated weights pass the uniform number."""
+    cumulated = np.cumsum(weights, dtype=np.float64)
+    index = int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right"))
+    return min(index, int(np.flatnonzero(weights)[-1]))
+
+
+def _candidates(
+    scaled: NDArray[np.float32], weights: NDArray[np.float32], best: float, params: SamplingParams
+) -> NDArray[np.int64] | None:
+    """Tokens that top-k, top-p and min-p leave, most likely first; None where all tokens are left."""
+    if not params.top_k and params.top_p >= 1.0 and not params.min_p:
+        return None
+    tokens = _likely(scaled, weights, best, params)
+    tokens = tokens[np.argsort(-scaled[tokens], kind="stable")]
+    if params.top_k:
+        tokens = tokens[: params.top_k]
+    if params.top_p < 1.0:
+        mass = np.cumsum(weights[tokens], dtype=np.float64)
+        total = mass[-1] if params.top_k else float(weights.sum(dtype=np.float64))
+        tokens = tokens[: int(np.searchsorted(mass, params.top_p * total)) + 1]
+    if params.min_p:
+        tokens = tokens[weights[tokens] >= params.min_p]
+    return tokens
+
+
+def _likely(
+    scaled: NDArray[np.float32], weights: NDArray[np.float32], best: float, params: SamplingParams
+) -> NDArray[np.int64]:
+    """A set that surely holds the candidates and is small enough to sort."""
+    if params.top_k:
+        k = min(params.top_k, len(scaled))
+        threshold = np.partition(scaled, len(scaled) - k)[len(scaled) - k]
+        return np.flatnonzero(scaled >= threshold)
+    if params.top_p >= 1.0:
+        return np.flatnonzero(weights >= params.min_p)
+    needed = params.top_p * float(weights.sum(dtype=np.float64))
+    for depth in _NUCLEUS_DEPTHS:
+        tokens = np.flatnonzero(scaled >= best - depth)
+        if float(weights[tokens].sum(dtype=np.float64)) >= needed:
+            return tokens
+    return np.arange(len(scaled))
+
+
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted: NDArray[np.float64] = logits.astype(np.float64) - float(logits.max())
+    shifted -= np.log(np.exp(shifted).sum())
+    return shifted
+
+
+def _describe(logprobs: NDArray[np.float64], token: int, num_top: int) -> TokenLogprobs:
+    if not num_top:
+        return TokenLogprobs(float(logprobs[token]), ())
+    num_top = min(num_top, len(logprobs))
+    tokens = np.argpartition(-logprobs, num_top - 1)[:num_top]
+    tokens = tokens[np.lexsort((tokens, -logprobs[tokens]))]
+    return TokenLogprobs(float(logprobs[token]), tuple((int(t), float(logprobs[t])) for t in tokens))
