@@ -1,0 +1,123 @@
+"""A chat request's messages become the prompt's tokens: roles and content normalized, rendered, encoded."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from appliance.errors import ContextLengthError, InvalidRequestError, UnsupportedContentError
+from appliance.models import ChatModel
+from appliance.server.chat_wire import ChatRequest, ContentPart, Message
+
+_MAX_CHARACTERS_PER_TOKEN = 64  # beyond this a prompt is too long whatever its tokens are
+
+_INSTRUCTIONS = frozenset({"system", "developer"})
+
+
+def encode_prompt(model: ChatModel, wire: ChatRequest) -> tuple[int, ...]:
+    """The prompt's tokens; takes milliseconds, so never on the event loop.
+
+    Raises:
+        ContextLengthError: it leaves no room for an answer.
+        InvalidRequestError: a message that the model's template cannot take.
+    """
+    messages = template_messages(wire)
+    num_characters = sum(len(m.get("content") or "") for m in messages)
+    limit = model.engine.capacity
+    if num_characters > limit * _MAX_CHARACTERS_PER_TOKEN:
+        raise ContextLengthError(
+            f"This model's maximum context length is {limit} tokens. However, your messages resulted in "
+            f"more than that ({num_characters} characters). Please reduce the length of the messages.",
+            param="messages",
+        )
+    if model.template is None:
+        raise InvalidRequestError(f"The model `{wire.model}` has no chat template.", param="model")
+    extra = dict(wire.chat_template_kwargs or {})
+    if wire.reasoning_effort is not None:
+        extra.setdefault("reasoning_effort", wire.reasoning_effort)
+    rendered = model.template.render(messages, extra=extra)
+    tokens = model.tokenizer.encode_rendered(rendered)
+    model.engine.check(len(tokens))
+    return tokens
+
+
+def template_messages(wire: ChatRequest) -> list[dict[str, Any]]:
+    """Messages as chat templates know them; all instructions become one first system message."""
+    instructions: list[str] = []
+    turns: list[dict[str, Any]] = []
+    for i, message in enumerate(wire.messages):
+        param = f"messages[{i}]"
+        if message.role in _INSTRUCTIONS:
+            instructions.append(_content(message, param))
+        else:
+            turns.append(_turn(message, param))
+    system = [{"role": "system", "content": "\n\n".join(instructions)}] if instructions else []
+    return system + turns
+
+
+def _turn(message: Message, param: str) -> dict[str, Any]:
+    if message.role == "assistant":
+        return _assistant_turn(message, param)
+    turn: dict[str, Any] = {"role": message.role, "content": _content(message, param)}
+    if message.role in {"tool", "function"}:
+        turn["role"] = "tool"
+        if message.role == "tool" and message.tool_call_id is None:
+            raise _missing(f"{param}.tool_call_id")
+        if message.tool_call_id is not None:
+            turn["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        turn["name"] = message.name
+    return turn
+
+
+def _assistant_turn(message: Message, param: str) -> dict[str, Any]:
+    calls = [{"id": c.id, "type": "function", "function": c.function.model_dump()} for c in message.tool_calls or []]
+    if message.function_call is not None:
+        calls.append({"type": "function", "function": message.function_call.model_dump()})
+    if message.content is None and message.refusal is not None:
+        content = message.refusal
+    elif message.content is None and calls:
+        content = ""
+    else:
+        content = _content(message, param)
+    turn: dict[str, Any] = {"role": "assistant", "content": content}
+    if calls:
+        turn["tool_calls"] = calls
+        for j, call in enumerate(calls):
+            _check_arguments(call["function"]["arguments"], f"{param}.tool_calls[{j}].function.arguments")
+    if message.reasoning_content is not None:
+        turn["reasoning_content"] = message.reasoning_content
+    return turn
+
+
+def _check_arguments(arguments: str, param: str) -> None:
+    try:
+        json.loads(arguments or "{}")
+    except (ValueError, RecursionError) as err:
+        raise InvalidRequestError(f"Invalid '{param}': it must be JSON text.", param=param) from err
+
+
+def _content(message: Message, param: str) -> str:
+    if message.content is None:
+        raise _missing(f"{param}.content")
+    if isinstance(message.content, str):
+        return message.content
+    return "".join(_part(part, f"{param}.content[{j}]") for j, part in enumerate(message.content))
+
+
+def _part(part: ContentPart, param: str) -> str:
+    if part.type == "text":
+        if part.text is None:
+            raise _missing(f"{param}.text")
+        return part.text
+    if part.type == "refusal":
+        return part.refusal or ""
+    raise UnsupportedContentError(
+        f"Invalid '{param}': this model reads text only, not parts of type '{part.type[:40]}'.", param=param
+    )
+
+
+def _missing(param: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )

@@ -1,0 +1,33 @@
+"""What every handler needs, put together once by the service and read from the application."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from appliance.models import ModelPool
+from appliance.server.guard import Guard
+from appliance.server.keys import KeyRing
+
+
+@dataclass(frozen=True, slots=True)
+class ServerContext:
+    """The server's collaborators and limits. `text_threads` runs templates and tokenizers off the event loop."""
+
+    pool: ModelPool
+    keys: KeyRing
+    guard: Guard
+    text_threads: ThreadPoolExecutor
+    started_s: int
+    is_draining: Callable[[], bool] = lambda: False
+    max_body_bytes: int = 16 << 20
+    ping_interval_s: float = 5.0
+    write_timeout_s: float = 30.0
+
+
+CONTEXT = web.AppKey("context", ServerContext)
+REQUEST_ID = web.RequestKey("request_id", str)
+KEY_ID = web.RequestKey("key_id", str)

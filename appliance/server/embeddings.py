@@ -1,0 +1,150 @@
+"""POST /v1/embeddings: texts or tokens become unit vectors that do not depend on their batch."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from aiohttp import web
+from numpy.typing import NDArray
+from pydantic import Field
+
+from appliance.errors import ContextLengthError, InvalidRequestError
+from appliance.models import EmbeddingModel
+from appliance.server.body import read_as
+from appliance.server.context import CONTEXT
+from appliance.server.parse import Wire
+
+ROUTES = web.RouteTableDef()
+
+MAX_INPUTS = 2048
+_MAX_CHARACTERS_PER_TOKEN = 64  # beyond this a text is too long for the model whatever its tokens are
+
+
+class EmbeddingsRequest(Wire):
+    """The request; `truncate` is an extension that cuts long inputs instead of refusing them."""
+
+    model: Annotated[str, Field(min_length=1)]
+    input: str | list[Any]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Field(ge=1)] | None = None
+    user: str | None = None
+    truncate: bool = False
+
+
+@ROUTES.post("/v1/embeddings")
+async def create_embeddings(request: web.Request) -> web.Response:
+    """One vector for each input, in order."""
+    wire = await read_as(request, EmbeddingsRequest)
+    context = request.app[CONTEXT]
+    model = context.pool.embedding(wire.model)
+    _check_dimensions(model, wire.dimensions)
+    inputs = _inputs_of(wire.input)
+    loop = asyncio.get_running_loop()
+    sequences = await loop.run_in_executor(context.text_threads, _encode, model, inputs, wire.truncate)
+    vectors = _cut(await model.embedder.embed(sequences), wire.dimensions)
+    num_tokens = sum(len(s) for s in sequences)
+    body = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": i, "embedding": _format(vector, wire.encoding_format)}
+            for i, vector in enumerate(vectors)
+        ],
+        "model": wire.model,
+        "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
+    }
+    return web.json_response(body)
+
+
+def _inputs_of(value: str | list[Any]) -> list[str | list[int]]:
+    """The four forms of `input`: a text, texts, tokens, lists of tokens."""
+    if isinstance(value, str):
+        return [_text(value, "input")]
+    if not value:
+        raise InvalidRequestError("Invalid 'input': it must not be empty.", param="input")
+    if all(_is_token(x) for x in value):
+        return [value]
+    if len(value) > MAX_INPUTS:
+        raise InvalidRequestError(f"Invalid 'input': at most {MAX_INPUTS} inputs are taken at once.", param="input")
+    return [_item(x, f"input[{i}]") for i, x in enumerate(value)]
+
+
+def _item(value: object, param: str) -> str | list[int]:
+    if isinstance(value, str):
+        return _text(value, param)
+    if isinstance(value, list) and value and all(_is_token(x) for x in value):
+        return value
+    raise InvalidRequestError(
+        f"Invalid '{param}': a string or a non-empty list of tokens is needed.", param=param, code="invalid_type"
+    )
+
+
+def _text(value: str, param: str) -> str:
+    if not value:
+        raise InvalidRequestError(f"Invalid '{param}': it must not be an empty string.", param=param)
+    return value
+
+
+def _is_token(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _encode(model: EmbeddingModel, inputs: list[str | list[int]], truncate: bool) -> list[tuple[int, ...]]:
+    limit = model.spec.max_tokens
+    sequences = []
+    for i, item in enumerate(inputs):
+        param = f"input[{i}]" if len(inputs) > 1 else "input"
+        if isinstance(item, str):
+            tokens = _encode_text(model, item, limit, param, truncate)
+        else:
+            tokens = tuple(item)
+            if not all(0 <= t < model.tokenizer.vocab_size for t in tokens):
+                raise InvalidRequestError(f"Invalid '{param}': a token is not in the vocabulary.", param=param)
+        if len(tokens) > limit:
+            if not truncate:
+                raise _too_long(limit, f"{len(tokens)} tokens", param)
+            tokens = (*tokens[: limit - 1], tokens[-1])
+        sequences.append(tokens)
+    return sequences
+
+
+def _encode_text(model: EmbeddingModel, text: str, limit: int, param: str, truncate: bool) -> tuple[int, ...]:
+    most = limit * _MAX_CHARACTERS_PER_TOKEN
+    if len(text) > most and not truncate:
+        raise _too_long(limit, f"{len(text)} characters", param)
+    return model.tokenizer.encode_for_embedding(text[:most])
+
+
+def _too_long(limit: int, found: str, param: str) -> ContextLengthError:
+    return ContextLengthError(
+        f"This model's maximum context length is {limit} tokens, however you requested {found}. "
+        'Please reduce your input, or send "truncate": true.',
+        param=param,
+    )
+
+
+def _check_dimensions(model: EmbeddingModel, dimensions: int | None) -> None:
+    spec = model.spec
+    if dimensions is None or dimensions == spec.dimensions or dimensions in spec.matryoshka_dimensions:
+        return
+    allowed = sorted({spec.dimensions, *spec.matryoshka_dimensions})
+    raise InvalidRequestError(
+        f"Invalid 'dimensions': {model.bundle.name} makes vectors of {' or '.join(map(str, allowed))} dimensions.",
+        param="dimensions",
+    )
+
+
+def _cut(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+    if dimensions is None or dimensions == vectors.shape[1]:
+        return vectors
+    cut = vectors[:, :dimensions]
+    return cut / np.linalg.norm(cut, axis=1, keepdims=True)
+
+
+def _format(vector: NDArray[np.float32], encoding_format: str) -> str | list[float]:
+    if encoding_format == "base64":
+        return base64.b64encode(np.ascontiguousarray(vector, "<f4").tobytes()).decode("ascii")
+    values: list[float] = vector.astype(np.float64).round(9).tolist()
+    return values

@@ -1,0 +1,86 @@
+"""Requests that are refused whoever sends them: foreign hosts, other sites' pages, odd targets, wrong content types.
+
+A page in a LAN user's browser can reach this server by DNS rebinding or by a cross-site form; neither carries a Host
+of ours, or an honest JSON content type without a preflight.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+from aiohttp import hdrs, web
+
+from appliance.errors import ForbiddenError, InvalidRequestError, LanternError
+
+
+class UnsupportedMediaTypeError(InvalidRequestError):
+    """A body of another type than JSON."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class MisdirectedRequestError(LanternError):
+    """A request for a host that this server is not (RFC 9110, section 15.5.20)."""
+
+    status = 421
+    type = "invalid_request_error"
+    code = "misdirected_request"
+
+
+class Guard:
+    """The names under which this server may be addressed, and the checks every request passes."""
+
+    def __init__(self, *, host_names: Iterable[str]) -> None:
+        self._host_names = {name.lower().rstrip(".") for name in host_names} | {"localhost"}
+
+    def check(self, request: web.Request) -> None:
+        """Refuse by raising.
+
+        Raises:
+            MisdirectedRequestError: the Host header is missing, doubled, or foreign.
+            ForbiddenError: a page of another site sent it.
+            UnsupportedMediaTypeError: a body that is not JSON.
+        """
+        self._check_host(request)
+        if request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:
+            raise ForbiddenError("Requests from pages of other sites are refused; see the setting server.cors_origins.")
+        if request.body_exists and request.content_type != "application/json":
+            raise UnsupportedMediaTypeError(
+                f"The content type must be application/json, not {request.content_type[:80]!r}."
+            )
+
+    def _check_host(self, request: web.Request) -> None:
+        hosts = request.headers.getall(hdrs.HOST, [])
+        if len(hosts) != 1:
+            raise MisdirectedRequestError("A request needs exactly one Host header.")
+        if not request.raw_path.startswith("/") and request.raw_path != "*":
+            raise MisdirectedRequestError("The request target must be a path.")
+        name = host_name(hosts[0])
+        if name is None or not (name in self._host_names or _is_address(name)):
+            raise MisdirectedRequestError(
+                f"This server is not {hosts[0][:80]!r}; use its address, or add the name to server.host_names."
+            )
+
+
+def host_name(host: str) -> str | None:
+    """The name or address of a Host header, without port and brackets; None where it is malformed."""
+    if host.startswith("["):
+        name, bracket, port = host[1:].partition("]")
+        if not bracket or (port and not (port.startswith(":") and port[1:].isdigit())):
+            return None
+        return name.lower()
+    name, colon, port = host.partition(":")
+    if (colon and not port.isdigit()) or not name:
+        return None
+    return name.lower().rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    """An address literal cannot be rebound, so any is fine."""
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return True

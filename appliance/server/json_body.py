@@ -1,0 +1,64 @@
+"""Bytes of a request body become a JSON value, or a 400 that says what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import NoReturn
+
+from appliance.errors import InvalidRequestError
+
+MAX_NESTING = 64
+
+_TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def parse_json(body: bytes) -> object:
+    """Parse strictly (RFC 8259): no NaN or Infinity, bounded nesting, no lone surrogates.
+
+    Raises:
+        InvalidRequestError: with one sentence for whoever wrote the request.
+    """
+    if not body.strip():
+        raise InvalidRequestError("The request has no body; send a JSON object.", code="invalid_json")
+    _check_nesting(body)
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as err:
+        raise InvalidRequestError("The request body is not UTF-8.", code="invalid_json") from err
+    except (ValueError, RecursionError) as err:
+        raise InvalidRequestError(f"The request body is not valid JSON: {err}", code="invalid_json") from err
+    if _SURROGATE.search(body):
+        _check_surrogates(value)
+    return value
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidRequestError(f"The request body is not valid JSON: {name} is not a JSON number.", code="invalid_json")
+
+
+def _check_nesting(body: bytes) -> None:
+    if body.count(b"[") + body.count(b"{") <= MAX_NESTING:
+        return
+    depth = 0
+    for match in _TOKENS.finditer(body):
+        first = match.group()[:1]
+        if first in b"[{":
+            depth += 1
+            if depth > MAX_NESTING:
+                raise InvalidRequestError(
+                    f"The request body is nested more than {MAX_NESTING} levels deep.", code="invalid_json"
+                )
+        elif first in b"]}":
+            depth -= 1
+
+
+def _check_surrogates(value: object) -> None:
+    """Only values with an escaped surrogate come here; a pair is fine, half of one is no character."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as err:
+        raise InvalidRequestError(
+            "The request body has a lone surrogate, which is not a character.", code="invalid_json"
+        ) from err

@@ -1,0 +1,70 @@
+"""Wire models are validated here, and a pydantic error becomes OpenAI's 400 with the field's name."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from appliance.errors import InvalidRequestError
+
+_CODES = {"missing": "missing_required_parameter", "value_error": "invalid_value", "literal_error": "invalid_value"}
+_UNION_TAGS = frozenset({"str", "int", "float", "bool", "dict", "list"})
+
+
+class Wire(BaseModel):
+    """Base of what clients send: no coercion, unknown fields ignored, a null is an absent field."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False, protected_namespaces=(), frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_absent(cls, value: object) -> object:
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+
+
+M = TypeVar("M", bound=Wire)
+
+
+def parse_as(model: type[M], value: object) -> M:
+    """Validate a JSON value.
+
+    Raises:
+        InvalidRequestError: naming the first field that is wrong, in the form `messages[0].content`.
+    """
+    if not isinstance(value, dict):
+        raise InvalidRequestError("The request body must be a JSON object.", code="invalid_type")
+    try:
+        return model.model_validate(value)
+    except ValidationError as err:
+        raise _translate(err.errors(include_url=False)) from err
+
+
+def _translate(errors: list[ErrorDetails]) -> InvalidRequestError:
+    first = max(errors, key=_depth)
+    param = param_of(first["loc"])
+    kind = first["type"]
+    if kind == "missing":
+        return InvalidRequestError(
+            f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+        )
+    code = _CODES.get(kind) or ("invalid_type" if kind.endswith("_type") else "invalid_value")
+    message = str(first["msg"]).removeprefix("Value error, ")
+    return InvalidRequestError(f"Invalid '{param}': {message[0].lower()}{message[1:]}.", param=param, code=code)
+
+
+def _depth(error: ErrorDetails) -> int:
+    """Of a union's errors, the one that came furthest tells most."""
+    return len(error["loc"])
+
+
+def param_of(loc: tuple[int | str, ...]) -> str:
+    """A pydantic location as OpenAI writes it; the names of union members are left out."""
+    param = ""
+    for part in loc:
+        if isinstance(part, int):
+            param += f"[{part}]"
+        elif part not in _UNION_TAGS and not any(mark in part for mark in "[(-"):
+            param += f".{part}" if param else part
+    return param
