@@ -1,0 +1,64 @@
+# Lantern: `make run` and `make test` need Python 3.11 or newer, make, and a package index. Nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+HOST ?= 127.0.0.1
+PORT ?= 8080
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help run test setup lock bench clean
+
+help:
+	@echo "make run    build the starter models when absent, then serve them (HOST=$(HOST) PORT=$(PORT))"
+	@echo "make test   lint, types, layers, units, a real server with a real client"
+	@echo "make bench  measure this machine"
+	@echo "make lock   resolve the dependencies again"
+	@echo "make clean  remove the virtual environment; models stay in LANTERN_HOME"
+
+run: setup
+	@$(BIN)/lantern-quantize starter
+	@exec $(BIN)/lantern serve --host $(HOST) --port $(PORT)
+
+test: setup
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/lantern-quantize starter
+	$(BIN)/lantern bench
+
+setup: $(STAMP)
+
+$(STAMP): quantize/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Lantern needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3.12"; exit 1; }
+	@echo "Installing into $(VENV) (once, a few minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+		-r quantize/requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -c 'import torch' 2>/dev/null || \
+		{ echo "The installed torch needs CUDA's libraries; see 'A small torch' in the README"; exit 1; }
+	@touch $@
+
+# One lock for the device, one for the workstation. The locks name no index, and torch in its CPU build: its CUDA
+# packages are left out, and the hash of the build that this machine's pip prefers is added to the others.
+CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+COMPILE := $(BIN)/uv pip compile pyproject.toml --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	--universal --python-version 3.11 --quiet
+
+lock: setup
+	$(COMPILE) --output-file appliance/requirements.lock
+	$(COMPILE) --extra quantize --extra dev $(foreach name,$(CUDA),--no-emit-package $(name)) \
+		--output-file quantize/requirements.lock
+	@folder=$$(mktemp -d) && $(BIN)/python -m pip download --quiet --no-deps --dest $$folder \
+		"$$(grep -o '^torch==[0-9.]*' quantize/requirements.lock)" && \
+		hash=$$(sha256sum $$folder/torch-* | cut -d' ' -f1) && rm -r $$folder && \
+		grep -q $$hash quantize/requirements.lock || \
+		sed -i "s/^\(torch==[0-9.]*\) .*/&\n    --hash=sha256:$$hash \\\\/" quantize/requirements.lock
+
+clean:
+	rm -rf $(VENV)
