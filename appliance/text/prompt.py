@@ -1,0 +1,17 @@
+"""A rendered prompt: the template's text, and which parts of it must stay text. Frozen, so it crosses threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPrompt:
+    """What a chat template made of a conversation.
+
+    `user_spans` are the half-open ranges of `text` that spell a special token with characters that a user sent;
+    every other spelling is the template's own and becomes the token. Ordered, not overlapping, mostly empty.
+    """
+
+    text: str
+    user_spans: tuple[tuple[int, int], ...] = ()
