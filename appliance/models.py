@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from appliance.bundle import Bundle, BundleStore, DecoderSpec, EncoderSpec
 from appliance.bundle.manifest import CHAT_TEMPLATE_NAME, MODEL_NAME, TOKENIZER_NAME
+from appliance.engine.constraint import GrammarCompiler, Vocabulary
 from appliance.engine.embed_loop import AsyncEmbedder
 from appliance.engine.embedder import Embedder
 from appliance.engine.engine import Engine
@@ -40,6 +41,7 @@ class ChatModel:
     spec: DecoderSpec
     tokenizer: Tokenizer
     template: ChatTemplate | None
+    grammars: GrammarCompiler
     engine: AsyncEngine
 
 
@@ -223,7 +225,11 @@ class ModelPool:
             max_waiting=settings.max_waiting,
             on_failure=self._on_failure,
         )
-        return ChatModel(bundle, spec, tokenizer, _template_of(bundle, spec, tokenizer), engine)
+        vocabulary = Vocabulary(
+            tokenizer.vocabulary_bytes, tokenizer.special_ids, spec.eos_token_ids, tokenizer.encode
+        )
+        grammars = GrammarCompiler(vocabulary, vocab_size=spec.vocab_size)
+        return ChatModel(bundle, spec, tokenizer, _template_of(bundle, spec, tokenizer), grammars, engine)
 
 
 def _template_of(bundle: Bundle, spec: DecoderSpec, tokenizer: Tokenizer) -> ChatTemplate | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from appliance.engine.model_runner import ModelRunner
 from appliance.engine.sampler import sample
-from appliance.engine.scheduler import DecodeTurn, PromptTurn, Scheduler
+from appliance.engine.scheduler import ChunkTurn, DecodeTurn, Scheduler
 from appliance.engine.slots import RowCopy, RowMove, SlotPool, shared_prefix
-from appliance.engine.types import EngineStats, FinishReason, Request, Sequence, StepOutput, StepPlan
+from appliance.engine.types import EngineStats, FinishReason, Request, Sequence, StepOutput, StepPlan, TokenLogprobs
 
 _NO_ROWS = np.empty(0, np.int64)
 _WORTH_WAITING = 64  # shared tokens for which a prompt waits until another one has computed them
@@ -50,8 +51,8 @@ class Engine:
         outputs = self._admit()
         turn = self._scheduler.next_turn()
         match turn:
-            case PromptTurn(sequence, num_tokens):
-                outputs += self._run_prompt(sequence, num_tokens)
+            case ChunkTurn(sequence, num_tokens):
+                outputs += self._run_chunk(sequence, num_tokens)
             case DecodeTurn():
                 outputs += self._run_decode()
             case None:
@@ -100,26 +101,27 @@ class Engine:
         shared = max(shared_prefix(other.prompt, request.prompt) for other in others)
         return shared >= self._pool.num_reusable(request.prompt, request.cache_key) + _WORTH_WAITING
 
-    def _run_prompt(self, sequence: Sequence, num_tokens: int) -> list[StepOutput]:
+    def _run_chunk(self, sequence: Sequence, num_tokens: int) -> list[StepOutput]:
         start = sequence.num_computed
         tokens = sequence.tokens[start : start + num_tokens]
-        is_last = start + num_tokens == sequence.num_prompt
-        row = self._pool.row_of(sequence.request.id)
+        is_last = num_tokens == sequence.num_pending
+        owner = sequence.request.id
         logits = self._runner.run(
             StepPlan(
-                first_row=row,
+                first_row=self._pool.row_of(owner),
                 input_ids=np.array([tokens], np.int64),
                 past_lens=np.array([start], np.int32),
                 logit_rows=np.array([num_tokens - 1], np.int64) if is_last else _NO_ROWS,
             )
         )
         sequence.num_computed += num_tokens
-        self._pool.extend(sequence.request.id, tokens)
+        self._pool.extend(owner, tokens)
         if not is_last:
             return []
-        self._scheduler.start_decoding(sequence)
-        self._move(self._pool.start_decoding(sequence.request.id))
-        return [self._commit(sequence, logits[0])]
+        if not sequence.is_decoding:
+            self._scheduler.start_decoding(sequence)
+            self._move(self._pool.start_decoding(owner))
+        return self._commit(sequence, logits[0])
 
     def _run_decode(self) -> list[StepOutput]:
         sequences = [self._scheduler.decoding(owner) for owner in self._pool.decoding_owners()]
@@ -134,22 +136,48 @@ class Engine:
         for sequence in sequences:
             sequence.num_computed += 1
             self._pool.extend(sequence.request.id, sequence.tokens[-1:])
-        return [self._commit(s, logits[i]) for i, s in enumerate(sequences)]
+        return [output for i, s in enumerate(sequences) for output in self._commit(s, logits[i])]
 
-    def _commit(self, sequence: Sequence, logits: np.ndarray[tuple[int], np.dtype[np.float32]]) -> StepOutput:
-        """Sample, append, and free the row in the step that finishes."""
-        params = sequence.request.params
+    def _commit(self, sequence: Sequence, logits: NDArray[np.float32]) -> list[StepOutput]:
+        """Sample, append what follows, and free the row in the step that finishes."""
+        request = sequence.request
+        if not request.params.max_tokens:
+            return [self._finish(sequence, None, FinishReason.LENGTH)]
+        constraint = request.constraint
+        if constraint is not None:
+            constraint.apply(logits)
+            if constraint.error is not None:
+                return [self._finish(sequence, None, FinishReason.CONSTRAINT)]
         token, logprobs = sample(logits, sequence)
-        sequence.tokens.append(token)
-        self._num_generated_tokens += 1
-        reason = None
-        if token in params.stop_token_ids:
-            reason = FinishReason.STOP
-        elif sequence.num_generated >= params.max_tokens:
-            reason = FinishReason.LENGTH
+        if token in request.params.stop_token_ids:
+            return [self._finish(sequence, None, FinishReason.STOP)]
+        tokens = [token]
+        if constraint is not None:
+            constraint.accept(token)
+            # Log probabilities are asked of every token, so that each has to be sampled.
+            tokens += constraint.forced() if request.params.num_logprobs is None else []
+        room = request.params.max_tokens - sequence.num_generated
+        is_cut = len(tokens) > room
+        del tokens[room:]
+        sequence.tokens += tokens
+        self._num_generated_tokens += len(tokens)
+        outputs = [StepOutput(request.id, t) for t in tokens[:-1]]
+        reason = FinishReason.LENGTH if is_cut else self._reason_to_end(sequence)
         if reason is not None:
-            self._scheduler.remove(sequence.request.id)
-            self._move(self._pool.release(sequence.request.id))
+            return [*outputs, self._finish(sequence, tokens[-1], reason, logprobs)]
+        return [*outputs, StepOutput(request.id, tokens[-1], None, logprobs)]
+
+    def _reason_to_end(self, sequence: Sequence) -> FinishReason | None:
+        request = sequence.request
+        if request.constraint is not None and request.constraint.is_complete:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if sequence.num_generated >= request.params.max_tokens else None
+
+    def _finish(
+        self, sequence: Sequence, token: int | None, reason: FinishReason, logprobs: TokenLogprobs | None = None
+    ) -> StepOutput:
+        self._scheduler.remove(sequence.request.id)
+        self._move(self._pool.release(sequence.request.id))
         return StepOutput(sequence.request.id, token, reason, logprobs)
 
     def _move(self, moves: tuple[RowMove, ...]) -> None:

@@ -10,8 +10,8 @@ from appliance.engine.types import Sequence
 
 
 @dataclass(frozen=True, slots=True)
-class PromptTurn:
-    """The next `num_tokens` of one prompt."""
+class ChunkTurn:
+    """The next `num_tokens` of one sequence: of its prompt, or of what a grammar forced."""
 
     sequence: Sequence
     num_tokens: int
@@ -22,13 +22,14 @@ class DecodeTurn:
     """One token for every decoding sequence."""
 
 
-Turn = PromptTurn | DecodeTurn
+Turn = ChunkTurn | DecodeTurn
 
 
 class Scheduler:
     """The queue, the prompts under way and the decoding sequences; owned by the engine thread.
 
-    Prompts and decode steps alternate, so that a running stream waits for one chunk at most.
+    Prompts and decode steps alternate, so that a running stream waits for one chunk at most. Forced tokens are always
+    computed as a chunk, whoever else runs: a step of one token has other last bits, and load must not change an answer.
     """
 
     def __init__(self, *, chunk_size: int = 128, idle_chunk_size: int = 512) -> None:
@@ -97,8 +98,11 @@ class Scheduler:
         if self._prompts and not (self._decoding and self._prompt_was_last):
             self._prompt_was_last = True
             sequence = self._prompts[0]
-            return PromptTurn(sequence, self._chunk_of(sequence))
+            return ChunkTurn(sequence, self._chunk_of(sequence))
         self._prompt_was_last = False
+        for sequence in self._decoding.values():
+            if sequence.num_pending > 1:
+                return ChunkTurn(sequence, self._chunk_of(sequence))
         return DecodeTurn() if self._decoding else None
 
     def _chunk_of(self, sequence: Sequence) -> int:

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.engine.constraint import Constraint
+
 
 class FinishReason(enum.Enum):
     """Why a sequence ended; the values are OpenAI's."""
 
     STOP = "stop"
     LENGTH = "length"
-    CANCELLED = "cancelled"
+    CONSTRAINT = "constraint"  # the grammar cannot go on, by its own limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +40,16 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One prompt to be continued. `cache_key` names whose cached prefixes it may reuse."""
+    """One prompt to be continued. `cache_key` names whose cached prefixes it may reuse.
+
+    The constraint, where there is one, belongs to the engine from the moment the request is submitted.
+    """
 
     id: str
     prompt: tuple[int, ...]
     params: SamplingParams
     cache_key: str = ""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +62,10 @@ class TokenLogprobs:
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What one step brought to one request.
+    """What one step brought to one request: a token, the end, or both.
 
-    The first one has no token: the request has got a row, and `num_cached_tokens` of its prompt were in it.
+    The first output has neither: the request has got a row, and `num_cached_tokens` of its prompt were in it.
+    A stop token ends the sequence without being part of it.
     """
 
     request_id: str
@@ -94,6 +101,11 @@ class Sequence:
     def num_pending(self) -> int:
         """Tokens that are known but not yet in the cache."""
         return len(self.tokens) - self.num_computed
+
+    @property
+    def is_decoding(self) -> bool:
+        """Whether the prompt is computed."""
+        return self.num_generated > 0
 
 
 @dataclass(frozen=True, slots=True)

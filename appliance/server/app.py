@@ -12,7 +12,7 @@ from http import HTTPStatus
 from aiohttp import web
 
 from appliance.errors import InvalidRequestError, LanternError
-from appliance.server import chat, embeddings, models, status
+from appliance.server import chat, completions, embeddings, models, status
 from appliance.server.context import CONTEXT, KEY_ID, REQUEST_ID, ServerContext
 from appliance.server.error_body import error_body, error_headers
 
@@ -50,12 +50,17 @@ class InternalError(LanternError):
 
     code = "internal_error"
 
+    @classmethod
+    def of(cls, request_id: str) -> InternalError:
+        """What a client is told, which is where to look and nothing else."""
+        return cls(f"The server failed; its log has the reason under {request_id}.")
+
 
 def make_app(context: ServerContext) -> web.Application:
     """The application, ready for a runner with `handler_cancellation=True`."""
     app = web.Application(client_max_size=context.max_body_bytes, middlewares=[_identify, _translate, _admit])
     app[CONTEXT] = context
-    for module in (chat, embeddings, models, status):
+    for module in (chat, completions, embeddings, models, status):
         app.add_routes(module.ROUTES)
     return app
 
@@ -95,7 +100,9 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
         raise
     except Exception:
         _LOGGER.exception("%s failed", request[REQUEST_ID])
-        response = _error_response(InternalError(f"The server failed; its log has the reason under {request[REQUEST_ID]}."))
+        response = _error_response(
+            InternalError(f"The server failed; its log has the reason under {request[REQUEST_ID]}.")
+        )
     if not response.prepared:
         response.headers["x-request-id"] = request[REQUEST_ID]
     return response

@@ -10,17 +10,22 @@ from typing import Any
 
 from aiohttp import web
 
-from appliance.engine.types import Request
+from appliance.engine.loop import TokenStream
+from appliance.engine.types import Request, SamplingParams
 from appliance.errors import InvalidRequestError
 from appliance.models import ChatModel
 from appliance.server.body import read_as
-from appliance.server.chat_prompt import encode_prompt
+from appliance.server.chat_events import Delta, MessageReader
+from appliance.server.chat_prompt import ChatPlan, plan_chat
 from appliance.server.chat_response import Answer, usage_of
 from appliance.server.chat_wire import ChatRequest
-from appliance.server.choice import Choice, TextPiece
+from appliance.server.choice import Choice
 from appliance.server.context import CONTEXT, KEY_ID, REQUEST_ID
-from appliance.server.sampling import chat_sampling
+from appliance.server.merge import merged
+from appliance.server.sampling import sampling_params
 from appliance.server.sse import event_stream
+from appliance.text.reasoning import REASONING_MARKERS, THINK, ReasoningSplitter
+from appliance.text.tool_calls import visible_markers
 
 ROUTES = web.RouteTableDef()
 
@@ -33,37 +38,52 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     context = request.app[CONTEXT]
     model = context.pool.chat(wire.model)
     loop = asyncio.get_running_loop()
-    prompt = await loop.run_in_executor(context.text_threads, encode_prompt, model, wire)
+    plan = await loop.run_in_executor(context.text_threads, plan_chat, model, wire)
     with contextlib.ExitStack() as streams:
-        choices = []
-        for i, params in enumerate(chat_sampling(wire, model, len(prompt))):
+        readers = []
+        for i, params in enumerate(_sampling(wire, model, len(plan.prompt))):
             request_id = f"{request[REQUEST_ID]}-{i}-{uuid.uuid4().hex[:8]}"
-            asked = Request(request_id, prompt, params, cache_key=request[KEY_ID])
+            asked = Request(request_id, plan.prompt, params, request[KEY_ID], plan.constraints[i])
             stream = streams.enter_context(model.engine.submit(asked))
-            choices.append(Choice(i, stream, model.tokenizer, wire.stops))
+            readers.append(_reader(i, stream, model, wire, plan))
+        answer = Answer(wire.model, model.tokenizer, wire.logprobs)
         if wire.stream:
-            return await _stream(request, wire, model, choices, len(prompt))
-        return await _plain(wire, model, choices, len(prompt))
+            return await _stream(request, wire, answer, readers, len(plan.prompt))
+        return await _plain(answer, readers, len(plan.prompt))
 
 
-async def _plain(
-    wire: ChatRequest, model: ChatModel, choices: list[Choice], num_prompt_tokens: int
-) -> web.StreamResponse:
-    answer = Answer(wire.model, model.tokenizer, wire.logprobs)
-    all_pieces = await asyncio.gather(*(_collect(choice) for choice in choices))
-    finished = [answer.choice(choice, pieces) for choice, pieces in zip(choices, all_pieces, strict=True)]
-    return web.json_response(answer.whole(finished, usage_of(num_prompt_tokens, choices)))
+def _sampling(wire: ChatRequest, model: ChatModel, num_prompt_tokens: int) -> list[SamplingParams]:
+    if wire.top_logprobs is not None and not wire.logprobs:
+        raise InvalidRequestError("Invalid 'top_logprobs': it needs 'logprobs' to be true.", param="top_logprobs")
+    max_tokens = wire.max_completion_tokens if wire.max_completion_tokens is not None else wire.max_tokens
+    num_logprobs = (wire.top_logprobs or 0) if wire.logprobs else None
+    return sampling_params(wire, model, num_prompt_tokens, max_tokens, num_logprobs)
 
 
-async def _collect(choice: Choice) -> list[TextPiece]:
-    return [piece async for piece in choice.pieces()]
+def _reader(index: int, stream: TokenStream, model: ChatModel, wire: ChatRequest, plan: ChatPlan) -> MessageReader:
+    thinks = plan.starts_inside_reasoning or (model.template is not None and THINK in model.template.source)
+    visible: tuple[str, ...] = REASONING_MARKERS if thinks else ()
+    if plan.tools is not None and not plan.tools.reads_generic_form:
+        visible += visible_markers(plan.tools.format)
+    choice = Choice(index, stream, model.tokenizer, wire.stops, visible=visible)
+    splitter = ReasoningSplitter(starts_inside=plan.starts_inside_reasoning) if thinks else None
+    return MessageReader(choice, plan.tools, splitter)
+
+
+async def _plain(answer: Answer, readers: list[MessageReader], num_prompt_tokens: int) -> web.StreamResponse:
+    all_deltas = await asyncio.gather(*(_collect(reader) for reader in readers))
+    choices = [answer.choice(reader, deltas) for reader, deltas in zip(readers, all_deltas, strict=True)]
+    return web.json_response(answer.whole(choices, usage_of(num_prompt_tokens, [r.choice for r in readers])))
+
+
+async def _collect(reader: MessageReader) -> list[Delta]:
+    return [delta async for delta in reader.deltas()]
 
 
 async def _stream(
-    request: web.Request, wire: ChatRequest, model: ChatModel, choices: list[Choice], num_prompt_tokens: int
+    request: web.Request, wire: ChatRequest, answer: Answer, readers: list[MessageReader], num_prompt_tokens: int
 ) -> web.StreamResponse:
     context = request.app[CONTEXT]
-    answer = Answer(wire.model, model.tokenizer, wire.logprobs)
     with_usage = wire.stream_options is not None and wire.stream_options.include_usage
     async with event_stream(
         request,
@@ -71,56 +91,21 @@ async def _stream(
         ping_interval_s=context.ping_interval_s,
         write_timeout_s=context.write_timeout_s,
     ) as events:
-        async for chunk in _merged([_chunks(answer, choice) for choice in choices]):
+        async for chunk in merged([_chunks(answer, reader) for reader in readers]):
             await events.send({**chunk, "usage": None} if with_usage else chunk)
         if with_usage:
-            await events.send(answer.usage_chunk(usage_of(num_prompt_tokens, choices)))
+            usage = usage_of(num_prompt_tokens, [r.choice for r in readers])
+            await events.send(answer.usage_chunk(usage))
         await events.done()
     return events.response
 
 
-async def _chunks(answer: Answer, choice: Choice) -> AsyncIterator[dict[str, Any]]:
-    """The role with the first token, the text, then the one finish reason."""
-    is_first = True
-    async for piece in choice.pieces():
-        if is_first:
-            yield answer.chunk(choice.index, {"role": "assistant", "content": "", "refusal": None})
-            is_first = False
-        if piece.text or piece.logprobs:
-            yield answer.chunk(choice.index, {"content": piece.text}, piece)
-    yield answer.chunk(choice.index, {}, finish_reason=choice.finish_reason)
-
-
-async def _merged(sources: list[AsyncIterator[dict[str, Any]]]) -> AsyncIterator[dict[str, Any]]:
-    """The chunks of several choices as they come."""
-    if len(sources) == 1:
-        async for chunk in sources[0]:
-            yield chunk
-        return
-    chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
-
-    async def forward(source: AsyncIterator[dict[str, Any]]) -> None:
-        try:
-            async for chunk in source:
-                chunks.put_nowait(chunk)
-        finally:
-            chunks.put_nowait(None)
-
-    tasks = [asyncio.create_task(forward(source)) for source in sources]
-    try:
-        num_open = len(tasks)
-        while num_open:
-            chunk = await chunks.get()
-            if chunk is None:
-                num_open -= 1
-            else:
-                yield chunk
-        for task in tasks:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+async def _chunks(answer: Answer, reader: MessageReader) -> AsyncIterator[dict[str, Any]]:
+    """The deltas as they come, then the one finish reason."""
+    index = reader.choice.index
+    async for delta in reader.deltas():
+        yield answer.chunk(index, delta)
+    yield answer.chunk(index, Delta({}), finish_reason=reader.finish_reason)
 
 
 def _refuse_unsupported(wire: ChatRequest) -> None:
@@ -130,10 +115,3 @@ def _refuse_unsupported(wire: ChatRequest) -> None:
     for name in ("web_search_options", "moderation"):
         if getattr(wire, name) is not None:
             raise InvalidRequestError(f"Invalid '{name}': this server has no such function.", param=name)
-    for name in ("tools", "functions"):
-        if getattr(wire, name):
-            raise InvalidRequestError(f"Invalid '{name}': tools are not supported yet.", param=name)
-    if wire.response_format is not None and wire.response_format.type != "text":
-        raise InvalidRequestError(
-            "Invalid 'response_format': only text is supported yet.", param="response_format.type"
-        )

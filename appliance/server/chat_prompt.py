@@ -3,26 +3,56 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
+from appliance.engine.constraint import Constraint
 from appliance.errors import ContextLengthError, InvalidRequestError, UnsupportedContentError
 from appliance.models import ChatModel
 from appliance.server.chat_wire import ChatRequest, ContentPart, Message
+from appliance.server.grammar import constraint_for
+from appliance.server.tools import ToolUse, tool_use
+from appliance.text.prompt import RenderedPrompt
+from appliance.text.reasoning import opens_reasoning
 
 _MAX_CHARACTERS_PER_TOKEN = 64  # beyond this a prompt is too long whatever its tokens are
 
 _INSTRUCTIONS = frozenset({"system", "developer"})
 
 
-def encode_prompt(model: ChatModel, wire: ChatRequest) -> tuple[int, ...]:
-    """The prompt's tokens; takes milliseconds, so never on the event loop.
+@dataclass(frozen=True, slots=True)
+class ChatPlan:
+    """A chat request made ready for the engine: prompt, grammar of each choice, and how to read the answers."""
+
+    prompt: tuple[int, ...]
+    tools: ToolUse | None
+    constraints: tuple[Constraint | None, ...]
+    starts_inside_reasoning: bool
+
+
+def plan_chat(model: ChatModel, wire: ChatRequest) -> ChatPlan:
+    """Render, encode and compile; takes milliseconds, so never on the event loop.
 
     Raises:
-        ContextLengthError: it leaves no room for an answer.
-        InvalidRequestError: a message that the model's template cannot take.
+        ContextLengthError: the prompt leaves no room for an answer.
+        InvalidRequestError: a message, a tool or a schema that cannot be taken.
     """
-    messages = template_messages(wire)
-    num_characters = sum(len(m.get("content") or "") for m in messages)
+    tools = tool_use(wire, model.template)
+    rendered = _render(model, wire, tools)
+    prompt = model.tokenizer.encode_rendered(rendered)
+    model.engine.check(len(prompt))
+    constraints = tuple(constraint_for(wire, tools, model.grammars) for _ in range(wire.n))
+    return ChatPlan(prompt, tools, constraints, opens_reasoning(rendered.text))
+
+
+def _render(model: ChatModel, wire: ChatRequest, tools: ToolUse | None) -> RenderedPrompt:
+    if model.template is None:
+        raise InvalidRequestError(f"The model `{wire.model}` has no chat template.", param="model")
+    messages = template_messages(wire, knows_tools=model.template.supports_tools)
+    instructions = tools.instructions() if tools is not None else None
+    if instructions is not None:
+        messages = _with_instructions(messages, instructions)
+    num_characters = sum(len(m["content"]) for m in messages)
     limit = model.engine.capacity
     if num_characters > limit * _MAX_CHARACTERS_PER_TOKEN:
         raise ContextLengthError(
@@ -30,19 +60,17 @@ def encode_prompt(model: ChatModel, wire: ChatRequest) -> tuple[int, ...]:
             f"more than that ({num_characters} characters). Please reduce the length of the messages.",
             param="messages",
         )
-    if model.template is None:
-        raise InvalidRequestError(f"The model `{wire.model}` has no chat template.", param="model")
     extra = dict(wire.chat_template_kwargs or {})
     if wire.reasoning_effort is not None:
         extra.setdefault("reasoning_effort", wire.reasoning_effort)
-    rendered = model.template.render(messages, extra=extra)
-    tokens = model.tokenizer.encode_rendered(rendered)
-    model.engine.check(len(tokens))
-    return tokens
+    return model.template.render(messages, tools=tools.for_template() if tools is not None else None, extra=extra)
 
 
-def template_messages(wire: ChatRequest) -> list[dict[str, Any]]:
-    """Messages as chat templates know them; all instructions become one first system message."""
+def template_messages(wire: ChatRequest, *, knows_tools: bool) -> list[dict[str, Any]]:
+    """Messages as chat templates know them; all instructions become one first system message.
+
+    Where the template knows no tools, calls and their results are told as text.
+    """
     instructions: list[str] = []
     turns: list[dict[str, Any]] = []
     for i, message in enumerate(wire.messages):
@@ -51,8 +79,32 @@ def template_messages(wire: ChatRequest) -> list[dict[str, Any]]:
             instructions.append(_content(message, param))
         else:
             turns.append(_turn(message, param))
-    system = [{"role": "system", "content": "\n\n".join(instructions)}] if instructions else []
-    return system + turns
+    turns = turns if knows_tools else _told_as_text(turns)
+    return _with_instructions(turns, "\n\n".join(instructions)) if instructions else turns
+
+
+def _with_instructions(messages: list[dict[str, Any]], instructions: str) -> list[dict[str, Any]]:
+    if messages and messages[0]["role"] == "system":
+        return [{"role": "system", "content": f"{messages[0]['content']}\n\n{instructions}"}, *messages[1:]]
+    return [{"role": "system", "content": instructions}, *messages]
+
+
+def _told_as_text(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    names: dict[str, str] = {}
+    told = []
+    for turn in turns:
+        if turn["role"] == "tool":
+            name = turn.get("name") or names.get(turn.get("tool_call_id", ""), "the tool")
+            told.append({"role": "user", "content": f"Result of {name}:\n{turn['content']}"})
+            continue
+        lines = [turn["content"]] if turn["content"] else []
+        for call in turn.get("tool_calls", ()):
+            function = call["function"]
+            names[call.get("id", "")] = function["name"]
+            arguments = function["arguments"] or "{}"
+            lines.append(f'{{"name": {json.dumps(function["name"])}, "arguments": {arguments}}}')
+        told.append({"role": turn["role"], "content": "\n".join(lines)})
+    return told
 
 
 def _turn(message: Message, param: str) -> dict[str, Any]:
@@ -71,7 +123,9 @@ def _turn(message: Message, param: str) -> dict[str, Any]:
 
 
 def _assistant_turn(message: Message, param: str) -> dict[str, Any]:
-    calls = [{"id": c.id, "type": "function", "function": c.function.model_dump()} for c in message.tool_calls or []]
+    calls: list[dict[str, Any]] = [
+        {"id": c.id, "type": "function", "function": c.function.model_dump()} for c in message.tool_calls or []
+    ]
     if message.function_call is not None:
         calls.append({"type": "function", "function": message.function_call.model_dump()})
     if message.content is None and message.refusal is not None:

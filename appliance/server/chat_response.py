@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from appliance.server.choice import Choice, TextPiece, logprob_entry
+from appliance.server.chat_events import Delta, MessageReader, joined
+from appliance.server.choice import Choice, TokenRecord, logprob_entry
 from appliance.text.tokenizer import Tokenizer
 
 FINGERPRINT = "fp_lantern"
@@ -28,22 +29,23 @@ class Answer:
         """A `chat.completion`."""
         return {**self._head("chat.completion"), "choices": choices, "usage": usage, "service_tier": "default"}
 
-    def choice(self, choice: Choice, pieces: list[TextPiece]) -> dict[str, Any]:
+    def choice(self, reader: MessageReader, deltas: list[Delta]) -> dict[str, Any]:
         """One finished choice."""
-        message = {"role": "assistant", "content": "".join(p.text for p in pieces), "refusal": None, "annotations": []}
         return {
-            "index": choice.index,
-            "message": message,
-            "logprobs": self._logprobs(r for p in pieces for r in p.logprobs),
-            "finish_reason": choice.finish_reason,
+            "index": reader.choice.index,
+            "message": joined(deltas),
+            "logprobs": self._logprobs([r for d in deltas for r in d.logprobs]),
+            "finish_reason": reader.finish_reason,
         }
 
-    def chunk(
-        self, index: int, delta: dict[str, Any], piece: TextPiece | None = None, finish_reason: str | None = None
-    ) -> dict[str, Any]:
+    def chunk(self, index: int, delta: Delta, finish_reason: str | None = None) -> dict[str, Any]:
         """A `chat.completion.chunk` with one choice."""
-        logprobs = self._logprobs(piece.logprobs) if piece is not None and piece.logprobs else None
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
+        choice = {
+            "index": index,
+            "delta": delta.fields,
+            "logprobs": self._logprobs(delta.logprobs) if delta.logprobs else None,
+            "finish_reason": finish_reason,
+        }
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
     def usage_chunk(self, usage: dict[str, Any]) -> dict[str, Any]:
@@ -59,7 +61,7 @@ class Answer:
             "system_fingerprint": FINGERPRINT,
         }
 
-    def _logprobs(self, records: Iterable[Any]) -> dict[str, Any] | None:
+    def _logprobs(self, records: Sequence[TokenRecord]) -> dict[str, Any] | None:
         if not self.with_logprobs:
             return None
         return {"content": [logprob_entry(r, self.tokenizer) for r in records], "refusal": None}

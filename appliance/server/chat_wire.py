@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from appliance.server.parse import Wire
+from appliance.server.sampling import SamplingFields
 
-MAX_CHOICES = 8
-MAX_STOPS = 16
 MAX_TOOLS = 128
 
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
-Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 
 class ContentPart(Wire):
@@ -105,35 +103,14 @@ class ResponseFormat(Wire):
     json_schema: JsonSchema | None = None
 
 
-class StreamOptions(Wire):
-    """What a stream carries besides text."""
-
-    include_usage: bool = False
-    include_obfuscation: bool = False
-
-
-class ChatRequest(Wire):
+class ChatRequest(SamplingFields):
     """The whole request. Fields that OpenAI has and a local server has no use for are ignored, as unknown ones are."""
 
-    model: Annotated[str, Field(min_length=1)]
     messages: list[Message] = Field(min_length=1)
-    stream: bool = False
-    stream_options: StreamOptions | None = None
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Penalty = 0.0
-    presence_penalty: Penalty = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
-    stop: str | list[str] | None = None
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
     response_format: ResponseFormat | None = None
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
@@ -146,19 +123,3 @@ class ChatRequest(Wire):
     web_search_options: dict[str, Any] | None = None
     moderation: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    ignore_eos: bool = False
-
-    @field_validator("stop")
-    @classmethod
-    def _stops_are_not_empty(cls, stop: str | list[str] | None) -> str | list[str] | None:
-        strings = [stop] if isinstance(stop, str) else stop or []
-        if any(not s for s in strings):
-            raise ValueError("a stop string must not be empty")
-        if len(strings) > MAX_STOPS:
-            raise ValueError(f"at most {MAX_STOPS} stop strings are taken")
-        return stop
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """The stop strings as a tuple."""
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())

@@ -8,6 +8,7 @@ from typing import Any
 
 from appliance.engine.loop import TokenStream
 from appliance.engine.types import FinishReason, StepOutput, TokenLogprobs
+from appliance.errors import InvalidRequestError
 from appliance.text.detokenizer import Detokenizer
 from appliance.text.tokenizer import Tokenizer
 
@@ -32,24 +33,33 @@ class TokenRecord:
 class Choice:
     """Reads one TokenStream to its end; owned by the handler."""
 
-    def __init__(self, index: int, stream: TokenStream, tokenizer: Tokenizer, stops: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        index: int,
+        stream: TokenStream,
+        tokenizer: Tokenizer,
+        stops: tuple[str, ...],
+        *,
+        visible: tuple[str, ...] = (),
+    ) -> None:
+        """`visible`: special tokens whose text somebody behind this one has to see."""
         self.index = index
         self.finish_reason = "stop"
         self.num_tokens = 0
         self.num_cached_tokens = 0
         self._stream = stream
         self._tokenizer = tokenizer
-        self._detokenizer = Detokenizer(tokenizer, stops)
+        self._detokenizer = Detokenizer(tokenizer, stops, visible=visible)
         self._held: list[TokenRecord] = []
-        self._num_bytes_read = 0
+        self._num_bytes_read = -1 if tokenizer.has_leading_blank else 0  # of which decoding takes the first away
         self._num_bytes_shown = 0
 
     async def pieces(self) -> AsyncIterator[TextPiece]:
         """The answer's text in order; the first piece, maybe empty, comes with the first token."""
         is_first = True
         async for output in self._stream:
-            if output.token is None:
-                self.num_cached_tokens = output.num_cached_tokens or 0
+            if output.num_cached_tokens is not None:
+                self.num_cached_tokens = output.num_cached_tokens
                 continue
             piece = self._read(output)
             if is_first or piece.text or piece.logprobs:
@@ -62,11 +72,12 @@ class Choice:
             yield last
 
     def _read(self, output: StepOutput) -> TextPiece:
-        token = output.token
-        assert token is not None
+        if output.finish_reason is FinishReason.CONSTRAINT:
+            raise InvalidRequestError("The answer's schema became too complex to follow; make it simpler.")
         if output.finish_reason is FinishReason.LENGTH:
             self.finish_reason = "length"
-        if output.finish_reason is FinishReason.STOP:
+        token = output.token
+        if token is None:
             return TextPiece("")
         self.num_tokens += 1
         if output.logprobs is not None:

@@ -114,7 +114,7 @@ def _encode_text(model: EmbeddingModel, text: str, limit: int, param: str, trunc
     most = limit * _MAX_CHARACTERS_PER_TOKEN
     if len(text) > most and not truncate:
         raise _too_long(limit, f"{len(text)} characters", param)
-    return model.tokenizer.encode_for_embedding(text[:most])
+    return model.tokenizer.encode_framed(text[:most])
 
 
 def _too_long(limit: int, found: str, param: str) -> ContextLengthError:
@@ -139,8 +139,9 @@ def _check_dimensions(model: EmbeddingModel, dimensions: int | None) -> None:
 def _cut(vectors: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
     if dimensions is None or dimensions == vectors.shape[1]:
         return vectors
-    cut = vectors[:, :dimensions]
-    return cut / np.linalg.norm(cut, axis=1, keepdims=True)
+    cut = vectors[:, :dimensions].copy()
+    cut /= np.linalg.norm(cut, axis=1, keepdims=True)
+    return cut
 
 
 def _format(vector: NDArray[np.float32], encoding_format: str) -> str | list[float]:

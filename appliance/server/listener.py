@@ -17,6 +17,9 @@ from appliance.server.error_body import error_body
 
 _LOGGER = logging.getLogger(__name__)
 
+_SILENT = logging.getLogger(f"{__name__}.access")  # app.py writes the one line of a request
+_SILENT.disabled = True
+
 _KEEP_ALIVE_S = 75.0
 _BACKLOG = 512
 
@@ -49,7 +52,7 @@ class Listener:
     def _protocol(self) -> RequestHandler:
         server = self._runner.server
         assert server is not None
-        return _Connection(server, loop=asyncio.get_running_loop(), access_log=None, keepalive_timeout=_KEEP_ALIVE_S)
+        return _Connection(server, loop=asyncio.get_running_loop(), access_log=_SILENT, keepalive_timeout=_KEEP_ALIVE_S)
 
 
 class _Connection(RequestHandler):
@@ -67,7 +70,7 @@ class _Connection(RequestHandler):
         request_id = f"req_{uuid.uuid4().hex}"
         if status >= 500:
             _LOGGER.error("%s failed below the application", request_id, exc_info=exc)
-            body = error_body(InternalError(f"The server failed; its log has the reason under {request_id}."))
+            body = error_body(InternalError.of(request_id))
         elif status == 413:
             body = error_body(BodyTooLargeError("The request is too large."))
         else:

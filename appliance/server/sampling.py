@@ -1,34 +1,85 @@
-"""What a request says about sampling becomes SamplingParams, with the model's own defaults below."""
+"""What requests say about sampling, and how it becomes SamplingParams with the model's own defaults below."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field, field_validator
 
 from appliance.engine.types import SamplingParams
 from appliance.errors import InvalidRequestError
 from appliance.models import ChatModel
-from appliance.server.chat_wire import ChatRequest
+from appliance.server.parse import Wire
+
+MAX_CHOICES = 8
+MAX_STOPS = 16
+
+Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 _SEED_MASK = (1 << 64) - 1
 _SEED_STEP = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: seeds of neighbouring choices share nothing
 
 
-def chat_sampling(wire: ChatRequest, model: ChatModel, num_prompt_tokens: int) -> list[SamplingParams]:
+class StreamOptions(Wire):
+    """What a stream carries besides text."""
+
+    include_usage: bool = False
+    include_obfuscation: bool = False
+
+
+class SamplingFields(Wire):
+    """The fields that every request for text shares."""
+
+    model: Annotated[str, Field(min_length=1)]
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    frequency_penalty: Penalty = 0.0
+    presence_penalty: Penalty = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    stop: str | list[str] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
+    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    user: str | None = None
+    ignore_eos: bool = False
+
+    @field_validator("stop")
+    @classmethod
+    def _stops_are_not_empty(cls, stop: str | list[str] | None) -> str | list[str] | None:
+        strings = [stop] if isinstance(stop, str) else stop or []
+        if any(not s for s in strings):
+            raise ValueError("a stop string must not be empty")
+        if len(strings) > MAX_STOPS:
+            raise ValueError(f"at most {MAX_STOPS} stop strings are taken")
+        return stop
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings as a tuple."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+
+def sampling_params(
+    wire: SamplingFields,
+    model: ChatModel,
+    num_prompt_tokens: int,
+    max_tokens: int | None,
+    num_logprobs: int | None,
+) -> list[SamplingParams]:
     """One SamplingParams for each of the `n` choices; the first has the request's own seed.
 
     Raises:
-        InvalidRequestError: a field that contradicts another one or the model.
+        InvalidRequestError: a bias for something that is not a token.
     """
-    if wire.top_logprobs is not None and not wire.logprobs:
-        raise InvalidRequestError(
-            "Invalid 'top_logprobs': it needs 'logprobs' to be true.", param="top_logprobs", code="invalid_value"
-        )
     defaults = model.spec.sampling
     room = model.engine.capacity - num_prompt_tokens
-    asked = wire.max_completion_tokens or wire.max_tokens or room
     seed = secrets.randbits(63) if wire.seed is None else wire.seed & _SEED_MASK
-    stop_ids = frozenset() if wire.ignore_eos else frozenset(model.spec.eos_token_ids)
     bias = parse_logit_bias(wire.logit_bias or {}, model.tokenizer.vocab_size)
     top_k = wire.top_k if wire.top_k is not None else defaults.top_k or 0
     return [
@@ -38,13 +89,13 @@ def chat_sampling(wire: ChatRequest, model: ChatModel, num_prompt_tokens: int) -
             top_k=max(0, top_k),
             min_p=_first(wire.min_p, None, 0.0),
             seed=(seed + i * _SEED_STEP) & _SEED_MASK,
-            max_tokens=min(asked, room),
-            stop_token_ids=stop_ids,
+            max_tokens=room if max_tokens is None else min(max_tokens, room),
+            stop_token_ids=frozenset() if wire.ignore_eos else frozenset(model.spec.eos_token_ids),
             presence_penalty=wire.presence_penalty,
             frequency_penalty=wire.frequency_penalty,
             repetition_penalty=wire.repetition_penalty,
             logit_bias=bias,
-            num_logprobs=(wire.top_logprobs or 0) if wire.logprobs else None,
+            num_logprobs=num_logprobs,
         )
         for i in range(wire.n)
     ]

@@ -125,7 +125,7 @@ def test_logprobs_spell_the_answer(client: OpenAI) -> None:
 def test_a_bias_forbids_a_token(client: OpenAI) -> None:
     arguments: Any = {"model": MODEL, "messages": QUESTION, "temperature": 0, "max_tokens": 1, "logprobs": True}
     first = client.chat.completions.create(top_logprobs=1, **arguments).choices[0].message.content
-    ids = {str(i): -100.0 for i in range(0, 49152, 1) if i % 49 != 0}
+    ids = {str(i): -100 for i in range(0, 49152, 1) if i % 49 != 0}
     biased = client.chat.completions.create(logit_bias=ids, **arguments).choices[0].message.content
     assert biased != first
 

@@ -1,0 +1,182 @@
+"""What a request's tools mean: for the prompt, for the grammar, and for whoever reads the answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from appliance.errors import InvalidRequestError
+from appliance.server.chat_wire import ChatRequest, Function, NamedFunction, NamedToolChoice, Tool
+from appliance.text.template import ChatTemplate
+from appliance.text.tool_calls import format_for_template
+
+GENERIC = "generic"
+
+_NO_PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
+_ANY_PARAMETERS: dict[str, Any] = {"type": "object"}
+
+_INSTRUCTIONS = """You can call these tools:
+{tools}
+To call one, answer with nothing but JSON in this form: {{"name": "TOOL", "arguments": {{...}}}}"""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """The tools that may be called now. `must_call` leaves the model no other answer."""
+
+    functions: tuple[Function, ...]
+    must_call: bool
+    parallel: bool
+    is_legacy: bool
+    format: str
+    template_knows_tools: bool
+
+    def for_template(self) -> list[dict[str, Any]] | None:
+        """The `tools` of a template that knows them."""
+        return [as_tool(f) for f in self.functions] if self.template_knows_tools else None
+
+    def instructions(self) -> str | None:
+        """What to tell a model whose template knows no tools."""
+        if self.template_knows_tools:
+            return None
+        described = (json.dumps(as_tool(f)["function"], ensure_ascii=False) for f in self.functions)
+        return _INSTRUCTIONS.format(tools="\n".join(described))
+
+    @property
+    def reads_generic_form(self) -> bool:
+        """Whether calls come as bare JSON: always where they are forced, so that any model can be."""
+        return self.must_call or self.format == GENERIC
+
+    def call_schema(self) -> dict[str, Any]:
+        """The JSON Schema of one call in the generic form."""
+        calls = [
+            {
+                "type": "object",
+                "properties": {"name": {"const": f.name}, "arguments": arguments_schema(f)},
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+            for f in self.functions
+        ]
+        shared = _shared_definitions(self.functions)
+        schema: dict[str, Any] = calls[0] if len(calls) == 1 else {"anyOf": calls}
+        return {**schema, **shared}
+
+
+def tool_use(wire: ChatRequest, template: ChatTemplate | None) -> ToolUse | None:
+    """None where no tool may be called.
+
+    Raises:
+        InvalidRequestError: a tool of another kind, a name that is not among the tools, a choice without tools.
+    """
+    is_legacy = not wire.tools and bool(wire.functions)
+    functions = wire.functions or [] if is_legacy else [_function(t, i) for i, t in enumerate(wire.tools or [])]
+    allowed, must_call = _legacy_choice(wire, functions) if is_legacy else _choice(wire, functions)
+    if not allowed:
+        return None
+    source = template.source if template is not None else ""
+    return ToolUse(
+        functions=tuple(allowed),
+        must_call=must_call,
+        parallel=wire.parallel_tool_calls and not is_legacy,
+        is_legacy=is_legacy,
+        format=format_for_template(source),
+        template_knows_tools=template is not None and template.supports_tools,
+    )
+
+
+def as_tool(function: Function) -> dict[str, Any]:
+    """A function in OpenAI's form, as chat templates expect it."""
+    described: dict[str, Any] = {"name": function.name, "description": function.description or ""}
+    described["parameters"] = function.parameters if function.parameters is not None else _NO_PARAMETERS
+    return {"type": "function", "function": described}
+
+
+def arguments_schema(function: Function) -> dict[str, Any]:
+    """The schema of a call's arguments; an object whatever the tool says."""
+    if function.parameters is None:
+        return _NO_PARAMETERS
+    schema = {k: v for k, v in function.parameters.items() if k not in {"$defs", "definitions", "$schema"}}
+    return schema if schema.get("type") == "object" else {**_ANY_PARAMETERS, **schema}
+
+
+def _shared_definitions(functions: Sequence[Function]) -> dict[str, Any]:
+    """References such as `#/$defs/X` point to the root, so definitions have to move there."""
+    shared: dict[str, Any] = {}
+    for function in functions:
+        for key in ("$defs", "definitions"):
+            found = (function.parameters or {}).get(key)
+            if isinstance(found, dict):
+                for name, definition in found.items():
+                    if shared.setdefault(key, {}).setdefault(name, definition) != definition:
+                        raise InvalidRequestError(
+                            f"Invalid 'tools': two tools define {name!r} differently; rename one.", param="tools"
+                        )
+    return shared
+
+
+def _function(tool: Tool, index: int) -> Function:
+    if tool.type != "function":
+        raise InvalidRequestError(
+            f"Invalid 'tools[{index}].type': only 'function' is supported, not {tool.type[:40]!r}.",
+            param=f"tools[{index}].type",
+        )
+    if tool.function is None:
+        raise InvalidRequestError(
+            f"Missing required parameter: 'tools[{index}].function'.",
+            param=f"tools[{index}].function",
+            code="missing_required_parameter",
+        )
+    return tool.function
+
+
+def _choice(wire: ChatRequest, functions: list[Function]) -> tuple[list[Function], bool]:
+    choice = wire.tool_choice
+    if isinstance(choice, str) or choice is None:
+        if choice == "required" and not functions:
+            raise _without_tools("tool_choice")
+        return ([], False) if choice == "none" else (functions, choice == "required")
+    if not functions:
+        raise _without_tools("tool_choice")
+    if choice.type == "allowed_tools":
+        return _allowed(choice, functions)
+    if choice.type != "function" or choice.function is None:
+        raise InvalidRequestError("Invalid 'tool_choice': it must name a function.", param="tool_choice")
+    return _named(choice.function, functions, "tool_choice"), True
+
+
+def _allowed(choice: NamedToolChoice, functions: list[Function]) -> tuple[list[Function], bool]:
+    allowed = choice.allowed_tools
+    if allowed is None:
+        raise InvalidRequestError(
+            "Missing required parameter: 'tool_choice.allowed_tools'.",
+            param="tool_choice.allowed_tools",
+            code="missing_required_parameter",
+        )
+    names = [t["function"].get("name") if isinstance(t.get("function"), dict) else None for t in allowed.tools]
+    known = {f.name for f in functions}
+    for i, name in enumerate(names):
+        if name not in known:
+            param = f"tool_choice.allowed_tools.tools[{i}]"
+            raise InvalidRequestError(f"Invalid '{param}': it names none of the tools.", param=param)
+    return [f for f in functions if f.name in names], allowed.mode == "required"
+
+
+def _legacy_choice(wire: ChatRequest, functions: list[Function]) -> tuple[list[Function], bool]:
+    choice = wire.function_call
+    if isinstance(choice, NamedFunction):
+        return _named(choice, functions, "function_call"), True
+    return ([], False) if choice == "none" else (functions, False)
+
+
+def _named(choice: NamedFunction, functions: list[Function], param: str) -> list[Function]:
+    named = [f for f in functions if f.name == choice.name]
+    if not named:
+        raise InvalidRequestError(f"Invalid '{param}': {choice.name[:64]!r} is none of the tools.", param=param)
+    return named[:1]
+
+
+def _without_tools(param: str) -> InvalidRequestError:
+    return InvalidRequestError(f"Invalid '{param}': it is only allowed when tools are specified.", param=param)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from typing import Any
+
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.conftest import RunningServer
+
+MODEL = "smollm2-135m-instruct"
+
+
+@pytest.fixture
+def client(server: RunningServer) -> Any:
+    with OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client:
+        yield client
+
+
+def test_text_is_continued(client: OpenAI) -> None:
+    answer = client.completions.create(model=MODEL, prompt="One, two, three, four,", temperature=0, max_tokens=6)
+    assert "five" in answer.choices[0].text
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 6
+
+
+def test_sixteen_tokens_are_the_default(client: OpenAI) -> None:
+    answer = client.completions.create(
+        model=MODEL, prompt="Once upon a time", temperature=0, extra_body={"ignore_eos": True}
+    )
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 16
+
+
+def test_several_prompts_have_their_choices_in_order(client: OpenAI) -> None:
+    prompts = ["One, two, three,", "The capital of France is"]
+    together = client.completions.create(model=MODEL, prompt=prompts, temperature=0, max_tokens=5, n=2)
+    assert [c.index for c in together.choices] == [0, 1, 2, 3]
+    for i, prompt in enumerate(prompts):
+        alone = client.completions.create(model=MODEL, prompt=prompt, temperature=0, max_tokens=5)
+        assert {together.choices[2 * i].text, together.choices[2 * i + 1].text} == {alone.choices[0].text}
+
+
+def test_streamed_text_equals_plain_text_with_its_echo(client: OpenAI) -> None:
+    arguments: Any = {"model": MODEL, "prompt": "Rain falls on", "temperature": 0.9, "seed": 4, "max_tokens": 12}
+    plain = client.completions.create(echo=True, **arguments).choices[0]
+    assert plain.text.startswith("Rain falls on")
+    chunks = list(client.completions.create(echo=True, stream=True, **arguments))
+    assert "".join(c.choices[0].text for c in chunks) == plain.text
+    assert [c.choices[0].finish_reason for c in chunks if c.choices[0].finish_reason] == [plain.finish_reason]
+
+
+def test_tokens_are_a_prompt_too(client: OpenAI) -> None:
+    logged = client.completions.create(model=MODEL, prompt="Hello", temperature=0, max_tokens=4, logprobs=2)
+    found = logged.choices[0].logprobs
+    assert found is not None
+    assert "".join(found.tokens or []) == logged.choices[0].text
+    assert found.text_offset == [sum(len(t) for t in (found.tokens or [])[:i]) for i in range(4)]
+    assert all(len(top) <= 2 for top in found.top_logprobs or [])
+    tokens = client.completions.create(model=MODEL, prompt=[19556], temperature=0, max_tokens=4)
+    assert tokens.usage is not None
+    assert tokens.usage.prompt_tokens == 1
+
+
+def test_an_echo_without_new_tokens(client: OpenAI) -> None:
+    answer = client.completions.create(model=MODEL, prompt="Hello", echo=True, max_tokens=0).choices[0]
+    assert (answer.text, answer.finish_reason) == ("Hello", "length")
+
+
+def test_an_empty_prompt_begins_a_document(client: OpenAI) -> None:
+    assert client.completions.create(model=MODEL, prompt="", max_tokens=3).usage is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "param"),
+    [
+        ({"prompt": "x", "suffix": "y"}, "suffix"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": [[]]}, "prompt[0]"),
+        ({"prompt": [10**9]}, "prompt"),
+        ({"prompt": {"a": 1}}, "prompt"),
+        ({"prompt": "x", "best_of": 3}, "best_of"),
+        ({"prompt": "x", "logprobs": 6}, "logprobs"),
+        ({"prompt": "word " * 4000}, "prompt"),
+        ({"prompt": "x", "echo": True, "logprobs": 1}, "echo"),
+    ],
+)
+def test_bad_fields_are_named(client: OpenAI, changes: Any, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model=MODEL, **changes)
+    assert caught.value.param == param
