@@ -30,14 +30,22 @@ bench: setup
 
 setup: $(STAMP)
 
-$(STAMP): quantize/requirements.lock pyproject.toml
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+LOCK := quantize/requirements.lock
+
+# torch comes first and by itself: asked by version, pip prefers the small CPU build where its index offers one; asked by
+# hash, it would take the one whose hash the index tells beforehand. Its hash is checked all the same.
+$(STAMP): $(LOCK) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Lantern needs Python 3.11 or newer; say which with: make PYTHON=/path/to/python3.12"; exit 1; }
 	@echo "Installing into $(VENV) (once, a few minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
-		-r quantize/requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@sed -n '/^torch==/,/[^\\]$$/p' $(LOCK) > $(VENV)/torch.lock
+	@$(PIP) download --no-deps --dest $(VENV)/wheels "$$(grep -o '^torch==[0-9.]*' $(LOCK))"
+	@$(PIP) install --require-hashes --no-deps --no-index --find-links $(VENV)/wheels -r $(VENV)/torch.lock
+	@rm -r $(VENV)/wheels
+	@$(PIP) install --require-hashes --no-deps -r $(LOCK)
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c 'import torch' 2>/dev/null || \
 		{ echo "The installed torch needs CUDA's libraries; see 'A small torch' in the README"; exit 1; }
 	@touch $@

@@ -74,7 +74,10 @@ class Config(_Section):
 
 
 def load_config(
-    path: Path | None, *, environment: Mapping[str, str] = os.environ, flags: Mapping[tuple[str, str], Any] | None = None
+    path: Path | None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[tuple[str, str], Any] | None = None,
 ) -> Config:
     """Read and validate the settings; `flags` maps (section, key) to what the command line said.
 

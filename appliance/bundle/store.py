@@ -1,7 +1,7 @@
 """The bundles of one machine: staged, verified, installed by rename, opened only after every byte was checked.
 
 Layout below the root: `NAME/DIGEST/` holds one verified bundle, the link `NAME/active` says which one serves,
-`.staging/` holds what is not finished and is swept at start. A kill at any moment leaves the whole old or the whole new.
+`.staging/` holds what is not finished and is swept at start. A kill at any moment leaves the old whole or the new.
 """
 
 from __future__ import annotations
