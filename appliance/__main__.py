@@ -7,7 +7,7 @@ import sys
 from types import ModuleType
 
 from appliance import __version__
-from appliance.cli import discover, serve, url
+from appliance.cli import chat, discover, serve, url
 from appliance.errors import LanternError
 
 _INTERRUPTED = 130
@@ -16,6 +16,7 @@ _VERBS: dict[str, tuple[ModuleType, str]] = {
     "serve": (serve, "answer the OpenAI API"),
     "discover": (discover, "list the devices on the local network"),
     "url": (url, "print the base URL of a device, for scripts"),
+    "chat": (chat, "talk to a device in the terminal"),
 }
 
 

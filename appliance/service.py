@@ -129,7 +129,7 @@ class Service:
             state=State.READY,
         )
         hosts = sorted({s.getsockname()[0] for s in self._sockets})
-        return Announcer(record, name=config.discovery.name or socket.gethostname(), port=self.port, hosts=hosts)
+        return Announcer(record, name=config.discovery.name or f"lantern-{self._device_id[:8]}", port=self.port, hosts=hosts)
 
     async def _close_pool(self) -> None:
         await self._pool.close(drain_s=0.0 if self._failure else self._config.server.drain_s)

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8080, 0: any free one)")
     parser.add_argument("--announce", action="store_true", default=None, help="announce this server by DNS-SD")
-    parser.add_argument("--name", help="the name to announce (default: the host's name)")
+    parser.add_argument("--name", help="the name to announce (default: lantern-ID)")
     parser.add_argument("--no-auth", action="store_true", default=None, help="allow a network address without a key")
     parser.add_argument("--slots", type=int, help="requests that run at once (default 4)")
     parser.add_argument("--context-length", type=int, help="tokens of one conversation (default 2048)")

@@ -1,1 +1,12 @@
-"""The DNS-SD record and its readers."""
+"""DNS-SD on the local network: a device announces itself, a program finds it with nothing typed in."""
+
+from __future__ import annotations
+
+from appliance.discovery.announcer import Announcer
+from appliance.discovery.browser import Browser, browse, find
+from appliance.discovery.device import Choice, Device, choose
+from appliance.discovery.identity import host_name, load_device_id
+from appliance.discovery.record import Auth, ServiceRecord, State
+
+__all__ = ["Announcer", "Auth", "Browser", "Choice", "Device", "ServiceRecord", "State"]
+__all__ += ["browse", "choose", "find", "host_name", "load_device_id"]

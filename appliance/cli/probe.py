@@ -1,0 +1,69 @@
+"""Asks a found device, without a key, whether it answers and what it serves; every failure is an answer too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from appliance.discovery import Device
+from appliance.discovery.record import printable
+
+_MAX_BODY_BYTES = 256 * 1024
+_MAX_MODELS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What a device said; `models` is None where it did not tell."""
+
+    state: str
+    models: tuple[str, ...] | None = None
+
+
+async def probe_all(devices: Sequence[Device], *, timeout_s: float = 1.5) -> dict[str, Probe]:
+    """Ask every device at once, by base URL.
+
+    The certificate of an https device is not checked here: nothing secret is sent, and the answer is shown as a hint.
+    """
+    limits = aiohttp.ClientTimeout(total=timeout_s)
+    async with aiohttp.ClientSession(timeout=limits, connector=aiohttp.TCPConnector(ssl=False, limit=32)) as session:
+        probes = await asyncio.gather(*(_probe(session, device) for device in devices))
+    return {device.base_url: probe for device, probe in zip(devices, probes, strict=True)}
+
+
+async def _probe(session: aiohttp.ClientSession, device: Device) -> Probe:
+    origin = device.base_url.removesuffix(device.record.path.rstrip("/"))
+    (_, health), (status, models) = await asyncio.gather(
+        _get(session, f"{origin}/health"), _get(session, f"{device.base_url}/models")
+    )
+    if status is None:
+        return Probe("no answer")
+    state = health.get("status")
+    return Probe(printable(state, max_chars=16) if isinstance(state, str) else device.state.value, _ids(models))
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int | None, dict[str, object]]:
+    """Status and JSON object of a foreign answer; no status where there was none, an empty object for anything else."""
+    try:
+        async with session.get(url, allow_redirects=False) as response:
+            body = await response.content.read(_MAX_BODY_BYTES)
+            while len(body) < _MAX_BODY_BYTES and (more := await response.content.read(_MAX_BODY_BYTES)):
+                body += more
+            parsed = json.loads(body)
+            return response.status, parsed if isinstance(parsed, dict) else {}
+    except (aiohttp.ClientError, OSError, TimeoutError):
+        return None, {}
+    except (ValueError, RecursionError):
+        return response.status, {}
+
+
+def _ids(models: dict[str, object]) -> tuple[str, ...] | None:
+    data = models.get("data")
+    if not isinstance(data, list):
+        return None
+    ids = [item["id"] for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
+    return tuple(printable(id_) for id_ in ids[:_MAX_MODELS])

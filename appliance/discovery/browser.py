@@ -1,0 +1,195 @@
+"""The browser: finds the devices on the local network, and keeps the list true while it is open.
+
+Lives on the event loop. Whatever it hears is foreign: names are bounded in number and made printable, addresses and
+TXT strings are checked, and a record that is broken costs nobody else anything. Sends no key and opens no connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Self
+
+import zeroconf
+from zeroconf import DNSQuestionType, ServiceStateChange
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from appliance.discovery.device import Device, usable_addresses
+from appliance.discovery.interfaces import IPInterface, is_real_interface, local_networks, multicast_addresses
+from appliance.discovery.record import SERVICE_TYPE, ServiceRecord, clean_properties, printable
+from appliance.errors import DiscoveryError
+
+_FLUSH_DELAY_S = 1.2  # RFC 6762 section 10.2: an address that was replaced lives for one second more
+_MAX_RESOLVING = 32
+
+# A reply to a "QU" question goes to one socket only of all that share port 5353 on a machine, perhaps that of another
+# program; a multicast reply reaches every one of them, at a cost of about 100 ms.
+_QUESTION = DNSQuestionType.QM
+
+
+class Browser:
+    """The devices that are there now; `async with` opens and closes it, and one event loop owns it."""
+
+    def __init__(
+        self,
+        *,
+        accept_interface: Callable[[str], bool] = is_real_interface,
+        resolve_timeout_s: float = 3.0,
+        max_devices: int = 256,
+    ) -> None:
+        self._accept_interface = accept_interface
+        self._resolve_timeout_s = resolve_timeout_s
+        self._max_devices = max_devices
+        self._found: dict[str, Device] = {}
+        self._resolving: dict[str, asyncio.Task[None]] = {}
+        self._slots = asyncio.Semaphore(_MAX_RESOLVING)
+        self._changed = asyncio.Event()
+        self._zeroconf: AsyncZeroconf | None = None
+        self._browser: AsyncServiceBrowser | None = None
+
+    async def __aenter__(self) -> Self:
+        senders = await asyncio.to_thread(multicast_addresses, accept_interface=self._accept_interface)
+        if not senders:
+            raise DiscoveryError("This machine has no network to search for devices; connect it, or give a URL.")
+        try:
+            self._zeroconf = AsyncZeroconf(interfaces=list(senders))
+            await self._zeroconf.zeroconf.async_wait_for_start()
+        except (zeroconf.Error, OSError, RuntimeError) as err:
+            raise DiscoveryError(f"Cannot search the local network: {err}.") from err
+        self._browser = AsyncServiceBrowser(
+            self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change], question_type=_QUESTION
+        )
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._browser is not None:
+            await self._browser.async_cancel()
+        tasks = list(self._resolving.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._zeroconf is not None:
+            await self._zeroconf.async_close()
+            await asyncio.sleep(0)  # its transports close in the loop's next turn, which may be the last one
+
+    def devices(self) -> tuple[Device, ...]:
+        """The devices that are there now, by name; one that is known by two names counts once."""
+        distinct = {device.identity: device for device in self._found.values()}
+        return tuple(sorted(distinct.values(), key=lambda device: (device.name.casefold(), device.host, device.port)))
+
+    async def changed(self, timeout_s: float | None) -> bool:
+        """Wait for the next difference in `devices()`; False when there was none in time."""
+        try:
+            await asyncio.wait_for(self._changed.wait(), timeout_s)
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+    def _on_change(
+        self, zeroconf: zeroconf.Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
+    ) -> None:
+        """Called by zeroconf on our loop."""
+        if (running := self._resolving.pop(name, None)) is not None:
+            running.cancel()
+        if state_change is ServiceStateChange.Removed:
+            self._note(name, None)
+        elif name in self._found or len(self._found) + len(self._resolving) < self._max_devices:
+            updated = state_change is ServiceStateChange.Updated
+            task = asyncio.create_task(self._resolve(name, again=updated), name="resolve")
+            self._resolving[name] = task
+            task.add_done_callback(lambda done: self._forget(name, done))
+
+    def _forget(self, name: str, done: asyncio.Task[None]) -> None:
+        if self._resolving.get(name) is done:
+            del self._resolving[name]
+
+    async def _resolve(self, name: str, *, again: bool) -> None:
+        async with self._slots:
+            self._note(name, await self._look_up(name) or self._found.get(name))
+        if again:
+            await asyncio.sleep(_FLUSH_DELAY_S)
+            self._note(name, await self._look_up(name) or self._found.get(name))
+
+    async def _look_up(self, name: str) -> Device | None:
+        """Ask for the instance's host, port, TXT and addresses; None where they do not make a device."""
+        assert self._zeroconf is not None
+        with contextlib.suppress(zeroconf.Error, ValueError):
+            info = AsyncServiceInfo(SERVICE_TYPE, name)
+            if await info.async_request(self._zeroconf.zeroconf, self._resolve_timeout_s * 1000, _QUESTION):
+                return self._device(info, await asyncio.to_thread(local_networks))
+        return None
+
+    def _device(self, info: AsyncServiceInfo, networks: tuple[IPInterface, ...]) -> Device | None:
+        loopback = self._accept_interface("lo")
+        addresses = usable_addresses(info.parsed_scoped_addresses(), networks, loopback=loopback)
+        if not addresses or not info.port:
+            return None
+        return Device(
+            name=printable(info.name.removesuffix(f".{SERVICE_TYPE}"), max_chars=63),
+            host=printable(info.server or "", max_chars=255),
+            port=info.port,
+            addresses=addresses,
+            record=ServiceRecord.from_txt(info.properties),
+            properties=clean_properties(info.properties),
+        )
+
+    def _note(self, name: str, device: Device | None) -> None:
+        if self._found.get(name) == device:
+            return
+        self._found.pop(name, None)
+        if device is not None:
+            self._found[name] = device
+        self._changed.set()
+
+
+async def find(
+    *, timeout_s: float | None = 3.0, accept_interface: Callable[[str], bool] = is_real_interface
+) -> AsyncIterator[Device]:
+    """Yield each device as it is found; without a timeout, for as long as it is iterated.
+
+    Raises:
+        DiscoveryError: this machine has no network.
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = None if timeout_s is None else loop.time() + timeout_s
+    seen: set[object] = set()
+    async with Browser(accept_interface=accept_interface) as browser:
+        while await browser.changed(None if deadline_s is None else max(0.0, deadline_s - loop.time())):
+            for device in browser.devices():
+                if device.identity not in seen:
+                    seen.add(device.identity)
+                    yield device
+
+
+async def browse(
+    *,
+    timeout_s: float = 3.0,
+    settle_s: float | None = None,
+    enough: Callable[[list[Device]], bool] = bool,
+    accept_interface: Callable[[str], bool] = is_real_interface,
+) -> list[Device]:
+    """The devices that answer within `timeout_s`, by name.
+
+    Args:
+        timeout_s: how long to listen at most.
+        settle_s: stop earlier, this long after the last difference, once there is enough.
+        enough: whether the devices found so far will do; any device will, unless told otherwise.
+        accept_interface: which links to search.
+
+    Raises:
+        DiscoveryError: this machine has no network.
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + timeout_s
+    async with Browser(accept_interface=accept_interface) as browser:
+        while True:
+            found = list(browser.devices())
+            remaining_s = max(0.0, deadline_s - loop.time())
+            settled_s = remaining_s if settle_s is None or not enough(found) else min(remaining_s, settle_s)
+            if not await browser.changed(settled_s):
+                return list(browser.devices())

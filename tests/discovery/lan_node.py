@@ -1,0 +1,187 @@
+"""One machine of a test network: a script that runs inside a network namespace and tells what it sees, one JSON a line.
+
+`announce` announces, and takes `state S` and `stop` on standard input; `watch` prints every list of devices; `find`
+prints how long the first one took; `get` fetches a URL; `rogue` sends records that nobody should send.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import sys
+import time
+from typing import Any
+
+from blockbuster import blockbuster_ctx
+from zeroconf import DNSIncoming, ServiceInfo, ServiceStateChange, Zeroconf  # type: ignore[attr-defined]
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from appliance.discovery import Announcer, Browser, ServiceRecord, State, find
+from appliance.discovery.interfaces import multicast_addresses
+from appliance.discovery.record import SERVICE_TYPE
+
+_HOSTILE_TXT = (
+    b"",
+    b"\x00",
+    b"\xff" + b"path=/v1",
+    b"\x0epath=/../../etc\x0bmodels=-1e9\x05id=\x1b[\x06ver=\xff\xfe\x09st=\x00\x01\x02\x03\x04\x05",
+    (b"\xfe" + b"x=" + b"A" * 252) * 30,
+    bytes(range(256)) * 4,
+)
+
+_TYPES = {1: "A", 12: "PTR", 16: "TXT", 28: "AAAA", 33: "SRV", 47: "NSEC"}
+
+
+def say(**facts: object) -> None:
+    sys.stdout.write(json.dumps(facts | {"at_s": time.monotonic()}) + "\n")
+    sys.stdout.flush()
+
+
+async def announce(args: argparse.Namespace) -> None:
+    record = ServiceRecord(device_id=args.id, version="1.2.3", apis=("chat", "emb"), num_models=2)
+    commands = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    hosts = args.hosts.split(",")
+    announcer = Announcer(record, name=args.name, port=8080, hosts=hosts, openai_alias=args.alias)
+    await announcer.start()
+    say(event="started")
+    await announcer.announced()
+    say(event="announced", name=announcer.name, addresses=announcer.addresses)
+    while (line := (await commands.readline()).decode().split()) and line[0] != "stop":
+        announcer.update(state=State(line[1]))
+    await announcer.stop()
+    say(event="stopped")
+
+
+async def watch(_args: argparse.Namespace) -> None:
+    async with Browser() as browser:
+        say(event="watching", devices=[])
+        while True:
+            await browser.changed(None)
+            say(event="changed", devices=[device.to_json() for device in browser.devices()])
+
+
+async def find_first(_args: argparse.Namespace) -> None:
+    start_s = time.monotonic()
+    async for device in find(timeout_s=5.0):
+        say(event="found", took_s=time.monotonic() - start_s, device=device.to_json())
+        return
+
+
+async def serve(_args: argparse.Namespace) -> None:
+    from aiohttp import web  # late, as below: most nodes do without, and start in half the time
+
+    async def models(_request: web.Request) -> web.Response:
+        return web.json_response({"data": []})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, None, 8080).start()
+    say(event="serving")
+    await asyncio.Event().wait()
+
+
+async def get(args: argparse.Namespace) -> None:
+    import aiohttp
+
+    async with aiohttp.ClientSession() as session, session.get(args.url) as response:
+        say(event="got", status=response.status)
+
+
+async def rogue(args: argparse.Namespace) -> None:
+    zeroconf = AsyncZeroconf(interfaces=list(await asyncio.to_thread(multicast_addresses)))
+    for number, text in enumerate(_HOSTILE_TXT):
+        info = ServiceInfo(
+            SERVICE_TYPE,
+            f"rogue \x7f{number}".replace("\x7f", "\u202e") + f".{SERVICE_TYPE}",
+            port=number % 2 and 9,
+            properties=text,
+            server=f"rogue{number}.local.",
+            addresses=[socket.inet_aton(address) for address in args.addresses.split(",")],
+        )
+        await zeroconf.async_register_service(info, cooperating_responders=True, strict=False)
+    say(event="lying")
+    await asyncio.Event().wait()
+
+
+async def claim(args: argparse.Namespace) -> None:
+    """Announce a name without probing for it, as a rogue or a machine that joins with its LAN does."""
+    zeroconf = AsyncZeroconf(interfaces=list(await asyncio.to_thread(multicast_addresses)))
+    info = ServiceInfo(
+        SERVICE_TYPE,
+        f"{args.name}.{SERVICE_TYPE}",
+        port=8080,
+        properties={"txtvers": "1", "id": args.id},
+        server=f"{args.host}.local.",
+        parsed_addresses=args.addresses.split(","),
+    )
+    await zeroconf.async_register_service(info, cooperating_responders=True)
+    say(event="claiming")
+    await asyncio.Event().wait()
+
+
+async def resolve(args: argparse.Namespace) -> None:
+    """Resolve an instance of each of several types, as a program that knows nothing of ours does."""
+    zeroconf = AsyncZeroconf(interfaces=list(await asyncio.to_thread(multicast_addresses)))
+    types = [f"{type_}.local." for type_ in args.types.split(",")]
+    resolving: set[asyncio.Task[None]] = set()
+
+    async def look_up(type_: str, name: str) -> None:
+        info = AsyncServiceInfo(type_, name)
+        if await info.async_request(zeroconf.zeroconf, 3000):
+            say(event="resolved", type=type_, name=name, addresses=info.parsed_addresses(), port=info.port)
+
+    def on_change(zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+        if state_change is ServiceStateChange.Added:
+            resolving.add(asyncio.create_task(look_up(service_type, name)))
+
+    AsyncServiceBrowser(zeroconf.zeroconf, types, handlers=[on_change])
+    await asyncio.Event().wait()
+
+
+async def capture(_args: argparse.Namespace) -> None:
+    """Tell type and cache-flush bit of every record in the first announcement on the wire."""
+    announcement: asyncio.Future[list[tuple[str, bool]]] = asyncio.get_running_loop().create_future()
+
+    class Listener(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+            message = DNSIncoming(data, addr)
+            if message.is_response() and message.answers() and not announcement.done():
+                announcement.set_result([(_TYPES.get(r.type, str(r.type)), r.unique) for r in message.answers()])
+
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    receiver.bind(("", 5353))
+    [own] = [address for address in await asyncio.to_thread(multicast_addresses) if ":" not in address]
+    group = socket.inet_aton("224.0.0.251") + socket.inet_aton(own)
+    receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+    await asyncio.get_running_loop().create_datagram_endpoint(Listener, sock=receiver)
+    say(event="capturing")
+    say(event="captured", records=await announcement)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    verbs = parser.add_subparsers(required=True)
+    for verb in (announce, watch, find_first, serve, get, rogue, claim, resolve, capture):
+        sub = verbs.add_parser(verb.__name__)
+        sub.set_defaults(run=verb)
+        sub.add_argument("--name", default="Küche")
+        sub.add_argument("--id", default="00112233aabbccdd")
+        sub.add_argument("--hosts", default="0.0.0.0,::")
+        sub.add_argument("--host", default="aaa")
+        sub.add_argument("--addresses", default="127.0.0.1,0.0.0.0,224.0.0.1")
+        sub.add_argument("--alias", action="store_true")
+        sub.add_argument("--url")
+        sub.add_argument("--types")
+    args = parser.parse_args()
+    with blockbuster_ctx(scanned_modules=["appliance"]):
+        asyncio.run(args.run(args))
+
+
+if __name__ == "__main__":
+    main()
