@@ -4,32 +4,41 @@ from __future__ import annotations
 
 import argparse
 import sys
-from types import ModuleType
+from importlib import import_module
 
 from appliance import __version__
-from appliance.cli import chat, discover, serve, url
 from appliance.errors import LanternError
 
 _INTERRUPTED = 130
 
-_VERBS: dict[str, tuple[ModuleType, str]] = {
-    "serve": (serve, "answer the OpenAI API"),
-    "discover": (discover, "list the devices on the local network"),
-    "url": (url, "print the base URL of a device, for scripts"),
-    "chat": (chat, "talk to a device in the terminal"),
+_VERBS = {
+    "serve": "answer the OpenAI API",
+    "discover": "list the devices on the local network",
+    "url": "print the base URL of a device, for scripts",
+    "chat": "talk to a device in the terminal",
+    "bench": "measure this machine, or another server",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; an error is one sentence and its exit code."""
+    """Run one verb; an error is one sentence and its exit code.
+
+    Only the verb's own module is imported, so that a server holds nothing of the other commands in memory.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    chosen = next((word for word in argv if word in _VERBS), None)
     parser = argparse.ArgumentParser(prog="lantern", description="An edge inference appliance.")
     parser.add_argument("--version", action="version", version=f"lantern {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, (module, text) in _VERBS.items():
-        module.add_arguments(verbs.add_parser(name, help=text, description=module.__doc__))
+    for name, text in _VERBS.items():
+        verb = verbs.add_parser(name, help=text)
+        if name == chosen:
+            module = import_module(f"appliance.cli.{name}")
+            verb.description = module.__doc__
+            module.add_arguments(verb)
     args = parser.parse_args(argv)
     try:
-        code: int = _VERBS[args.verb][0].run(args)
+        code: int = module.run(args)
     except LanternError as err:
         print(f"lantern: {err.message}", file=sys.stderr)
         return err.exit_code

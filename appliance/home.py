@@ -35,6 +35,11 @@ class Home:
         """What can be made again: downloads, stages of the pipeline, prepacked weights."""
         return self.root / "cache"
 
+    @property
+    def prepacked(self) -> Path:
+        """Models as onnxruntime packed them for this processor."""
+        return self.cache / "prepacked"
+
 
 def lantern_home() -> Home:
     """`$LANTERN_HOME`, else the platform's folder for user data."""

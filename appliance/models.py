@@ -6,15 +6,17 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from appliance.bundle import Bundle, BundleStore, DecoderSpec, EncoderSpec
-from appliance.bundle.manifest import CHAT_TEMPLATE_NAME, MODEL_NAME, TOKENIZER_NAME
+from appliance.bundle.manifest import CHAT_TEMPLATE_NAME, TOKENIZER_NAME
 from appliance.engine.constraint import GrammarCompiler, Vocabulary
 from appliance.engine.embed_loop import AsyncEmbedder
 from appliance.engine.embedder import Embedder
 from appliance.engine.engine import Engine
 from appliance.engine.loop import AsyncEngine
 from appliance.engine.model_runner import OrtModelRunner
+from appliance.engine.prepacked import prepacked
 from appliance.errors import BundleError, InvalidRequestError, LanternError, ModelNotFoundError, UnavailableError
 from appliance.text.template import ChatTemplate
 from appliance.text.tokenizer import Tokenizer
@@ -74,11 +76,13 @@ class ModelPool:
         self,
         store: BundleStore,
         *,
+        cache: Path,
         settings: EngineSettings,
         aliases: Mapping[str, str],
         on_failure: Callable[[BaseException], None],
     ) -> None:
         self._store = store
+        self._cache = cache
         self._settings = settings
         self._aliases = dict(aliases)
         self._on_failure = on_failure
@@ -202,7 +206,9 @@ class ModelPool:
 
     def _load_encoder(self, bundle: Bundle, spec: EncoderSpec, tokenizer: Tokenizer) -> EmbeddingModel:
         settings = self._settings
-        embedder = Embedder(bundle.path(MODEL_NAME), spec, num_threads=settings.num_threads, spinning=settings.spinning)
+        embedder = Embedder(
+            prepacked(bundle, self._cache), spec, num_threads=settings.num_threads, spinning=settings.spinning
+        )
         return EmbeddingModel(
             bundle, spec, tokenizer, AsyncEmbedder(embedder, name=bundle.name, on_failure=self._on_failure)
         )
@@ -211,7 +217,7 @@ class ModelPool:
         settings = self._settings
         capacity = min(settings.context_length, spec.context_length)
         runner = OrtModelRunner(
-            bundle.path(MODEL_NAME),
+            prepacked(bundle, self._cache),
             spec,
             num_rows=settings.num_slots,
             capacity=capacity,
@@ -225,9 +231,7 @@ class ModelPool:
             max_waiting=settings.max_waiting,
             on_failure=self._on_failure,
         )
-        vocabulary = Vocabulary(
-            tokenizer.vocabulary_bytes, tokenizer.special_ids, spec.eos_token_ids, tokenizer.encode
-        )
+        vocabulary = Vocabulary(tokenizer.vocabulary_bytes, tokenizer.special_ids, spec.eos_token_ids, tokenizer.encode)
         grammars = GrammarCompiler(vocabulary, vocab_size=spec.vocab_size)
         return ChatModel(bundle, spec, tokenizer, _template_of(bundle, spec, tokenizer), grammars, engine)
 

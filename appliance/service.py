@@ -45,6 +45,7 @@ class Service:
         self._device_id = load_device_id(home)
         self._pool = ModelPool(
             BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys)),
+            cache=home.prepacked,
             settings=_engine_settings(config),
             aliases=config.models.aliases,
             on_failure=self._fail,
@@ -129,7 +130,8 @@ class Service:
             state=State.READY,
         )
         hosts = sorted({s.getsockname()[0] for s in self._sockets})
-        return Announcer(record, name=config.discovery.name or f"lantern-{self._device_id[:8]}", port=self.port, hosts=hosts)
+        name = config.discovery.name or f"lantern-{self._device_id[:8]}"
+        return Announcer(record, name=name, port=self.port, hosts=hosts)
 
     async def _close_pool(self) -> None:
         await self._pool.close(drain_s=0.0 if self._failure else self._config.server.drain_s)

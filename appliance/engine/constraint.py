@@ -66,7 +66,7 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """What a grammar has to know of a tokenizer: the bytes of every id, specials spelled out, and how text is encoded."""
+    """What a grammar has to know of a tokenizer: the bytes of every id, specials spelled out, and its encoding."""
 
     token_bytes: Sequence[bytes]
     special_token_ids: Collection[int]
@@ -127,8 +127,11 @@ class GrammarCompiler:
 
 
 class _WrappedVocabulary:
-    """A vocabulary in the form that llguidance reads. Its own reading of tokenizer.json takes vocabularies whose decoder
-    names both ByteFallback and ByteLevel, as those out of a GGUF do, for plain text (1.9.1), so it gets bytes from us."""
+    """A vocabulary in the form that llguidance reads.
+
+    It gets bytes from us, since its own reading of tokenizer.json takes vocabularies whose decoder names both
+    ByteFallback and ByteLevel, as those out of a GGUF do, for plain text (1.9.1).
+    """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.eos_token_id = vocabulary.eos_token_ids[0]

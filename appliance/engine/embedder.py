@@ -9,14 +9,12 @@ output   sentence_embedding (B, D) float32, unit length; no row depends on anoth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
 from appliance.bundle import EncoderSpec
-from appliance.engine.provider import session_options
+from appliance.engine.prepacked import ModelFile
 from appliance.errors import ModelError
 
 
@@ -25,24 +23,22 @@ class Embedder:
 
     def __init__(
         self,
-        model_path: Path,
+        model: ModelFile,
         spec: EncoderSpec,
         *,
         num_threads: int,
         spinning: bool = False,
-        max_tokens_per_run: int = 4096,
+        max_tokens_per_run: int = 1024,
     ) -> None:
-        """`max_tokens_per_run` bounds B * S of one run, and with it memory.
+        """`max_tokens_per_run` bounds B * S of one run, and with it memory; larger runs are not faster on a CPU.
 
         Raises:
             ModelError: the file is not such a graph, or onnxruntime cannot run it.
         """
         try:
-            self._session = ort.InferenceSession(
-                str(model_path), session_options(num_threads, spinning=spinning), providers=["CPUExecutionProvider"]
-            )
+            self._session = model.session(num_threads, spinning=spinning)
         except Exception as err:
-            raise ModelError(f"{model_path.name} cannot be loaded: {err}") from err
+            raise ModelError(f"{model.path.name} cannot be loaded: {err}") from err
         self._dimensions = spec.dimensions
         self._max_tokens_per_run = max_tokens_per_run
 

@@ -1,7 +1,10 @@
-"""Keys and values of every layer, preallocated: one row a sequence, each row one piece of memory."""
+"""Keys and values of every layer, reserved once: one row a sequence, each row one piece of memory."""
 
 from __future__ import annotations
 
+import contextlib
+import math
+import mmap
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,7 +22,7 @@ class KVCache:
         shape = (num_rows, spec.num_kv_heads, capacity, spec.head_dim)
         dtype = np.dtype(spec.kv_cache_dtype)
         self._arrays: dict[str, NDArray[np.generic]] = {
-            f"{layer}.{part}": np.zeros(shape, dtype) for layer in range(spec.num_layers) for part in ("key", "value")
+            f"{layer}.{part}": _reserve(shape, dtype) for layer in range(spec.num_layers) for part in ("key", "value")
         }
 
     def items(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
@@ -42,3 +45,15 @@ class KVCache:
     def bytes_per_token(self) -> int:
         """What one token of one row takes in all layers."""
         return sum(a.shape[1] * a.shape[3] * a.itemsize for a in self._arrays.values())
+
+
+def _reserve(shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> NDArray[np.generic]:
+    """Zeros whose pages are taken only when they are written.
+
+    numpy asks for huge pages for arrays of this size, so that a few tokens of each layer would take 2 MiB each.
+    """
+    memory = mmap.mmap(-1, math.prod(shape) * dtype.itemsize)
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without huge pages knows no such advice
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return np.frombuffer(memory, dtype).reshape(shape)

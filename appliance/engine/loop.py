@@ -75,11 +75,16 @@ class TokenStream:
                 raise self._error
             if self._is_over:
                 raise StopAsyncIteration
-            self._arrived.clear()
-            await self._arrived.wait()
+            await self.begun()
         output = self._outputs.popleft()
         self._is_over = self._is_over or output.finish_reason is not None
         return output
+
+    async def begun(self) -> None:
+        """Wait until there is something to read; the first output comes when the request gets its row."""
+        while not self._outputs and self._error is None:
+            self._arrived.clear()
+            await self._arrived.wait()
 
     def deliver(self, output: StepOutput) -> None:
         """Add an output; called on the loop by the engine."""

@@ -10,7 +10,6 @@ outputs  logits (R, V) float32; present.I.key and .value, the same memory as the
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
 from appliance.engine.kv_cache import KVCache
-from appliance.engine.provider import session_options
+from appliance.engine.prepacked import ModelFile
 from appliance.engine.types import StepPlan
 from appliance.errors import ModelError
 
@@ -61,7 +60,7 @@ class OrtModelRunner:
 
     def __init__(
         self,
-        model_path: Path,
+        model: ModelFile,
         spec: DecoderSpec,
         *,
         num_rows: int,
@@ -75,13 +74,9 @@ class OrtModelRunner:
             ModelError: the file is not such a graph, or onnxruntime cannot run it.
         """
         try:
-            self._session = ort.InferenceSession(
-                str(model_path),
-                session_options(num_threads, spinning=spinning),
-                providers=["CPUExecutionProvider"],
-            )
+            self._session = model.session(num_threads, spinning=spinning)
         except Exception as err:
-            raise ModelError(f"{model_path.name} cannot be loaded: {_first_line(err)}") from err
+            raise ModelError(f"{model.path.name} cannot be loaded: {_first_line(err)}") from err
         self._cache = KVCache(spec, num_rows=num_rows, capacity=capacity)
         self._vocab_size = spec.vocab_size
         self._bindings: dict[tuple[int, int], ort.IOBinding] = {}

@@ -32,7 +32,7 @@ class Scheduler:
     computed as a chunk, whoever else runs: a step of one token has other last bits, and load must not change an answer.
     """
 
-    def __init__(self, *, chunk_size: int = 128, idle_chunk_size: int = 512) -> None:
+    def __init__(self, *, chunk_size: int = 128, idle_chunk_size: int = 256) -> None:
         """`chunk_size` bounds the wait of running streams; `idle_chunk_size` is used while none runs."""
         self._chunk_size = chunk_size
         self._idle_chunk_size = idle_chunk_size

@@ -1,0 +1,105 @@
+"""A model as onnxruntime wants it on this machine: optimized, its weights packed for the processor, mapped from a file.
+
+Made once in a child process, which also keeps a model that crashes the loader away from the server. It belongs to one
+bundle, one processor and one onnxruntime version; when any differs, it is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime as ort
+
+from appliance.bundle import Bundle
+from appliance.bundle.manifest import MODEL_NAME
+from appliance.engine.provider import session_options
+
+_LOGGER = logging.getLogger(__name__)
+
+_DATA_NAME = "weights.bin"
+_MIN_EXTERNAL_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A graph to load, and whether onnxruntime has already optimized it."""
+
+    path: Path
+    is_optimized: bool = False
+
+    def session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession:
+        """Load it for the CPU."""
+        options = session_options(num_threads, spinning=spinning)
+        if self.is_optimized:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        return ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+
+
+def prepacked(bundle: Bundle, cache: Path, *, timeout_s: float = 600.0) -> ModelFile:
+    """The prepacked form of a bundle's model, made now where it is absent; the bundle's own file where that fails."""
+    source = bundle.path(MODEL_NAME)
+    home = cache / bundle.name
+    target = home / _key(bundle)
+    if not (target / MODEL_NAME).exists():
+        _LOGGER.info("Preparing %s for this processor (once)", bundle.name)
+        if not _make(source, target, timeout_s):
+            return ModelFile(source)
+        for other in home.iterdir():
+            if other != target:
+                shutil.rmtree(other, ignore_errors=True)
+    return ModelFile(target / MODEL_NAME, is_optimized=True)
+
+
+def _make(source: Path, target: Path, timeout_s: float) -> bool:
+    """Run the child and put its result in place by one rename."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as staged:
+            folder = Path(staged) / "made"
+            folder.mkdir()
+            command = [sys.executable, "-m", __name__, str(source), str(folder)]
+            subprocess.run(command, check=True, timeout=timeout_s, capture_output=True)  # noqa: S603
+            folder.rename(target)
+    except (OSError, subprocess.SubprocessError) as err:
+        _LOGGER.warning("The model %s is loaded as it is: %s", source.parent.name[:16], err)
+        return False
+    return True
+
+
+def _key(bundle: Bundle) -> str:
+    parts = (bundle.manifest.digest, ort.__version__, platform.machine(), _processor())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+
+
+def _processor() -> str:
+    """Model and features of the first processor: what packing depends on."""
+    try:
+        first = Path("/proc/cpuinfo").read_text("utf-8", "replace").split("\n\n")[0]
+    except OSError:
+        return platform.processor()
+    names = ("model name", "flags", "Features", "CPU part", "CPU implementer")
+    return "\n".join(line for line in first.splitlines() if line.split("\t")[0].strip() in names)
+
+
+def _write(source: Path, folder: Path) -> None:
+    options = session_options(os.cpu_count() or 1)
+    options.optimized_model_filepath = str(folder / MODEL_NAME)
+    options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _DATA_NAME)
+    options.add_session_config_entry(
+        "session.optimized_model_external_initializers_min_size_in_bytes", str(_MIN_EXTERNAL_BYTES)
+    )
+    ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+
+
+if __name__ == "__main__":
+    _write(Path(sys.argv[1]), Path(sys.argv[2]))
