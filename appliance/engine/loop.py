@@ -51,6 +51,7 @@ class TokenStream:
         self._arrived = asyncio.Event()
         self._error: LanternError | None = None
         self._is_over = False
+        self.on_output: Callable[[StepOutput], None] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +91,8 @@ class TokenStream:
         """Add an output; called on the loop by the engine."""
         self._outputs.append(output)
         self._arrived.set()
+        if self.on_output is not None:
+            self.on_output(output)
 
     def fail(self, error: LanternError) -> None:
         """End the stream with an error once its outputs are read."""

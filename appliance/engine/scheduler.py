@@ -1,12 +1,18 @@
-"""Who advances next: a chunk of one prompt, or one token for everyone who decodes. Pure arithmetic over counts."""
+"""Who gets a row and who advances next: a chunk of one sequence, or one token for everyone who decodes.
+
+Pure arithmetic over counts, without a clock and without the model.
+"""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from appliance.engine.types import Sequence
+
+
+_MAX_REMEMBERED_KEYS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +34,23 @@ Turn = ChunkTurn | DecodeTurn
 class Scheduler:
     """The queue, the prompts under way and the decoding sequences; owned by the engine thread.
 
-    Prompts and decode steps alternate, so that a running stream waits for one chunk at most. Forced tokens are always
-    computed as a chunk, whoever else runs: a step of one token has other last bits, and load must not change an answer.
+    Those who wait get rows in turn over cache keys, so that one user's flood delays another by one request at most.
+    Prompts and decode steps alternate, so that a running stream waits for one chunk at most. Of the prompts' turns,
+    every other one goes to the shortest and the rest to the oldest: short ones are quick, long ones never starve.
+    Forced tokens are always computed as a chunk, whoever else runs: a step of one token has other last bits, and load
+    must not change an answer.
     """
 
     def __init__(self, *, chunk_size: int = 128, idle_chunk_size: int = 256) -> None:
         """`chunk_size` bounds the wait of running streams; `idle_chunk_size` is used while none runs."""
         self._chunk_size = chunk_size
         self._idle_chunk_size = idle_chunk_size
-        self._waiting: deque[Sequence] = deque()
-        self._prompts: deque[Sequence] = deque()
+        self._waiting: dict[str, deque[Sequence]] = {}
+        self._last_served: OrderedDict[str, None] = OrderedDict()  # keys that got a row, longest ago first
+        self._prompts: list[Sequence] = []
         self._decoding: dict[str, Sequence] = {}
         self._prompt_was_last = False
+        self._shortest_was_last = False
 
     @property
     def has_work(self) -> bool:
@@ -49,7 +60,7 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         """Sequences without a row."""
-        return len(self._waiting)
+        return sum(len(queue) for queue in self._waiting.values())
 
     @property
     def num_running(self) -> int:
@@ -57,12 +68,16 @@ class Scheduler:
         return len(self._prompts) + len(self._decoding)
 
     def prompts(self) -> Iterator[Sequence]:
-        """Sequences whose prompt is being computed, in the order of their turns."""
+        """Sequences whose prompt is being computed, oldest first."""
         yield from self._prompts
 
     def waiting(self) -> list[Sequence]:
-        """Sequences without a row, first come first."""
-        return list(self._waiting)
+        """Sequences without a row, in the order in which they should get one: round robin over keys."""
+        served = {key: place for place, key in enumerate(self._last_served)}
+        keys = sorted(self._waiting, key=lambda key: served.get(key, -1))
+        queues = [list(self._waiting[key]) for key in keys]
+        depth = max(map(len, queues), default=0)
+        return [queue[i] for i in range(depth) for queue in queues if i < len(queue)]
 
     def decoding(self, request_id: str) -> Sequence:
         """The decoding sequence of this request."""
@@ -70,11 +85,16 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence."""
-        self._waiting.append(sequence)
+        self._waiting.setdefault(sequence.request.cache_key, deque()).append(sequence)
 
     def start_prompt(self, sequence: Sequence) -> None:
-        """A waiting sequence has got a row."""
-        self._waiting.remove(sequence)
+        """A waiting sequence has got a row; its key goes behind the others."""
+        key = sequence.request.cache_key
+        self._remove_waiting(sequence.request.id)
+        self._last_served[key] = None
+        self._last_served.move_to_end(key)
+        if len(self._last_served) > _MAX_REMEMBERED_KEYS:
+            self._last_served.popitem(last=False)
         self._prompts.append(sequence)
 
     def start_decoding(self, sequence: Sequence) -> None:
@@ -86,18 +106,17 @@ class Scheduler:
         """Forget a sequence, wherever it is; None where it already ended."""
         if request_id in self._decoding:
             return self._decoding.pop(request_id)
-        for queue in (self._prompts, self._waiting):
-            for sequence in queue:
-                if sequence.request.id == request_id:
-                    queue.remove(sequence)
-                    return sequence
-        return None
+        for sequence in self._prompts:
+            if sequence.request.id == request_id:
+                self._prompts.remove(sequence)
+                return sequence
+        return self._remove_waiting(request_id)
 
     def next_turn(self) -> Turn | None:
         """Choose; None where nobody has a row."""
         if self._prompts and not (self._decoding and self._prompt_was_last):
             self._prompt_was_last = True
-            sequence = self._prompts[0]
+            sequence = self._next_prompt()
             return ChunkTurn(sequence, self._chunk_of(sequence))
         self._prompt_was_last = False
         for sequence in self._decoding.values():
@@ -105,8 +124,24 @@ class Scheduler:
                 return ChunkTurn(sequence, self._chunk_of(sequence))
         return DecodeTurn() if self._decoding else None
 
+    def _next_prompt(self) -> Sequence:
+        self._shortest_was_last = not self._shortest_was_last
+        if self._shortest_was_last:
+            return min(self._prompts, key=lambda sequence: sequence.num_pending)
+        return self._prompts[0]
+
     def _chunk_of(self, sequence: Sequence) -> int:
         """Tokens of the next chunk; one alone is never left over, see SlotPool.claim."""
         chunk = self._chunk_size if self._decoding else self._idle_chunk_size
         num_tokens = min(chunk, sequence.num_pending)
         return num_tokens - 1 if sequence.num_pending - num_tokens == 1 else num_tokens
+
+    def _remove_waiting(self, request_id: str) -> Sequence | None:
+        for key, queue in self._waiting.items():
+            for sequence in queue:
+                if sequence.request.id == request_id:
+                    queue.remove(sequence)
+                    if not queue:
+                        del self._waiting[key]
+                    return sequence
+        return None
