@@ -1,0 +1,84 @@
+"""One quantize run, from a recipe to a signed bundle that was opened as the device will open it."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from appliance.bundle import Bundle, BundleStore, SigningKey, TrustedKeys, open_bundle
+from appliance.errors import BundleError
+from appliance.home import Home
+from quantize.checkpoint import ENCODERS, architecture_of
+from quantize.package import Ingredients, assemble
+from quantize.pipeline import open_stages, replace_folder
+from quantize.progress import StageProgress
+from quantize.recipe import Recipe
+from quantize.run import Run, float_checkpoint, input_sha256
+from quantize.source import resolve
+
+
+def build_to_folder(recipe: Recipe, home: Home, out: Path, progress: StageProgress, *, force: bool = False) -> Bundle:
+    """Build a bundle into OUT/NAME, replacing an older one.
+
+    Raises:
+        QuantizeError: the checkpoint cannot become a bundle, or a gate fails.
+    """
+    key, trusted = _keys(home)
+    with _ingredients(recipe, home, progress, force=force) as parts:
+        out.mkdir(parents=True, exist_ok=True)
+        with progress.stage("package"), tempfile.TemporaryDirectory(dir=out, prefix=f".{recipe.name}-") as temporary:
+            fresh = Path(temporary) / recipe.name
+            fresh.mkdir()
+            assemble(parts, fresh, key)
+            open_bundle(fresh, trusted)
+            replace_folder(fresh, out / recipe.name)
+    return open_bundle(out / recipe.name, trusted)
+
+
+def build_into_store(recipe: Recipe, home: Home, progress: StageProgress, *, force: bool = False) -> Bundle:
+    """Build a bundle and install it on this machine.
+
+    Raises:
+        QuantizeError: the checkpoint cannot become a bundle, or a gate fails.
+    """
+    key, trusted = _keys(home)
+    store = BundleStore(home.bundles, trusted)
+    with _ingredients(recipe, home, progress, force=force) as parts, progress.stage("install"):
+        size_bytes = sum(path.stat().st_size for path in parts.model_folder.iterdir())
+        with store.stage(size_bytes) as staged:
+            assemble(parts, staged, key)
+            return store.install(staged)
+
+
+def installed_and_current(recipe: Recipe, home: Home) -> Bundle | None:
+    """The installed bundle of this recipe, when it verifies and was built from the same inputs."""
+    pinned = recipe.source.sha256
+    if pinned is None:
+        return None
+    try:
+        bundle = BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys)).open(recipe.name)
+    except BundleError:
+        return None
+    return bundle if bundle.manifest.recipe.get("input_sha256") == input_sha256(recipe, pinned) else None
+
+
+def _keys(home: Home) -> tuple[SigningKey, TrustedKeys]:
+    key = SigningKey.load_or_create(home.signing_key)
+    TrustedKeys.add(home.trusted_keys, key.public)
+    return key, TrustedKeys.load(home.trusted_keys)
+
+
+@contextlib.contextmanager
+def _ingredients(recipe: Recipe, home: Home, progress: StageProgress, *, force: bool) -> Iterator[Ingredients]:
+    with open_stages(home.cache / "quantize", progress) as stages:
+        with progress.stage(f"source {recipe.source.uri}"):
+            source = resolve(recipe.source, home.cache / "sources")
+        run = Run(recipe, source, stages, progress, force)
+        checkpoint = float_checkpoint(run)
+        if architecture_of(checkpoint) in ENCODERS:
+            from quantize.encoder_run import run_encoder as run_stages
+        else:
+            from quantize.decoder_run import run_decoder as run_stages
+        yield run_stages(run, checkpoint)

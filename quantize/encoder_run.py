@@ -1,0 +1,42 @@
+"""The stages of a text encoder: export for reference, int8 graph from the weights, evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from appliance.errors import QuantizeError
+from quantize import texts
+from quantize.checkpoint import read_encoder_config
+from quantize.encoder_build import build_encoder
+from quantize.evaluate_encoder import evaluate_encoder
+from quantize.export import ENCODER_TASK
+from quantize.package import Ingredients, encoder_spec
+from quantize.run import Metrics, Run, evaluated, exported, input_sha256
+from quantize.sentence import read_layout
+
+
+def run_encoder(run: Run, checkpoint: Path) -> Ingredients:
+    """Run or resume every stage up to the ingredients of the bundle."""
+    recipe = run.recipe
+    if recipe.weights.scheme != "int8":
+        raise QuantizeError(f"encoders are built with --scheme int8, not {recipe.weights.scheme}")
+    config = read_encoder_config(checkpoint)
+    layout = read_layout(checkpoint, config)
+    spec = encoder_spec(config, layout, checkpoint)
+    reference = exported(run, checkpoint, ENCODER_TASK)
+    smoothing = recipe.weights.smoothing
+    inputs = {"source": run.source.sha256, "smoothing": smoothing}
+
+    def build(target: Path) -> None:
+        build_encoder(checkpoint, target, config, layout, smoothing=smoothing)
+
+    weights = run.stage("weights", inputs, build)
+
+    def measure(report: Callable[[float], None]) -> Metrics:
+        return evaluate_encoder(reference.folder, weights.folder, checkpoint, layout, report)
+
+    report = evaluated(run, {"float": reference.key, "weights": weights.key}, measure, texts.DESCRIPTION)
+    return Ingredients(
+        recipe, run.source, checkpoint, weights.folder, spec, report, input_sha256(recipe, run.source.sha256)
+    )

@@ -1,0 +1,129 @@
+"""Stages that resume: each fills one folder of the cache, named by the hash of all that decides its content.
+
+A folder appears by one rename when its stage is done, so that a kill at any moment leaves a whole stage or none.
+One run at a time works below a cache folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from appliance.bundle.manifest import canonical_json
+from appliance.errors import QuantizeError
+from quantize.progress import StageProgress
+
+_LOGGER = logging.getLogger(__name__)
+
+_TOOLS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
+_PARTIAL = ".partial-"
+
+Work = Callable[[Path], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StageOutput:
+    """A finished stage: its folder and the hash that names it."""
+
+    folder: Path
+    key: str
+
+
+class Stages:
+    """The stage folders below one root; made by `open_stages`."""
+
+    def __init__(self, root: Path, progress: StageProgress) -> None:
+        self._root = root
+        self._progress = progress
+        self._tools = tool_versions()
+
+    def run(self, title: str, *, version: int, inputs: object, work: Work) -> StageOutput:
+        """Give the stage's folder, after `work` has filled it if no earlier run has.
+
+        `inputs` is any JSON value that names all that the stage reads; `version` rises when its code changes meaning.
+
+        Raises:
+            QuantizeError: the work failed; nothing is left of it.
+        """
+        key = content_key({"stage": title, "version": version, "inputs": inputs, "tools": self._tools})
+        slug = title.split()[0].lower()
+        folder = self._root / f"{slug}-{key[:24]}"
+        if folder.is_dir():
+            _LOGGER.info("stage %s is unchanged: %s", slug, folder.name)
+            self._progress.note(f"{title}: unchanged, skipped")
+            return StageOutput(folder, key)
+        with self._progress.stage(title), _partial_folder(self._root, slug) as partial:
+            try:
+                work(partial)
+            except OSError as err:
+                raise QuantizeError(f"{title} stopped: {err.strerror or err} ({self._root})") from err
+            partial.rename(folder)
+        return StageOutput(folder, key)
+
+
+@contextlib.contextmanager
+def open_stages(root: Path, progress: StageProgress) -> Iterator[Stages]:
+    """Claim the cache folder for this run and sweep what a killed one left.
+
+    Raises:
+        QuantizeError: another run works there.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as err:
+            raise QuantizeError(f"another lantern-quantize works in {root}; wait for it to finish") from err
+        for stale in root.glob(f"{_PARTIAL}*"):
+            shutil.rmtree(stale, ignore_errors=True)
+        yield Stages(root, progress)
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of everything whose code decides the bytes of a bundle.
+
+    Raises:
+        QuantizeError: one of them is not installed.
+    """
+    versions = {"python": ".".join(platform.python_version_tuple()[:2])}
+    for name in _TOOLS:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError as err:
+            raise QuantizeError(
+                f"the package {name} is missing; install the workstation's half: lantern-appliance[quantize]"
+            ) from err
+    return versions
+
+
+def content_key(value: object) -> str:
+    """SHA-256 of a JSON value's canonical form."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def replace_folder(fresh: Path, target: Path) -> None:
+    """Put a finished folder in the place of an older one, on the same file system."""
+    old = target.parent / f".{target.name}.old-{os.getpid()}"
+    if target.exists():
+        target.rename(old)
+    fresh.rename(target)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _partial_folder(root: Path, slug: str) -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PARTIAL}{slug}-", dir=root))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

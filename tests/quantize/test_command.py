@@ -1,0 +1,73 @@
+"""The command says in one sentence what went wrong, with the error's exit code, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from quantize.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LANTERN_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["build", "no/such/thing", "--out", "OUT"], 5, "is no source"),
+        (["build", "--out", "OUT"], 2, "give a SOURCE"),
+        (["build", "--out", "OUT", "--recipe", "absent.toml"], 5, "no recipe"),
+        (["build", "a/b", "--out", "OUT", "--name", "Not A Name"], 5, "name in the command line"),
+        (["inspect", "absent"], 3, "'absent' is not installed"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    arguments: list[str], code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "out") if part == "OUT" else part for part in arguments]) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lantern-quantize: ")]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreachable_hub_is_said_honestly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert main(["build", "someone/something", "--out", str(tmp_path / "out")]) == 5
+    assert "the hub is not reachable and someone/something is not in the cache" in capsys.readouterr().err
+
+
+def test_an_interrupt_leaves_no_half_stage_and_exits_as_shells_expect(tmp_path: Path) -> None:
+    script = f"""
+        import os, signal, sys
+        from pathlib import Path
+        import quantize.__main__ as command
+        from quantize.pipeline import open_stages
+        from quantize.progress import StageProgress
+
+        def work(target):
+            (target / "half").write_text("x")
+            os.kill(os.getpid(), signal.SIGINT)
+
+        def build(arguments):
+            with open_stages(Path({str(tmp_path)!r}), StageProgress()) as stages:
+                stages.run("fuse", version=1, inputs=1, work=work)
+
+        command._starter = build
+        sys.exit(command.main(["starter"]))
+    """
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 128 + signal.SIGINT
+    assert "interrupted; the next run resumes" in result.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name != "home"] == [".lock"]

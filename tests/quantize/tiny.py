@@ -1,0 +1,127 @@
+"""Random checkpoints of a few hundred kilobytes, made at test time: no network, no data files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from quantize.quiet import quiet
+
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+VOCAB = 320
+
+_BASE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 1,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+DECODERS: dict[str, dict[str, Any]] = {
+    "llama": {"rope_scaling": _LLAMA3},
+    "qwen2": {"tie_word_embeddings": True},
+    "qwen3": {"head_dim": 32},
+    "gemma3_text": {
+        "head_dim": 32,
+        "query_pre_attn_scalar": 32,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "phi3": {},
+    "mistral": {"sliding_window": 8},
+}
+
+
+def write_decoder(folder: Path, architecture: str, **changes: Any) -> Path:
+    """A causal model with random weights that are large enough to matter, and its tokenizer."""
+    with quiet():
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(architecture, **{**_BASE, **DECODERS[architecture], **changes})
+        model = AutoModelForCausalLM.from_config(config)
+        for name, parameter in model.named_parameters():
+            if "norm" in name:
+                parameter.data += torch.randn_like(parameter) * 0.1
+            elif name.endswith("bias"):
+                parameter.data = torch.randn_like(parameter) * 0.1
+            else:
+                parameter.data *= 5
+        model.save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def write_encoder(folder: Path, *, pooling: str = "mean_tokens") -> Path:
+    """A sentence-transformers folder with a random BERT."""
+    with quiet():
+        import torch
+        from transformers import BertConfig, BertModel
+
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=VOCAB,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            max_position_embeddings=128,
+        )
+        model = BertModel(config, add_pooling_layer=False)
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.data *= 4
+        model.save_pretrained(folder)
+    write_tokenizer(folder, truncate_at=32)
+    modules = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Normalize")]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}": True}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
+    return folder
+
+
+def write_tokenizer(folder: Path, *, truncate_at: int | None = None) -> None:
+    """A byte-level BPE whose every token is below VOCAB."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCAB,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["the quick brown fox jumps over the lazy dog and then it sleeps"] * 4, trainer)
+    if truncate_at is not None:
+        tokenizer.enable_truncation(truncate_at)
+        tokenizer.enable_padding(length=truncate_at)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE, "eos_token": SPECIALS[2]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def change_json(path: Path, **fields: object) -> None:
+    """Overwrite fields of a JSON object."""
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
