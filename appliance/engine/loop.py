@@ -38,7 +38,12 @@ class _Stop:
     pass
 
 
-_Message = _Add | _Cancel | _Stop
+@dataclass(frozen=True, slots=True)
+class _Ping:
+    answer: asyncio.Future[None]
+
+
+_Message = _Add | _Cancel | _Ping | _Stop
 
 
 class TokenStream:
@@ -146,6 +151,12 @@ class AsyncEngine:
         """Counts so far."""
         return self._engine.stats()
 
+    async def ping(self) -> None:
+        """Return once the thread came around, idle or between two steps; never where it hangs or has ended."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._inbox.put(_Ping(answer))
+        await answer
+
     @property
     def is_alive(self) -> bool:
         """Whether the engine thread runs."""
@@ -235,8 +246,15 @@ class AsyncEngine:
                     self._engine.add(request)
                 case _Cancel(request_id):
                     self._engine.cancel(request_id)
+                case _Ping(answer):
+                    answer.get_loop().call_soon_threadsafe(_answer, answer)
                 case _Stop():
                     return False
+
+
+def _answer(ping: asyncio.Future[None]) -> None:
+    if not ping.done():
+        ping.set_result(None)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 from appliance.engine.types import Sequence
 
-
 _MAX_REMEMBERED_KEYS = 1024
 
 
