@@ -4,16 +4,19 @@ PYTHON ?= python3
 VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8080
+MINUTES ?= 10
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run test setup lock bench clean
+.PHONY: help run test setup lock bench soak install uninstall clean
 
 help:
 	@echo "make run    build the starter models when absent, then serve them (HOST=$(HOST) PORT=$(PORT))"
 	@echo "make test   lint, types, layers, units, a real server with a real client"
 	@echo "make bench  measure this machine"
+	@echo "make soak   mixed load for MINUTES=10, and what it did to memory, descriptors and latency"
+	@echo "make install, make uninstall   the systemd service below /opt/lantern"
 	@echo "make lock   resolve the dependencies again"
 	@echo "make clean  remove the virtual environment; models stay in LANTERN_HOME"
 
@@ -27,6 +30,16 @@ test: setup
 bench: setup
 	$(BIN)/lantern-quantize starter
 	$(BIN)/lantern bench
+
+soak: setup
+	$(BIN)/lantern-quantize starter
+	$(BIN)/python -m tests.abuse.soak --minutes $(MINUTES)
+
+install:
+	PYTHON=$(PYTHON) systemd/install.sh
+
+uninstall:
+	systemd/uninstall.sh
 
 setup: $(STAMP)
 

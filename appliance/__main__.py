@@ -16,6 +16,10 @@ _VERBS = {
     "discover": "list the devices on the local network",
     "url": "print the base URL of a device, for scripts",
     "chat": "talk to a device in the terminal",
+    "keys": "make, list and revoke the keys that clients use",
+    "config": "print the settings with their defaults, or check a file",
+    "doctor": "look for what is wrong with this device",
+    "fingerprint": "show the pin of this device's certificate",
     "bench": "measure this machine, or another server",
 }
 

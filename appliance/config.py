@@ -9,9 +9,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from appliance.errors import ConfigError
 
@@ -25,52 +25,95 @@ class _Section(BaseModel):
 class ServerConfig(_Section):
     """Where and for whom the server listens."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    keys: list[Annotated[str, Field(min_length=8, pattern=r"^[\x21-\x7e]+$")]] = []
-    allow_open: bool = False
-    host_names: list[Annotated[str, Field(min_length=1)]] = []
-    max_body_mib: Annotated[int, Field(ge=1, le=256)] = 16
-    drain_s: Annotated[float, Field(ge=0, le=600)] = 30.0
+    host: Annotated[str, Field(description="Address to listen on; 0.0.0.0 or :: for the network.")] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535, description="Port of plain HTTP; 0 takes any free one.")] = 8080
+    http: Annotated[bool, Field(description="Whether plain HTTP is served at all; false needs tls.enabled.")] = True
+    keys: Annotated[
+        list[Annotated[str, Field(min_length=8, pattern=r"^[\x21-\x7e]+$")]],
+        Field(description="Accepted keys, beside those of `lantern keys create`."),
+    ] = []
+    allow_open: Annotated[bool, Field(description="Whether the network may use the server without any key.")] = False
+    host_names: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        Field(description="More names under which clients address this server, in their Host header."),
+    ] = []
+    max_body_mib: Annotated[int, Field(ge=1, le=256, description="Largest request body.")] = 16
+    max_connections: Annotated[int, Field(ge=8, le=65536, description="Connections at once.")] = 512
+    max_connections_per_address: Annotated[int, Field(ge=1, le=65536, description="Of those, from one address.")] = 256
+    max_wait_s: Annotated[
+        float, Field(gt=0, le=3600, description="Seconds without a slot before the answer is 503.")
+    ] = 30.0
+    drain_s: Annotated[float, Field(ge=0, le=600, description="Seconds that running answers have at a stop.")] = 30.0
+
+
+class TlsConfig(_Section):
+    """HTTPS, with a certificate of the device's own or of yours; `lantern fingerprint` shows the pin."""
+
+    enabled: Annotated[bool, Field(description="Whether HTTPS is served.")] = False
+    port: Annotated[int, Field(ge=0, le=65535, description="Its port; 0 takes any free one.")] = 8443
+    certificate: Annotated[
+        str, Field(description="PEM file with your certificate chain; empty: made at first start.")
+    ] = ""
+    key: Annotated[str, Field(description="PEM file with its private key.")] = ""
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Self:
+        if bool(self.certificate) != bool(self.key):
+            raise ValueError("certificate and key are given together or not at all")
+        return self
 
 
 class EngineConfig(_Section):
-    """How models run. `threads` 0: one for each core that this process may use."""
+    """How models run."""
 
-    slots: Annotated[int, Field(ge=1, le=64)] = 4
-    context_length: Annotated[int, Field(ge=64, le=131072)] = 2048
-    threads: Annotated[int, Field(ge=0, le=256)] = 0
-    spinning: bool = False
-    queue: Annotated[int, Field(ge=0, le=1024)] = 32
+    slots: Annotated[int, Field(ge=1, le=64, description="Requests that run at once.")] = 4
+    context_length: Annotated[int, Field(ge=64, le=131072, description="Tokens of one conversation.")] = 2048
+    threads: Annotated[int, Field(ge=0, le=256, description="Threads of a model; 0: one for each core.")] = 0
+    spinning: Annotated[
+        bool, Field(description="Keep threads awake: faster on idle cores, slow beside other work.")
+    ] = False
+    queue: Annotated[int, Field(ge=0, le=1024, description="Requests that wait beyond the slots.")] = 32
 
 
 class ModelsConfig(_Section):
     """Other names for installed models: `aliases = { "gpt-4o-mini" = "smollm2-135m-instruct" }`."""
 
-    aliases: dict[str, str] = {}
+    aliases: Annotated[dict[str, str], Field(description="Name that clients ask for = name of the model.")] = {}
 
 
 class DiscoveryConfig(_Section):
     """Whether and how the device announces itself on the local network."""
 
-    announce: bool = False
-    name: Annotated[str, Field(max_length=56)] = ""
+    announce: Annotated[bool, Field(description="Announce by DNS-SD.")] = False
+    name: Annotated[str, Field(max_length=56, description="The name to announce; empty: lantern-ID.")] = ""
 
 
 class LogConfig(_Section):
     """What goes to the log; never content, at any level."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="The least that is written.")] = (
+        "INFO"
+    )
+    style: Annotated[
+        Literal["auto", "text", "json"], Field(description="auto: json for the journal, text elsewhere.")
+    ] = "auto"
 
 
 class Config(_Section):
     """All settings."""
 
     server: ServerConfig = ServerConfig()
+    tls: TlsConfig = TlsConfig()
     engine: EngineConfig = EngineConfig()
     models: ModelsConfig = ModelsConfig()
     discovery: DiscoveryConfig = DiscoveryConfig()
     log: LogConfig = LogConfig()
+
+    @model_validator(mode="after")
+    def _listens_somewhere(self) -> Self:
+        if not (self.server.http or self.tls.enabled):
+            raise ValueError("server.http is false and tls.enabled too, so nobody could connect; set one of them")
+        return self
 
 
 def load_config(
@@ -97,8 +140,11 @@ def load_config(
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             raise ConfigError(f"There is no setting {key}; remove it.") from err
+        said = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "value_error":
+            raise ConfigError(f"{f'Section {key}: ' if key else ''}{said}.") from err
         shown = "" if "keys" in first["loc"] else f" is {first['input']!r}"
-        raise ConfigError(f"The setting {key}{shown}: {first['msg'].lower()}.") from err
+        raise ConfigError(f"The setting {key}{shown}: {said.lower()}.") from err
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -31,6 +31,16 @@ class Home:
         return self.root / "keys" / "signing.pem"
 
     @property
+    def api_keys(self) -> Path:
+        """The keys that clients may use, hashed."""
+        return self.root / "keys" / "api"
+
+    @property
+    def tls(self) -> Path:
+        """The device's own certificate and its key."""
+        return self.root / "keys" / "tls.pem"
+
+    @property
     def cache(self) -> Path:
         """What can be made again: downloads, stages of the pipeline, prepacked weights."""
         return self.root / "cache"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import socket
+import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from aiohttp import web
 
 from appliance import __version__
 from appliance.bundle import BundleStore, TrustedKeys
@@ -17,35 +20,54 @@ from appliance.config import Config
 from appliance.discovery.announcer import Announcer
 from appliance.discovery.identity import host_name, load_device_id
 from appliance.discovery.record import Auth, ServiceRecord, State
+from appliance.endpoints import Endpoints, is_loopback, open_endpoints
+from appliance.engine.loop import AsyncEngine
 from appliance.errors import ConfigError
 from appliance.home import Home
 from appliance.host.cores import usable_cores
 from appliance.host.sdnotify import notify, watchdog_interval_s
+from appliance.host.thermal import Thermal, read_thermal
+from appliance.keystore import KeyStore
 from appliance.models import ChatModel, EngineSettings, ModelPool
 from appliance.server.app import make_app
 from appliance.server.context import ServerContext
 from appliance.server.guard import Guard
 from appliance.server.keys import KeyRing
-from appliance.server.listener import Listener, bind
+from appliance.server.limits import ConnectionLimits
+from appliance.server.listener import Listener
+from appliance.tls import device_certificate, pin_of, server_context
+from appliance.watchdog import Watchdog
 
 _LOGGER = logging.getLogger(__name__)
+
+_THERMAL_INTERVAL_S = 10.0
 
 
 class Service:
     """The whole appliance in one event loop. `run` returns when it was told to stop, or raises why it cannot go on."""
 
-    def __init__(self, config: Config, home: Home, *, on_ready: Callable[[Service], None] = lambda _: None) -> None:
-        """`on_ready` is called once, when the first request can be answered."""
+    def __init__(
+        self,
+        config: Config,
+        home: Home,
+        *,
+        on_ready: Callable[[Service], None] = lambda _: None,
+        faults: tuple[str, ...] = (),
+    ) -> None:
+        """`on_ready` is called once, when the first request can be answered; `faults` make it say degraded."""
         self._config = config
         self._home = home
         self._on_ready = on_ready
+        self._faults = faults
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
-        self._sockets: list[socket.socket] = []
+        self._endpoints = Endpoints((), ())
+        self._thermal = Thermal()
+        self._pin: str | None = None
         self._device_id = load_device_id(home)
         self._pool = ModelPool(
             BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys)),
-            cache=home.prepacked,
+            cache=home.cache / "prepacked",
             settings=_engine_settings(config),
             aliases=config.models.aliases,
             on_failure=self._fail,
@@ -54,16 +76,16 @@ class Service:
     @property
     def port(self) -> int:
         """The port in use."""
-        port: int = self._sockets[0].getsockname()[1]
+        port: int = self._endpoints.all[0].getsockname()[1]
         return port
 
     @property
     def base_url(self) -> str:
         """What an SDK on this machine takes as its base URL."""
-        host = self._config.server.host
+        host = str(self._endpoints.all[0].getsockname()[0])
         if host in {"", "0.0.0.0", "::"}:  # noqa: S104
             host = "127.0.0.1"
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
+        return f"{self._proto}://{f'[{host}]' if ':' in host else host}:{self.port}/v1"
 
     @property
     def pool(self) -> ModelPool:
@@ -82,19 +104,26 @@ class Service:
             BundleError: no model can be served.
             ModelError: a model failed while running; start again.
         """
-        self._refuse_open_server()
-        self._sockets = _bind(self._config)
         async with contextlib.AsyncExitStack() as stack:
+            self._endpoints = open_endpoints(self._config)
+            stack.callback(self._endpoints.close)
+            keys = await asyncio.to_thread(self._key_ring)
             threads = ThreadPoolExecutor(2, thread_name_prefix="text")
             stack.callback(threads.shutdown, wait=False, cancel_futures=True)
-            listener = Listener(make_app(self._context(threads)), self._sockets)
+            tls = await asyncio.to_thread(self._tls) if self._endpoints.https else None
+            listener = self._listener(make_app(self._context(threads, keys)), tls)
             stack.push_async_callback(listener.close)
-            await listener.start()
+            if not self._endpoints.are_passed:
+                await listener.start()
             stack.push_async_callback(self._close_pool)
             await self._pool.load_all()
+            if self._endpoints.are_passed:
+                await listener.start()
+                stack.callback(listener.stop_accepting)
+            await stack.enter_async_context(self._watching_heat())
             if self._config.discovery.announce:
-                await stack.enter_async_context(self._announcer())
-            stack.enter_context(self._watchdog())
+                await stack.enter_async_context(self._announcer(keys))
+            await stack.enter_async_context(self._watchdog())
             notify("READY=1")
             self._on_ready(self)
             await self._stopping.wait()
@@ -102,21 +131,59 @@ class Service:
         if self._failure is not None:
             raise self._failure
 
-    def _context(self, threads: ThreadPoolExecutor) -> ServerContext:
+    @property
+    def _proto(self) -> str:
+        return "http" if self._endpoints.http else "https"
+
+    def _context(self, threads: ThreadPoolExecutor, keys: KeyRing) -> ServerContext:
         server = self._config.server
         own_names = {*server.host_names, f"{host_name(self._device_id)}", socket.gethostname()}
         own_names |= {f"{name.partition('.')[0]}.local" for name in own_names}
-        return ServerContext(
+        context = ServerContext(
             pool=self._pool,
-            keys=KeyRing(server.keys),
+            keys=keys,
             guard=Guard(host_names=own_names),
             text_threads=threads,
             started_s=int(time.time()),
             is_draining=self._stopping.is_set,
             max_body_bytes=server.max_body_mib << 20,
+            max_wait_s=server.max_wait_s,
+            thermal=lambda: self._thermal,
+            faults=self._faults,
         )
+        context.metrics.watch(self._pool, lambda: self._thermal)
+        return context
 
-    def _announcer(self) -> Announcer:
+    def _key_ring(self) -> KeyRing:
+        """The keys, which a server that others can reach does not do without unless it was told so."""
+        server = self._config.server
+        is_exposed = self._endpoints.is_exposed or not is_loopback(server.host)
+        must = is_exposed and not server.allow_open
+        store = KeyStore(self._home.api_keys)
+        if must and not server.keys and not store.all():
+            raise ConfigError(
+                "The network can reach this server and there is no key, so anybody could use it; make one with: "
+                "lantern keys create NAME, set LANTERN_API_KEY, or say --no-auth if that is what you want."
+            )
+        return KeyRing(server.keys, store=store, required=must)
+
+    def _listener(self, app: web.Application, tls: ssl.SSLContext | None) -> Listener:
+        server = self._config.server
+        limits = ConnectionLimits(
+            max_connections=server.max_connections, max_per_address=server.max_connections_per_address
+        )
+        return Listener(app, self._endpoints.http, tls_sockets=self._endpoints.https, tls=tls, limits=limits)
+
+    def _tls(self) -> ssl.SSLContext:
+        """The certificate of the settings, else the device's own; remembers its pin."""
+        settings = self._config.tls
+        certificate, key = Path(settings.certificate), Path(settings.key)
+        if not settings.certificate:
+            certificate = key = device_certificate(self._home.tls, host_name=host_name(self._device_id))
+        self._pin = pin_of(certificate)
+        return server_context(certificate, key)
+
+    def _announcer(self, keys: KeyRing) -> Announcer:
         config = self._config
         models = self._pool.loaded()
         apis = ("chat",) * any(isinstance(m, ChatModel) for m in models)
@@ -124,54 +191,52 @@ class Service:
         record = ServiceRecord(
             device_id=self._device_id,
             version=__version__,
-            auth=Auth.BEARER if config.server.keys else Auth.NONE,
+            auth=Auth.NONE if keys.is_open else Auth.BEARER,
             apis=apis,
             num_models=len(models),
             state=State.READY,
+            proto=self._proto,
+            fingerprint=self._pin,
         )
-        hosts = sorted({s.getsockname()[0] for s in self._sockets})
-        name = config.discovery.name or f"lantern-{self._device_id[:8]}"
-        return Announcer(record, name=name, port=self.port, hosts=hosts)
+        hosts = sorted({s.getsockname()[0] for s in self._endpoints.all})
+        return Announcer(
+            record, name=config.discovery.name or f"lantern-{self._device_id[:8]}", port=self.port, hosts=hosts
+        )
 
     async def _close_pool(self) -> None:
         await self._pool.close(drain_s=0.0 if self._failure else self._config.server.drain_s)
-
-    def _refuse_open_server(self) -> None:
-        server = self._config.server
-        if server.keys or server.allow_open or _is_loopback(server.host):
-            return
-        raise ConfigError(
-            f"server.host is {server.host!r} and no key is set, so anybody on the network could use this server; "
-            "set LANTERN_API_KEY, or say --no-auth if that is what you want."
-        )
 
     def _fail(self, err: BaseException) -> None:
         if self._failure is None:
             self._failure = err
         self._stopping.set()
 
-    @contextlib.contextmanager
-    def _watchdog(self) -> Iterator[None]:
-        """Tell the service manager that the loop ticks and every engine thread lives."""
+    def _engines(self) -> list[AsyncEngine]:
+        return [m.engine for m in self._pool.loaded() if isinstance(m, ChatModel)]
+
+    @contextlib.asynccontextmanager
+    async def _watchdog(self) -> AsyncIterator[None]:
         interval_s = watchdog_interval_s()
         if interval_s is None:
             yield
             return
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
+        async with Watchdog(self._engines, interval_s=interval_s).running():
+            yield
 
-        def tick() -> None:
-            nonlocal timer
-            if all(m.engine.is_alive for m in self._pool.loaded() if isinstance(m, ChatModel)):
-                notify("WATCHDOG=1")
-            timer = loop.call_later(interval_s, tick)
+    @contextlib.asynccontextmanager
+    async def _watching_heat(self) -> AsyncIterator[None]:
+        async def read() -> None:
+            while True:
+                self._thermal = await asyncio.to_thread(read_thermal)
+                await asyncio.sleep(_THERMAL_INTERVAL_S)
 
-        tick()
+        task = asyncio.create_task(read())
         try:
             yield
         finally:
-            if timer is not None:
-                timer.cancel()
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 def _engine_settings(config: Config) -> EngineSettings:
@@ -183,24 +248,3 @@ def _engine_settings(config: Config) -> EngineSettings:
         spinning=engine.spinning,
         max_waiting=engine.queue,
     )
-
-
-def _bind(config: Config) -> list[socket.socket]:
-    server = config.server
-    try:
-        return bind(server.host, server.port)
-    except OSError as err:
-        reason = err.strerror or str(err)
-        raise ConfigError(
-            f"{server.host}:{server.port} cannot be used: {reason.lower()}; choose another with --port or --host."
-        ) from err
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-

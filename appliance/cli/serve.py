@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import logging
 import os
 import signal
-import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from appliance.config import load_config
-from appliance.home import lantern_home
+from appliance.config import Config, load_config
+from appliance.debug_hang import hang_on_signal
+from appliance.errors import ConfigError
+from appliance.home import Home, lantern_home
+from appliance.last_good import LastGood
+from appliance.logs import configure_logging
 from appliance.models import ChatModel, EmbeddingModel
+from appliance.safe_mode import serve_health_only
 from appliance.service import Service
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--slots", type=int, help="requests that run at once (default 4)")
     parser.add_argument("--context-length", type=int, help="tokens of one conversation (default 2048)")
     parser.add_argument("--threads", type=int, help="threads of a model (default: one a core)")
+    parser.add_argument("--last-good", action="store_true", help="use the last good settings where these are not valid")
+    parser.add_argument("--safe", action="store_true", help="load no model and answer /health only")
     parser.add_argument(
         "--spinning",
         action=argparse.BooleanOptionalAction,
@@ -37,21 +48,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        ConfigError: settings that are not valid or cannot be used, and no last good ones were asked for, or there are.
+    """
     home = lantern_home()
-    config = load_config(_config_path(args, home.root), flags=_flags(args))
-    logging.basicConfig(
-        level=config.log.level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    asyncio.run(_serve(Service(config, home, on_ready=_print_ready)))
+    path, flags = _config_path(args, home.root), _flags(args)
+    last_good = LastGood(home.root) if args.last_good else None
+    faulthandler.enable()  # a watchdog's SIGABRT leaves in the log where every thread stood
+    try:
+        keep = partial(last_good.keep, path) if last_good is not None else lambda: None
+        _run(load_config(path, flags=flags), home, args, keep=keep)
+    except ConfigError as err:
+        if last_good is None or last_good.path is None:
+            raise
+        config = load_config(last_good.path, flags=flags)
+        configure_logging(config.log.level, style=config.log.style)
+        _LOGGER.error("the last good settings are used, since: %s", err.message)
+        _run(config, home, args, faults=(f"settings: {err.message}",))
     return 0
 
 
-async def _serve(service: Service) -> None:
+def _run(
+    config: Config,
+    home: Home,
+    args: argparse.Namespace,
+    *,
+    keep: Callable[[], object] = lambda: None,
+    faults: tuple[str, ...] = (),
+) -> None:
+    configure_logging(config.log.level, style=config.log.style)
+    asyncio.run(_serve_health(config, home) if args.safe else _serve(config, home, keep, faults))
+
+
+async def _serve(config: Config, home: Home, keep: Callable[[], object], faults: tuple[str, ...]) -> None:
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, service.stop)
+
+    def on_ready(service: Service) -> None:
+        loop.run_in_executor(None, keep)
+        if hang := os.environ.get("LANTERN_DEBUG_HANG"):
+            hang_on_signal(hang, service.pool)
+        if "NOTIFY_SOCKET" not in os.environ:
+            _print_ready(service)
+
+    service = Service(config, home, on_ready=on_ready, faults=faults)
+    _on_stop_signals(service.stop)
     await service.run()
+
+
+async def _serve_health(config: Config, home: Home) -> None:
+    stopping = asyncio.Event()
+    _on_stop_signals(stopping.set)
+    await serve_health_only(config, home, stopping, lambda port: print(f"Safe mode: only /health, on port {port}."))
+
+
+def _on_stop_signals(stop: Callable[[], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
 
 
 def _config_path(args: argparse.Namespace, root: Path) -> Path | None:

@@ -64,6 +64,8 @@ class TokenStream:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._is_over = True
+        self._arrived.set()
         self._close(self._request_id)
 
     def __aiter__(self) -> TokenStream:
@@ -88,7 +90,7 @@ class TokenStream:
 
     async def begun(self) -> None:
         """Wait until there is something to read; the first output comes when the request gets its row."""
-        while not self._outputs and self._error is None:
+        while not self._outputs and self._error is None and not self._is_over:
             self._arrived.clear()
             await self._arrived.wait()
 

@@ -16,5 +16,7 @@ def session_options(num_threads: int, *, spinning: bool = False) -> ort.SessionO
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
+    # A pattern is kept for every shape that was ever run: batches and prompts of all lengths would fill the memory.
+    options.enable_mem_pattern = False
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
     return options

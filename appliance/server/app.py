@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 import uuid
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from aiohttp import web
 
-from appliance.errors import InvalidRequestError, LanternError
-from appliance.server import chat, completions, embeddings, models, status
+from appliance.errors import InvalidRequestError, LanternError, UnavailableError
+from appliance.keystore import Role
+from appliance.server import chat, completions, embeddings, models, openapi, status
 from appliance.server.context import CONTEXT, KEY_ID, REQUEST_ID, ServerContext
-from appliance.server.error_body import error_body, error_headers
+from appliance.server.error_body import InternalError, error_body, error_headers
+from appliance.server.record import RECORD, RequestRecord
+from appliance.server.request_log import log_end, printable
 
 _LOGGER = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _OPEN_PATHS = frozenset({"/health"})
+_ADMINISTRATION = "/admin/"
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 
@@ -45,22 +48,11 @@ class BodyTooLargeError(InvalidRequestError):
     code = "request_too_large"
 
 
-class InternalError(LanternError):
-    """Our fault; the log has the reason under the request's id."""
-
-    code = "internal_error"
-
-    @classmethod
-    def of(cls, request_id: str) -> InternalError:
-        """What a client is told, which is where to look and nothing else."""
-        return cls(f"The server failed; its log has the reason under {request_id}.")
-
-
 def make_app(context: ServerContext) -> web.Application:
     """The application, ready for a runner with `handler_cancellation=True`."""
     app = web.Application(client_max_size=context.max_body_bytes, middlewares=[_identify, _translate, _admit])
     app[CONTEXT] = context
-    for module in (chat, completions, embeddings, models, status):
+    for module in (chat, completions, embeddings, models, openapi, status):
         app.add_routes(module.ROUTES)
     return app
 
@@ -70,21 +62,14 @@ async def _identify(request: web.Request, handler: Handler) -> web.StreamRespons
     """Give the request an id, put it on the response, and write one line when it is over."""
     given = request.headers.get("X-Request-Id", "")
     request[REQUEST_ID] = given if _REQUEST_ID.match(given) else f"req_{uuid.uuid4().hex}"
-    started_s = time.monotonic()
+    record = request[RECORD] = RequestRecord(request.app[CONTEXT].metrics)
     outcome: int | str = "cancelled"
     try:
         response = await handler(request)
         outcome = response.status
         return response
     finally:
-        _LOGGER.info(
-            "%s %s %s %s %.0f ms",
-            request[REQUEST_ID],
-            request.method,
-            _printable(request.path),
-            outcome,
-            1e3 * (time.monotonic() - started_s),
-        )
+        log_end(request, record, outcome)
 
 
 @web.middleware
@@ -96,13 +81,15 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
         response = _error_response(err)
     except web.HTTPException as err:
         response = _error_response(_of_http(request, err), allow=err.headers.get("Allow"))
+    except web.RequestPayloadError:
+        response = _error_response(
+            InvalidRequestError("The body of the request is not valid HTTP/1.1.", code="malformed_request")
+        )
     except ConnectionError:
         raise
     except Exception:
         _LOGGER.exception("%s failed", request[REQUEST_ID])
-        response = _error_response(
-            InternalError(f"The server failed; its log has the reason under {request[REQUEST_ID]}.")
-        )
+        response = _error_response(InternalError.of(request[REQUEST_ID]))
     if not response.prepared:
         response.headers["x-request-id"] = request[REQUEST_ID]
     return response
@@ -114,7 +101,12 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     context = request.app[CONTEXT]
     context.guard.check(request)
     if request.path not in _OPEN_PATHS:
-        request[KEY_ID] = context.keys.check(request.headers.get("Authorization"))
+        if context.is_safe_mode:
+            raise UnavailableError("The server failed several times and is in safe mode; its log has the reason.")
+        caller = await context.keys.admit(request.headers.getall("Authorization", []))
+        request[KEY_ID] = request[RECORD].key_id = caller.id
+        if request.path.startswith(_ADMINISTRATION):
+            caller.require(Role.ADMINISTRATION)
     return await handler(request)
 
 
@@ -129,7 +121,7 @@ def _error_response(err: LanternError, *, allow: str | None = None) -> web.Respo
 
 def _of_http(request: web.Request, err: web.HTTPException) -> LanternError:
     """What aiohttp refuses by itself, in our terms."""
-    path = _printable(request.path)
+    path = printable(request.path)
     match err:
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(err.allowed_methods))
@@ -141,8 +133,3 @@ def _of_http(request: web.Request, err: web.HTTPException) -> LanternError:
             return NotFoundError(f"Unknown request URL: {request.method} {path}.")
         case _:
             return InvalidRequestError(f"The request was refused: {err.reason}.")
-
-
-def _printable(text: str) -> str:
-    """Client text for a log line or a message: short, control characters escaped."""
-    return text[:200].encode("unicode_escape").decode("ascii")

@@ -21,7 +21,9 @@ from appliance.server.chat_response import Answer, usage_of
 from appliance.server.chat_wire import ChatRequest
 from appliance.server.choice import Choice
 from appliance.server.context import CONTEXT, KEY_ID, REQUEST_ID
+from appliance.server.grammar import is_held
 from appliance.server.merge import merged
+from appliance.server.record import RECORD
 from appliance.server.sampling import sampling_params
 from appliance.server.sse import event_stream
 from appliance.text.reasoning import REASONING_MARKERS, THINK, ReasoningSplitter
@@ -34,38 +36,42 @@ ROUTES = web.RouteTableDef()
 async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     """Everything that can be refused is refused before the first byte of an answer."""
     wire = await read_as(request, ChatRequest)
-    _refuse_unsupported(wire)
     context = request.app[CONTEXT]
     model = context.pool.chat(wire.model)
+    _refuse_unsupported(wire)
     loop = asyncio.get_running_loop()
     plan = await loop.run_in_executor(context.text_threads, plan_chat, model, wire)
     with contextlib.ExitStack() as streams:
         readers = []
-        for i, params in enumerate(_sampling(wire, model, len(plan.prompt))):
+        for i, params in enumerate(_sampling(wire, model, plan)):
             request_id = f"{request[REQUEST_ID]}-{i}-{uuid.uuid4().hex[:8]}"
             asked = Request(request_id, plan.prompt, params, request[KEY_ID], plan.constraints[i])
-            stream = streams.enter_context(model.engine.submit(asked))
-            readers.append(_reader(i, stream, model, wire, plan))
+            stream = request[RECORD].watch(streams.enter_context(model.engine.submit(asked)), asked)
+            readers.append(_reader(i, stream, model, wire, plan, context.max_wait_s))
         answer = Answer(wire.model, model.tokenizer, wire.logprobs)
         if wire.stream:
+            await readers[0].choice.begin(context.ping_interval_s)
             return await _stream(request, wire, answer, readers, len(plan.prompt))
         return await _plain(answer, readers, len(plan.prompt))
 
 
-def _sampling(wire: ChatRequest, model: ChatModel, num_prompt_tokens: int) -> list[SamplingParams]:
+def _sampling(wire: ChatRequest, model: ChatModel, plan: ChatPlan) -> list[SamplingParams]:
     if wire.top_logprobs is not None and not wire.logprobs:
         raise InvalidRequestError("Invalid 'top_logprobs': it needs 'logprobs' to be true.", param="top_logprobs")
     max_tokens = wire.max_completion_tokens if wire.max_completion_tokens is not None else wire.max_tokens
     num_logprobs = (wire.top_logprobs or 0) if wire.logprobs else None
-    return sampling_params(wire, model, num_prompt_tokens, max_tokens, num_logprobs)
+    is_json = is_held(wire, plan.tools)
+    return sampling_params(wire, model, len(plan.prompt), max_tokens, num_logprobs, is_held=is_json)
 
 
-def _reader(index: int, stream: TokenStream, model: ChatModel, wire: ChatRequest, plan: ChatPlan) -> MessageReader:
+def _reader(
+    index: int, stream: TokenStream, model: ChatModel, wire: ChatRequest, plan: ChatPlan, max_wait_s: float
+) -> MessageReader:
     thinks = plan.starts_inside_reasoning or (model.template is not None and THINK in model.template.source)
     visible: tuple[str, ...] = REASONING_MARKERS if thinks else ()
     if plan.tools is not None and not plan.tools.reads_generic_form:
         visible += visible_markers(plan.tools.format)
-    choice = Choice(index, stream, model.tokenizer, wire.stops, visible=visible)
+    choice = Choice(index, stream, model.tokenizer, wire.stops, max_wait_s=max_wait_s, visible=visible)
     splitter = ReasoningSplitter(starts_inside=plan.starts_inside_reasoning) if thinks else None
     return MessageReader(choice, plan.tools, splitter)
 
@@ -73,7 +79,7 @@ def _reader(index: int, stream: TokenStream, model: ChatModel, wire: ChatRequest
 async def _plain(answer: Answer, readers: list[MessageReader], num_prompt_tokens: int) -> web.StreamResponse:
     all_deltas = await asyncio.gather(*(_collect(reader) for reader in readers))
     choices = [answer.choice(reader, deltas) for reader, deltas in zip(readers, all_deltas, strict=True)]
-    return web.json_response(answer.whole(choices, usage_of(num_prompt_tokens, [r.choice for r in readers])))
+    return web.json_response(answer.whole(choices, _usage(num_prompt_tokens, readers)))
 
 
 async def _collect(reader: MessageReader) -> list[Delta]:
@@ -94,10 +100,14 @@ async def _stream(
         async for chunk in merged([_chunks(answer, reader) for reader in readers]):
             await events.send({**chunk, "usage": None} if with_usage else chunk)
         if with_usage:
-            usage = usage_of(num_prompt_tokens, [r.choice for r in readers])
-            await events.send(answer.usage_chunk(usage))
+            await events.send(answer.usage_chunk(_usage(num_prompt_tokens, readers)))
         await events.done()
     return events.response
+
+
+def _usage(num_prompt_tokens: int, readers: list[MessageReader]) -> dict[str, Any]:
+    num_reasoning_tokens = sum(reader.num_reasoning_tokens for reader in readers)
+    return usage_of(num_prompt_tokens, [reader.choice for reader in readers], num_reasoning_tokens)
 
 
 async def _chunks(answer: Answer, reader: MessageReader) -> AsyncIterator[dict[str, Any]]:

@@ -31,6 +31,7 @@ class MessageReader:
         self._parser = _parser_for(tools)
         self._splitter = splitter
         self._num_calls = 0
+        self.num_reasoning_tokens = 0
 
     @property
     def finish_reason(self) -> str:
@@ -39,20 +40,27 @@ class MessageReader:
             return "function_call" if self._tools is not None and self._tools.is_legacy else "tool_calls"
         return self.choice.finish_reason
 
+    @property
+    def _must_call(self) -> bool:
+        return self._tools is not None and self._tools.must_call
+
     async def deltas(self) -> AsyncIterator[Delta]:
         """The message in order; begins with the role as soon as there is a token."""
         yield_role = True
         held: tuple[TokenRecord, ...] = ()
         async for piece in self.choice.pieces():
             if yield_role:
-                yield Delta({"role": "assistant", "content": "", "refusal": None})
+                yield Delta({"role": "assistant", "content": None if self._must_call else "", "refusal": None})
                 yield_role = False
             held += piece.logprobs
-            for fields in self._fields(self._read(piece)):
+            events = self._read(piece)
+            if any(isinstance(event, ReasoningDelta) for event in events):
+                self.num_reasoning_tokens = self.choice.num_tokens
+            for fields in self._fields(events):
                 yield Delta(fields, held)
                 held = ()
         last = self._fields(self._flush())
-        for fields in last or ([{"content": ""}] if held else []):
+        for fields in last or ([{} if self._must_call else {"content": ""}] if held else []):
             yield Delta(fields, held)
             held = ()
 
@@ -85,7 +93,7 @@ class MessageReader:
             case ReasoningDelta(text):
                 return {"reasoning_content": text}
             case TextDelta(text):
-                return {"content": text}
+                return None if self._must_call else {"content": text}  # only a call that was cut leaves text
             case CallStart(index, name):
                 self._num_calls += self._is_wanted(index)
                 head = {"name": name, "arguments": ""}
@@ -107,13 +115,13 @@ class MessageReader:
 
 
 def joined(deltas: list[Delta]) -> dict[str, Any]:
-    """The message that the deltas add up to."""
-    content: list[str] = []
+    """The message that the deltas add up to; its content is null where calls are all there is, or could be."""
+    content: list[str | None] = []
     reasoning: list[str] = []
     calls: list[dict[str, Any]] = []
     legacy: dict[str, str] = {}
     for delta in deltas:
-        content.append(delta.fields.get("content") or "")
+        content += [delta.fields["content"]] if "content" in delta.fields else []
         reasoning.append(delta.fields.get("reasoning_content") or "")
         for part in delta.fields.get("tool_calls", ()):
             if "id" in part:
@@ -122,10 +130,11 @@ def joined(deltas: list[Delta]) -> dict[str, Any]:
                 calls[-1]["function"]["arguments"] += part["function"]["arguments"]
         for key, text in delta.fields.get("function_call", {}).items():
             legacy[key] = legacy.get(key, "") + text
-    text = "".join(content)
+    text = "".join(piece or "" for piece in content)
+    can_be_null = bool(calls or legacy) or None in content
     message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None, "annotations": []}
-    if calls or legacy:
-        message["content"] = text or None
+    if can_be_null and not text:
+        message["content"] = None
     if calls:
         message["tool_calls"] = calls
     if legacy:

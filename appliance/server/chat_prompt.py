@@ -73,8 +73,12 @@ def template_messages(wire: ChatRequest, *, knows_tools: bool) -> list[dict[str,
     """
     instructions: list[str] = []
     turns: list[dict[str, Any]] = []
+    called: set[str] = set()
     for i, message in enumerate(wire.messages):
         param = f"messages[{i}]"
+        called |= {call.id for call in message.tool_calls or ()}
+        if message.role == "tool" and message.tool_call_id is not None and message.tool_call_id not in called:
+            raise _answers_nothing(f"{param}.tool_call_id")
         if message.role in _INSTRUCTIONS:
             instructions.append(_content(message, param))
         else:
@@ -94,8 +98,8 @@ def _told_as_text(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
     told = []
     for turn in turns:
         if turn["role"] == "tool":
-            name = turn.get("name") or names.get(turn.get("tool_call_id", ""), "the tool")
-            told.append({"role": "user", "content": f"Result of {name}:\n{turn['content']}"})
+            name = turn.get("name") or names.get(turn.get("tool_call_id", ""), "")
+            told.append({"role": "user", "content": f"The tool {name} answered:\n{turn['content']}"})
             continue
         lines = [turn["content"]] if turn["content"] else []
         for call in turn.get("tool_calls", ()):
@@ -104,6 +108,8 @@ def _told_as_text(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
             arguments = function["arguments"] or "{}"
             lines.append(f'{{"name": {json.dumps(function["name"])}, "arguments": {arguments}}}')
         told.append({"role": turn["role"], "content": "\n".join(lines)})
+    if turns and turns[-1]["role"] == "tool":
+        told[-1]["content"] += "\n\nTell me in words."  # else the smallest models make the same call for ever
     return told
 
 
@@ -174,4 +180,12 @@ def _part(part: ContentPart, param: str) -> str:
 def _missing(param: str) -> InvalidRequestError:
     return InvalidRequestError(
         f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )
+
+
+def _answers_nothing(param: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"Invalid '{param}': messages with role 'tool' must answer one of the 'tool_calls' before them.",
+        param=param,
+        code="invalid_value",
     )

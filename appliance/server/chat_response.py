@@ -27,7 +27,7 @@ class Answer:
 
     def whole(self, choices: list[dict[str, Any]], usage: dict[str, Any]) -> dict[str, Any]:
         """A `chat.completion`."""
-        return {**self._head("chat.completion"), "choices": choices, "usage": usage, "service_tier": "default"}
+        return {**self._head("chat.completion"), "choices": choices, "usage": usage}
 
     def choice(self, reader: MessageReader, deltas: list[Delta]) -> dict[str, Any]:
         """One finished choice."""
@@ -59,6 +59,7 @@ class Answer:
             "created": self.created_s,
             "model": self.model,
             "system_fingerprint": FINGERPRINT,
+            "service_tier": "default",
         }
 
     def _logprobs(self, records: Sequence[TokenRecord]) -> dict[str, Any] | None:
@@ -67,7 +68,7 @@ class Answer:
         return {"content": [logprob_entry(r, self.tokenizer) for r in records], "refusal": None}
 
 
-def usage_of(num_prompt_tokens: int, choices: Iterable[Choice]) -> dict[str, Any]:
+def usage_of(num_prompt_tokens: int, choices: Iterable[Choice], num_reasoning_tokens: int = 0) -> dict[str, Any]:
     """Tokens of the prompt, once, and of all choices together."""
     all_choices = list(choices)
     num_completion = sum(c.num_tokens for c in all_choices)
@@ -77,7 +78,7 @@ def usage_of(num_prompt_tokens: int, choices: Iterable[Choice]) -> dict[str, Any
         "total_tokens": num_prompt_tokens + num_completion,
         "prompt_tokens_details": {"cached_tokens": max(c.num_cached_tokens for c in all_choices), "audio_tokens": 0},
         "completion_tokens_details": {
-            "reasoning_tokens": 0,
+            "reasoning_tokens": num_reasoning_tokens,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,

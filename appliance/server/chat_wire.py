@@ -4,20 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
-from appliance.server.parse import Wire
+from appliance.server.parse import EXTENSION, Wire
 from appliance.server.sampling import SamplingFields
 
 MAX_TOOLS = 128
+MAX_MESSAGES = 2048
+MAX_PARTS = 2048
 
+Refused = Annotated[
+    dict[str, Any] | None, WithJsonSchema({"type": "null", "description": "Refused: this server has no such function."})
+]
+Modalities = Annotated[
+    list[Literal["text", "audio"]], WithJsonSchema({"type": "array", "items": {"type": "string", "enum": ["text"]}})
+]
 FunctionName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")]
 
 
 class ContentPart(Wire):
     """One part of a message; parts of a kind other than text are refused later, by name."""
 
-    type: str
+    type: Annotated[str, WithJsonSchema({"type": "string", "enum": ["text", "refusal"]})]
     text: str | None = None
     refusal: str | None = None
 
@@ -41,29 +49,34 @@ class Message(Wire):
     """One turn of the conversation."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
-    content: str | list[ContentPart] | None = None
+    content: str | Annotated[list[ContentPart], Field(min_length=1, max_length=MAX_PARTS)] | None = None
     name: str | None = None
     refusal: str | None = None
-    reasoning_content: str | None = None
+    reasoning_content: str | None = Field(default=None, json_schema_extra=EXTENSION)
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
     function_call: FunctionCall | None = None
 
 
-class Function(Wire):
-    """What a tool does and takes; `parameters` is a JSON Schema."""
+class LegacyFunction(Wire):
+    """What a function does and takes; `parameters` is a JSON Schema."""
 
     name: FunctionName
     description: str | None = None
     parameters: dict[str, Any] | None = None
+
+
+class Function(LegacyFunction):
+    """A function as a tool, which can be held to its schema."""
+
     strict: bool = False
 
 
 class Tool(Wire):
-    """A tool that the model may call; kinds other than function are refused later, by name."""
+    """A tool that the model may call."""
 
-    type: str
-    function: Function | None = None
+    type: Literal["function"]
+    function: Function
 
 
 class NamedFunction(Wire):
@@ -82,7 +95,7 @@ class AllowedTools(Wire):
 class NamedToolChoice(Wire):
     """A tool that must be called, or the tools that may be."""
 
-    type: Literal["function", "allowed_tools", "custom"]
+    type: Literal["function", "allowed_tools"]
     function: NamedFunction | None = None
     allowed_tools: AllowedTools | None = None
 
@@ -104,9 +117,9 @@ class ResponseFormat(Wire):
 
 
 class ChatRequest(SamplingFields):
-    """The whole request. Fields that OpenAI has and a local server has no use for are ignored, as unknown ones are."""
+    """The whole request."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     logprobs: bool = False
@@ -115,11 +128,22 @@ class ChatRequest(SamplingFields):
     tools: list[Tool] | None = Field(default=None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
     parallel_tool_calls: bool = True
-    functions: list[Function] | None = Field(default=None, max_length=MAX_TOOLS)
+    functions: list[LegacyFunction] | None = Field(default=None, max_length=MAX_TOOLS)
     function_call: Literal["none", "auto"] | NamedFunction | None = None
-    reasoning_effort: str | None = None
-    modalities: list[str] | None = None
-    audio: dict[str, Any] | None = None
-    web_search_options: dict[str, Any] | None = None
-    moderation: dict[str, Any] | None = None
-    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    modalities: Modalities | None = None
+    audio: Refused = None
+    web_search_options: Refused = None
+    moderation: Refused = None
+    chat_template_kwargs: dict[str, Any] | None = Field(default=None, json_schema_extra=EXTENSION)
+
+    # Taken and not used: a local server has nothing to bill, to store, to tier or to guess ahead.
+    store: bool | None = None
+    metadata: dict[str, str] | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    prediction: dict[str, Any] | None = None

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 from appliance.engine.loop import TokenStream
 from appliance.engine.types import FinishReason, StepOutput, TokenLogprobs
-from appliance.errors import InvalidRequestError
+from appliance.errors import InvalidRequestError, UnavailableError
 from appliance.text.detokenizer import Detokenizer
 from appliance.text.tokenizer import Tokenizer
+
+LEAST_LOGPROB = -9999.0  # as OpenAI writes a token that could not come; JSON has no infinity
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,12 @@ class Choice:
         tokenizer: Tokenizer,
         stops: tuple[str, ...],
         *,
+        max_wait_s: float,
         visible: tuple[str, ...] = (),
     ) -> None:
-        """`visible`: special tokens whose text somebody behind this one has to see."""
+        """`max_wait_s` from now on there has to be a slot; `visible`: special tokens whose text somebody has to see."""
+        self._max_wait_s = max_wait_s
+        self._deadline_s = asyncio.get_running_loop().time() + max_wait_s
         self.index = index
         self.finish_reason = "stop"
         self.num_tokens = 0
@@ -54,8 +61,30 @@ class Choice:
         self._num_bytes_read = -1 if tokenizer.has_leading_blank else 0  # of which decoding takes the first away
         self._num_bytes_shown = 0
 
+    async def begin(self, patience_s: float) -> None:
+        """Wait for a slot, but no longer than the patience: a refusal within it can still be a status.
+
+        Raises:
+            UnavailableError: the time in which there has to be a slot is over.
+        """
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(min(loop.time() + patience_s, self._deadline_s)):
+                await self._stream.begun()
+                return
+        if loop.time() >= self._deadline_s:
+            raise UnavailableError(
+                f"The server is busy: the request waited {self._max_wait_s:g} s without getting a slot. "
+                "Try again later."
+            )
+
     async def pieces(self) -> AsyncIterator[TextPiece]:
-        """The answer's text in order; the first piece, maybe empty, comes with the first token."""
+        """The answer's text in order; the first piece, maybe empty, comes with the first token.
+
+        Raises:
+            UnavailableError: there was no slot in time.
+        """
+        await self.begin(self._max_wait_s)
         is_first = True
         async for output in self._stream:
             if output.num_cached_tokens is not None:
@@ -110,4 +139,4 @@ def logprob_entry(record: TokenRecord, tokenizer: Tokenizer) -> dict[str, Any]:
 
 def _entry(token: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
     data = tokenizer.token_bytes(token)
-    return {"token": data.decode("utf-8", "replace"), "logprob": max(logprob, -9999.0), "bytes": list(data)}
+    return {"token": data.decode("utf-8", "replace"), "logprob": max(logprob, LEAST_LOGPROB), "bytes": list(data)}

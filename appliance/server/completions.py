@@ -4,41 +4,49 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from appliance.engine.types import Request
 from appliance.errors import InvalidRequestError
 from appliance.models import ChatModel
 from appliance.server.body import read_as
-from appliance.server.chat_response import FINGERPRINT, usage_of
-from appliance.server.choice import Choice, TextPiece, TokenRecord
+from appliance.server.chat_response import usage_of
+from appliance.server.choice import Choice, TextPiece
+from appliance.server.completion_response import CompletionAnswer
 from appliance.server.context import CONTEXT, KEY_ID, REQUEST_ID
 from appliance.server.merge import merged
+from appliance.server.record import RECORD
 from appliance.server.sampling import SamplingFields, sampling_params
 from appliance.server.sse import event_stream
-from appliance.text.tokenizer import Tokenizer
 
 ROUTES = web.RouteTableDef()
 
 MAX_PROMPTS = 32
+_TOKENS = {"type": "array", "minItems": 1, "items": {"type": "integer"}}
+_PROMPT_FORMS: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {"type": "array", "minItems": 1, "maxItems": MAX_PROMPTS, "items": {"type": "string"}},
+        _TOKENS,
+        {"type": "array", "minItems": 1, "maxItems": MAX_PROMPTS, "items": _TOKENS},
+    ]
+}
 _MAX_CHARACTERS_PER_TOKEN = 64
 
 
 class CompletionsRequest(SamplingFields):
     """The request (OpenAI's CreateCompletionRequest)."""
 
-    prompt: str | list[Any] = ""
+    prompt: Annotated[str | list[Any], WithJsonSchema(_PROMPT_FORMS)] = ""
     max_tokens: Annotated[int, Field(ge=0)] = 16
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     echo: bool = False
-    suffix: str | None = None
+    suffix: Annotated[str | None, WithJsonSchema({"type": "null", "description": "Refused."})] = None
     best_of: Annotated[int, Field(ge=1)] | None = None
 
 
@@ -52,9 +60,9 @@ class _Prompt:
 async def create_completion(request: web.Request) -> web.StreamResponse:
     """Each prompt is continued `n` times; choices are numbered prompt by prompt."""
     wire = await read_as(request, CompletionsRequest)
-    _refuse_unsupported(wire)
     context = request.app[CONTEXT]
     model = context.pool.chat(wire.model)
+    _refuse_unsupported(wire)
     loop = asyncio.get_running_loop()
     prompts = await loop.run_in_executor(context.text_threads, _encode_prompts, model, wire)
     with contextlib.ExitStack() as streams:
@@ -63,12 +71,14 @@ async def create_completion(request: web.Request) -> web.StreamResponse:
             for params in sampling_params(wire, model, len(prompt.tokens), wire.max_tokens, wire.logprobs):
                 request_id = f"{request[REQUEST_ID]}-{len(choices)}-{uuid.uuid4().hex[:8]}"
                 asked = Request(request_id, prompt.tokens, params, request[KEY_ID])
-                stream = streams.enter_context(model.engine.submit(asked))
-                choices.append(Choice(len(choices), stream, model.tokenizer, wire.stops))
-        answer = _Answer(wire.model, model.tokenizer, wire.logprobs)
+                stream = request[RECORD].watch(streams.enter_context(model.engine.submit(asked)), asked)
+                wait_s = context.max_wait_s
+                choices.append(Choice(len(choices), stream, model.tokenizer, wire.stops, max_wait_s=wait_s))
+        answer = CompletionAnswer(wire.model, model.tokenizer, wire.logprobs)
         echoes = [p.text if wire.echo else "" for p in prompts for _ in range(wire.n)]
         num_prompt_tokens = sum(len(p.tokens) for p in prompts)
         if wire.stream:
+            await choices[0].begin(context.ping_interval_s)
             return await _stream(request, wire, answer, choices, echoes, num_prompt_tokens)
         all_pieces = await asyncio.gather(*(_collect(choice) for choice in choices))
     finished = [
@@ -85,7 +95,7 @@ async def _collect(choice: Choice) -> list[TextPiece]:
 async def _stream(
     request: web.Request,
     wire: CompletionsRequest,
-    answer: _Answer,
+    answer: CompletionAnswer,
     choices: list[Choice],
     echoes: list[str],
     num_prompt_tokens: int,
@@ -104,55 +114,6 @@ async def _stream(
             await events.send(answer.object([], usage_of(num_prompt_tokens, choices)))
         await events.done()
     return events.response
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    model: str
-    tokenizer: Tokenizer
-    num_logprobs: int | None
-    id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
-    created_s: int = field(default_factory=lambda: int(time.time()))
-
-    def object(self, choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> dict[str, Any]:
-        """A `text_completion`; a chunk of a stream has the same form."""
-        body: dict[str, Any] = {"id": self.id, "object": "text_completion", "created": self.created_s}
-        body |= {"model": self.model, "system_fingerprint": FINGERPRINT, "choices": choices}
-        return {**body, "usage": usage} if usage is not None else body
-
-    def choice(
-        self, choice: Choice, text: str, pieces: list[TextPiece], offset: int, finish_reason: str | None
-    ) -> dict[str, Any]:
-        """One choice, whole or in part; `offset`: characters of the choice's text before these pieces."""
-        records = [r for p in pieces for r in p.logprobs]
-        logprobs = self._logprobs(records, offset) if self.num_logprobs is not None else None
-        return {"index": choice.index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
-
-    async def chunks(self, choice: Choice, echo: str) -> AsyncIterator[dict[str, Any]]:
-        """The echoed prompt, the text as it comes, then the finish reason."""
-        offset = len(echo)
-        if echo:
-            yield self.object([self.choice(choice, echo, [], 0, None)])
-        async for piece in choice.pieces():
-            if piece.text or piece.logprobs:
-                yield self.object([self.choice(choice, piece.text, [piece], offset, None)])
-                offset += len(piece.text)
-        yield self.object([self.choice(choice, "", [], offset, choice.finish_reason)])
-
-    def _logprobs(self, records: list[TokenRecord], offset: int) -> dict[str, Any]:
-        offsets = []
-        for record in records:
-            offsets.append(offset)
-            offset += len(self._text(record.token))
-        return {
-            "tokens": [self._text(r.token) for r in records],
-            "token_logprobs": [r.logprobs.logprob for r in records],
-            "top_logprobs": [{self._text(t): p for t, p in r.logprobs.top} for r in records],
-            "text_offset": offsets,
-        }
-
-    def _text(self, token: int) -> str:
-        return self.tokenizer.token_bytes(token).decode("utf-8", "replace")
 
 
 def _refuse_unsupported(wire: CompletionsRequest) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
+from appliance.host.thermal import Thermal
 from appliance.models import ModelPool
 from appliance.server.guard import Guard
 from appliance.server.keys import KeyRing
+from appliance.server.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
-    """The server's collaborators and limits. `text_threads` runs templates and tokenizers off the event loop."""
+    """The server's collaborators and limits. `text_threads` runs templates and tokenizers off the event loop.
+
+    `faults` are what the service could start in spite of, such as settings that are not valid.
+    """
 
     pool: ModelPool
     keys: KeyRing
@@ -26,6 +31,11 @@ class ServerContext:
     max_body_bytes: int = 16 << 20
     ping_interval_s: float = 5.0
     write_timeout_s: float = 30.0
+    max_wait_s: float = 30.0
+    metrics: Metrics = field(default_factory=Metrics)
+    thermal: Callable[[], Thermal] = Thermal
+    faults: tuple[str, ...] = ()
+    is_safe_mode: bool = False
 
 
 CONTEXT = web.AppKey("context", ServerContext)

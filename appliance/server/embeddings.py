@@ -9,29 +9,41 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from aiohttp import web
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, WithJsonSchema
 
 from appliance.errors import ContextLengthError, InvalidRequestError
 from appliance.models import EmbeddingModel
 from appliance.server.body import read_as
 from appliance.server.context import CONTEXT
-from appliance.server.parse import Wire
+from appliance.server.parse import EXTENSION, Wire
+from appliance.server.record import RECORD
+from appliance.server.sampling import ModelId
 
 ROUTES = web.RouteTableDef()
 
 MAX_INPUTS = 2048
+_TEXT = {"type": "string", "minLength": 1}
+_TOKENS = {"type": "array", "minItems": 1, "items": {"type": "integer"}}
+_INPUT_FORMS: dict[str, Any] = {
+    "anyOf": [
+        _TEXT,
+        {"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": _TEXT},
+        _TOKENS,
+        {"type": "array", "minItems": 1, "maxItems": MAX_INPUTS, "items": _TOKENS},
+    ]
+}
 _MAX_CHARACTERS_PER_TOKEN = 64  # beyond this a text is too long for the model whatever its tokens are
 
 
 class EmbeddingsRequest(Wire):
     """The request; `truncate` is an extension that cuts long inputs instead of refusing them."""
 
-    model: Annotated[str, Field(min_length=1)]
-    input: str | list[Any]
+    model: ModelId
+    input: Annotated[str | list[Any], WithJsonSchema(_INPUT_FORMS)]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
-    truncate: bool = False
+    truncate: bool = Field(default=False, json_schema_extra=EXTENSION)
 
 
 @ROUTES.post("/v1/embeddings")
@@ -45,7 +57,7 @@ async def create_embeddings(request: web.Request) -> web.Response:
     loop = asyncio.get_running_loop()
     sequences = await loop.run_in_executor(context.text_threads, _encode, model, inputs, wire.truncate)
     vectors = _cut(await model.embedder.embed(sequences), wire.dimensions)
-    num_tokens = sum(len(s) for s in sequences)
+    num_tokens = request[RECORD].num_prompt_tokens = sum(len(s) for s in sequences)
     body = {
         "object": "list",
         "data": [

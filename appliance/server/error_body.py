@@ -7,6 +7,17 @@ from typing import Any
 from appliance.errors import InvalidRequestError, LanternError
 
 
+class InternalError(LanternError):
+    """Our fault; the log has the reason under the request's id."""
+
+    code = "internal_error"
+
+    @classmethod
+    def of(cls, request_id: str) -> InternalError:
+        """What a client is told, which is where to look and nothing else."""
+        return cls(f"The server failed; its log has the reason under {request_id}.")
+
+
 def error_body(err: LanternError) -> dict[str, Any]:
     """`code` and `param` are strings or null, never anything else."""
     code = err.error_code if isinstance(err, InvalidRequestError) else err.code

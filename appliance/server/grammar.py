@@ -9,9 +9,17 @@ from llguidance import StructTag
 from appliance.engine.constraint import Constraint, GrammarCompiler
 from appliance.errors import InvalidRequestError
 from appliance.server.chat_wire import ChatRequest
+from appliance.server.closed_schema import closed
 from appliance.server.tools import ToolUse, arguments_schema
 
 _ANY_OBJECT = {"type": "object"}
+
+
+def is_held(wire: ChatRequest, tools: ToolUse | None) -> bool:
+    """Whether the answer is JSON and nothing else."""
+    return (tools is not None and tools.must_call) or (
+        wire.response_format is not None and wire.response_format.type != "text"
+    )
 
 
 def constraint_for(wire: ChatRequest, tools: ToolUse | None, grammars: GrammarCompiler) -> Constraint | None:
@@ -46,7 +54,8 @@ def _response_format(wire: ChatRequest, grammars: GrammarCompiler) -> Constraint
             code="missing_required_parameter",
         )
     schema = wanted.json_schema.schema_
-    return grammars.json_schema(_ANY_OBJECT if schema is None else schema, param="response_format.json_schema.schema")
+    schema = _ANY_OBJECT if schema is None else closed(schema)
+    return grammars.json_schema(schema, param="response_format.json_schema.schema")
 
 
 def _tagged_calls(tools: ToolUse) -> str:

@@ -41,7 +41,7 @@ class Guard:
         Raises:
             MisdirectedRequestError: the Host header is missing, doubled, or foreign.
             ForbiddenError: a page of another site sent it.
-            UnsupportedMediaTypeError: a body that is not JSON.
+            UnsupportedMediaTypeError: a body that is not JSON, or compressed.
         """
         self._check_host(request)
         if request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:
@@ -50,6 +50,8 @@ class Guard:
             raise UnsupportedMediaTypeError(
                 f"The content type must be application/json, not {request.content_type[:80]!r}."
             )
+        if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+            raise UnsupportedMediaTypeError("A body must be sent without a Content-Encoding.")
 
     def _check_host(self, request: web.Request) -> None:
         hosts = request.headers.getall(hdrs.HOST, [])

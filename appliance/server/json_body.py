@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import NoReturn
 
 from appliance.errors import InvalidRequestError
 
 MAX_NESTING = 64
+MAX_CONTAINERS = 100_000  # millions of them hold the interpreter for seconds, on whatever thread
+
+_EXACT = 1 << 53  # beyond it doubles leave integers out
 
 _TOKENS = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 def parse_json(body: bytes) -> object:
-    """Parse strictly (RFC 8259): no NaN or Infinity, bounded nesting, no lone surrogates.
+    """Parse strictly (RFC 8259): no NaN or Infinity, bounded nesting and number of containers, no lone surrogates.
 
     Raises:
         InvalidRequestError: with one sentence for whoever wrote the request.
     """
     if not body.strip():
         raise InvalidRequestError("The request has no body; send a JSON object.", code="invalid_json")
-    _check_nesting(body)
+    _check_containers(body)
     try:
-        value = json.loads(body, parse_constant=_refuse_constant)
+        value = json.loads(body, parse_constant=_refuse_constant, parse_float=_number)
     except UnicodeDecodeError as err:
         raise InvalidRequestError("The request body is not UTF-8.", code="invalid_json") from err
     except (ValueError, RecursionError) as err:
@@ -38,20 +42,34 @@ def _refuse_constant(name: str) -> NoReturn:
     raise InvalidRequestError(f"The request body is not valid JSON: {name} is not a JSON number.", code="invalid_json")
 
 
-def _check_nesting(body: bytes) -> None:
+def _number(text: str) -> float:
+    """Numbers such as 1e999 are JSON, but no double holds them; 2.0 is an integer, as JSON Schema has it."""
+    value = float(text)
+    if math.isinf(value):
+        raise InvalidRequestError(f"The request body has a number that is too large: {text[:40]}.", code="invalid_json")
+    return int(value) if value.is_integer() and abs(value) <= _EXACT else value
+
+
+def _check_containers(body: bytes) -> None:
+    """Few arrays and objects, and few within one another; what stands in strings does not count."""
     if body.count(b"[") + body.count(b"{") <= MAX_NESTING:
         return
-    depth = 0
+    depth = num_containers = 0
     for match in _TOKENS.finditer(body):
         first = match.group()[:1]
         if first in b"[{":
             depth += 1
+            num_containers += 1
             if depth > MAX_NESTING:
-                raise InvalidRequestError(
-                    f"The request body is nested more than {MAX_NESTING} levels deep.", code="invalid_json"
-                )
+                raise _refused(f"is nested more than {MAX_NESTING} levels deep")
+            if num_containers > MAX_CONTAINERS:
+                raise _refused(f"has more than {MAX_CONTAINERS} arrays and objects")
         elif first in b"]}":
             depth -= 1
+
+
+def _refused(reason: str) -> InvalidRequestError:
+    return InvalidRequestError(f"The request body {reason}.", code="invalid_json")
 
 
 def _check_surrogates(value: object) -> None:

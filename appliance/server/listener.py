@@ -1,84 +1,79 @@
-"""Sockets to protocol: aiohttp's handler, with its own refusals in OpenAI's form and without a traceback for them."""
+"""Sockets to protocol: accepts connections, in clear or over TLS, and closes them in order."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import contextlib
 import socket
-import uuid
+import ssl
 from collections.abc import Sequence
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
 
-from appliance.errors import InvalidRequestError
-from appliance.server.app import BodyTooLargeError, InternalError
-from appliance.server.error_body import error_body
+from appliance.server.connection import Connection
+from appliance.server.limits import DEFAULT_LIMITS, ConnectionLimits
+from appliance.server.reaper import Reaper
 
-_LOGGER = logging.getLogger(__name__)
-
-_SILENT = logging.getLogger(f"{__name__}.access")  # app.py writes the one line of a request
-_SILENT.disabled = True
-
-_KEEP_ALIVE_S = 75.0
 _BACKLOG = 512
 
 
 class Listener:
     """Serves an application on sockets that somebody else bound; cancels a handler when its client leaves."""
 
-    def __init__(self, app: web.Application, sockets: Sequence[socket.socket]) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        sockets: Sequence[socket.socket],
+        *,
+        tls_sockets: Sequence[socket.socket] = (),
+        tls: ssl.SSLContext | None = None,
+        limits: ConnectionLimits = DEFAULT_LIMITS,
+    ) -> None:
+        """`tls` is needed where there are `tls_sockets`."""
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, handle_signals=False)
-        self._sockets = list(sockets)
+        self._sockets = [(sock, None) for sock in sockets] + [(sock, tls) for sock in tls_sockets]
+        self._limits = limits
+        self._reaper = Reaper(limits)
+        self._stack = contextlib.AsyncExitStack()
         self._servers: list[asyncio.Server] = []
+
+    @property
+    def num_connections(self) -> int:
+        """Connections that are served at the moment."""
+        return self._reaper.num_connections
 
     async def start(self) -> None:
         """Accept connections."""
         await self._runner.setup()
+        await self._stack.enter_async_context(self._reaper.running())
         loop = asyncio.get_running_loop()
-        for sock in self._sockets:
-            self._servers.append(await loop.create_server(self._protocol, sock=sock, backlog=_BACKLOG))
+        for sock, tls in self._sockets:
+            timeout_s = self._limits.head_timeout_s if tls is not None else None
+            server = await loop.create_server(
+                self._connection, sock=sock, ssl=tls, backlog=_BACKLOG, ssl_handshake_timeout=timeout_s
+            )
+            self._servers.append(server)
+
+    def stop_accepting(self) -> None:
+        """Let new connections wait in the sockets, for whoever reads them next."""
+        for server in self._servers:
+            server.close()
 
     async def close(self, *, timeout_s: float = 2.0) -> None:
         """Stop accepting, then close every connection."""
-        for server in self._servers:
-            server.close()
+        self.stop_accepting()
         await asyncio.sleep(0)
         if self._runner.server is not None:
             self._runner.server.pre_shutdown()
             await self._runner.server.shutdown(timeout_s)
         await self._runner.cleanup()
+        await self._stack.aclose()
+        self._reaper.cut_all()
 
-    def _protocol(self) -> RequestHandler:
+    def _connection(self) -> Connection:
         server = self._runner.server
         assert server is not None
-        return _Connection(server, loop=asyncio.get_running_loop(), access_log=_SILENT, keepalive_timeout=_KEEP_ALIVE_S)
-
-
-class _Connection(RequestHandler):
-    """One connection whose parser errors leave as the error object, like any other."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("the response has begun")
-        request_id = f"req_{uuid.uuid4().hex}"
-        if status >= 500:
-            _LOGGER.error("%s failed below the application", request_id, exc_info=exc)
-            body = error_body(InternalError.of(request_id))
-        elif status == 413:
-            body = error_body(BodyTooLargeError("The request is too large."))
-        else:
-            _LOGGER.info("%s malformed HTTP, answered %d", request_id, status)
-            body = error_body(InvalidRequestError("The request is not valid HTTP/1.1.", code="malformed_request"))
-        response = web.json_response(body, status=status, headers={"x-request-id": request_id})
-        response.force_close()
-        return response
+        return Connection(server, self._reaper, self._limits)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

@@ -28,4 +28,5 @@ async def retrieve_model(request: web.Request) -> web.Response:
 
 
 def _describe(model: ListedModel, created_s: int) -> dict[str, Any]:
-    return {"id": model.id, "object": "model", "created": created_s, "owned_by": "lantern"}
+    kind = model.bundle.manifest.model.kind
+    return {"id": model.id, "object": "model", "created": created_s, "owned_by": "lantern", "kind": kind}

@@ -4,13 +4,34 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from appliance.errors import InvalidRequestError
 
 _CODES = {"missing": "missing_required_parameter", "value_error": "invalid_value", "literal_error": "invalid_value"}
 _UNION_TAGS = frozenset({"str", "int", "float", "bool", "dict", "list"})
+_EXPECTED = {
+    "string_type": "a string",
+    "bool_type": "a boolean",
+    "int_type": "an integer",
+    "int_from_float": "an integer",
+    "float_type": "a number",
+    "list_type": "an array",
+    "dict_type": "an object",
+    "model_type": "an object",
+}
+_GOT = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal number",
+    list: "an array",
+    dict: "an object",
+}
+
+EXTENSION: dict[str, JsonValue] = {"x-lantern-extension": True}
+"""Marks a field in /openapi.json that OpenAI does not have."""
 
 
 class Wire(BaseModel):
@@ -49,6 +70,10 @@ def _translate(errors: list[ErrorDetails]) -> InvalidRequestError:
         return InvalidRequestError(
             f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
         )
+    if kind in _EXPECTED:
+        got = _GOT.get(type(first["input"]), "null")
+        message = f"Invalid type for '{param}': expected {_EXPECTED[kind]}, but got {got} instead."
+        return InvalidRequestError(message, param=param, code="invalid_type")
     code = _CODES.get(kind) or ("invalid_type" if kind.endswith("_type") else "invalid_value")
     message = str(first["msg"]).removeprefix("Value error, ")
     return InvalidRequestError(f"Invalid '{param}': {message[0].lower()}{message[1:]}.", param=param, code=code)
@@ -60,11 +85,11 @@ def _depth(error: ErrorDetails) -> int:
 
 
 def param_of(loc: tuple[int | str, ...]) -> str:
-    """A pydantic location as OpenAI writes it; the names of union members are left out."""
+    """A pydantic location as OpenAI writes it; the names of union members, such as our classes, are left out."""
     param = ""
     for part in loc:
         if isinstance(part, int):
             param += f"[{part}]"
-        elif part not in _UNION_TAGS and not any(mark in part for mark in "[(-"):
+        elif part not in _UNION_TAGS and not part[:1].isupper() and not any(mark in part for mark in "[(-"):
             param += f".{part}" if param else part
     return param

@@ -6,18 +6,37 @@ import secrets
 from collections.abc import Mapping
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, WithJsonSchema, field_validator
 
 from appliance.engine.types import SamplingParams
 from appliance.errors import InvalidRequestError
 from appliance.models import ChatModel
-from appliance.server.parse import Wire
+from appliance.server.parse import EXTENSION, Wire
 
 MAX_CHOICES = 8
 MAX_STOPS = 16
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
+ModelId = Annotated[str, Field(min_length=1, max_length=256)]
+Stop = Annotated[
+    str | list[str],
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "minLength": 1},
+                {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": MAX_STOPS},
+            ]
+        }
+    ),
+]
+LogitBias = Annotated[
+    dict[str, Annotated[float, Field(ge=-100, le=100)]],
+    Field(json_schema_extra={"propertyNames": {"pattern": "^[0-9]+$"}}),
+]
 
+_COLDEST = 1e-4  # below this the logits divided by the temperature leave float32, and the choice is greedy anyway
+_STEADY_PRESENCE, _STEADY_FREQUENCY = 0.5, 0.3
+_SMALL_BYTES = 600 << 20  # about a billion weights of four bits
 _SEED_MASK = (1 << 64) - 1
 _SEED_STEP = 0x9E3779B97F4A7C15  # 2**64 / golden ratio: seeds of neighbouring choices share nothing
 
@@ -32,22 +51,22 @@ class StreamOptions(Wire):
 class SamplingFields(Wire):
     """The fields that every request for text shares."""
 
-    model: Annotated[str, Field(min_length=1)]
+    model: ModelId
     stream: bool = False
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
-    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    frequency_penalty: Penalty = 0.0
-    presence_penalty: Penalty = 0.0
-    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
-    stop: str | list[str] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = Field(default=None, json_schema_extra=EXTENSION)
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = Field(default=None, json_schema_extra=EXTENSION)
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=10, json_schema_extra=EXTENSION)
+    stop: Stop | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
-    logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    logit_bias: LogitBias | None = None
     user: str | None = None
-    ignore_eos: bool = False
+    ignore_eos: bool = Field(default=False, json_schema_extra=EXTENSION)
 
     @field_validator("stop")
     @classmethod
@@ -71,34 +90,65 @@ def sampling_params(
     num_prompt_tokens: int,
     max_tokens: int | None,
     num_logprobs: int | None,
+    *,
+    is_held: bool = False,
 ) -> list[SamplingParams]:
     """One SamplingParams for each of the `n` choices; the first has the request's own seed.
 
+    Args:
+        wire: the request.
+        model: whose defaults count where the request says nothing.
+        num_prompt_tokens: what is left of the context is the most that can be generated.
+        max_tokens: the most that was asked for.
+        num_logprobs: how many alternatives to report; None without log probabilities.
+        is_held: a grammar leaves no other answer than JSON.
+
     Raises:
-        InvalidRequestError: a bias for something that is not a token.
+        InvalidRequestError: a bias for something that is not a token, or stream options without a stream.
     """
+    if wire.stream_options is not None and not wire.stream:
+        raise InvalidRequestError(
+            "Invalid 'stream_options': it is only allowed when 'stream' is true.", param="stream_options"
+        )
     defaults = model.spec.sampling
+    temperature = _first(wire.temperature, defaults.temperature, 1.0)
+    presence, frequency = _penalties(wire, needs_steadying=is_held and _is_small(model))
     room = model.engine.capacity - num_prompt_tokens
     seed = secrets.randbits(63) if wire.seed is None else wire.seed & _SEED_MASK
     bias = parse_logit_bias(wire.logit_bias or {}, model.tokenizer.vocab_size)
     top_k = wire.top_k if wire.top_k is not None else defaults.top_k or 0
     return [
         SamplingParams(
-            temperature=_first(wire.temperature, defaults.temperature, 1.0),
+            temperature=temperature if temperature >= _COLDEST else 0.0,
             top_p=_first(wire.top_p, defaults.top_p, 1.0),
             top_k=max(0, top_k),
             min_p=_first(wire.min_p, None, 0.0),
             seed=(seed + i * _SEED_STEP) & _SEED_MASK,
             max_tokens=room if max_tokens is None else min(max_tokens, room),
             stop_token_ids=frozenset() if wire.ignore_eos else frozenset(model.spec.eos_token_ids),
-            presence_penalty=wire.presence_penalty,
-            frequency_penalty=wire.frequency_penalty,
+            presence_penalty=presence,
+            frequency_penalty=frequency,
             repetition_penalty=wire.repetition_penalty,
             logit_bias=bias,
             num_logprobs=num_logprobs,
         )
         for i in range(wire.n)
     ]
+
+
+def _penalties(wire: SamplingFields, *, needs_steadying: bool) -> tuple[float, float]:
+    """What was asked for. Where nothing was, small models in a grammar are kept from going round in circles.
+
+    Free text ends its loops with the end of the answer; in a JSON string that end is forbidden. Of 14 greedy answers
+    of a 135M model under schemas, 3 came to their end within 500 tokens without penalties, and all 14 with these.
+    """
+    if wire.presence_penalty is None and wire.frequency_penalty is None and needs_steadying:
+        return _STEADY_PRESENCE, _STEADY_FREQUENCY
+    return wire.presence_penalty or 0.0, wire.frequency_penalty or 0.0
+
+
+def _is_small(model: ChatModel) -> bool:
+    return model.bundle.manifest.size_bytes < _SMALL_BYTES
 
 
 def parse_logit_bias(raw: Mapping[str, float], vocab_size: int) -> dict[int, float]:

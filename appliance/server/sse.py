@@ -13,7 +13,7 @@ from aiohttp import web
 
 from appliance.errors import LanternError
 from appliance.server.context import REQUEST_ID
-from appliance.server.error_body import error_body
+from appliance.server.error_body import InternalError, error_body
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -39,6 +39,12 @@ class EventStream:
     async def done(self) -> None:
         """The last event, as OpenAI ends a stream."""
         await self._write(b"data: [DONE]\n\n")
+
+    async def fail(self, err: LanternError) -> None:
+        """The last event of a stream that cannot go on; the connection closes."""
+        await self.send(error_body(err))
+        self.response.force_close()
+        await self.response.write_eof()
 
     async def ping_when_idle(self, interval_s: float) -> None:
         """Send a comment whenever nothing was sent for the interval; runs until cancelled."""
@@ -70,13 +76,16 @@ async def event_stream(
         yield stream
         await response.write_eof()
     except LanternError as err:
-        await stream.send(error_body(err))
-        response.force_close()
-        await response.write_eof()
+        await stream.fail(err)
     except TimeoutError:
         _LOGGER.info("%s: the client stopped reading; its stream is cut", request.get(REQUEST_ID))
         if request.transport is not None:
             request.transport.abort()
+    except ConnectionError:
+        raise
+    except Exception:
+        _LOGGER.exception("%s failed in its stream", request.get(REQUEST_ID))
+        await stream.fail(InternalError.of(request.get(REQUEST_ID, "-")))
     finally:
         pings.cancel()
         with contextlib.suppress(asyncio.CancelledError, ConnectionError, TimeoutError):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from appliance.errors import InvalidRequestError
-from appliance.server.chat_wire import ChatRequest, Function, NamedFunction, NamedToolChoice, Tool
+from appliance.server.chat_wire import ChatRequest, Function, LegacyFunction, NamedFunction, NamedToolChoice
+from appliance.server.closed_schema import closed
 from appliance.text.template import ChatTemplate
 from appliance.text.tool_calls import format_for_template
 
@@ -69,10 +70,10 @@ def tool_use(wire: ChatRequest, template: ChatTemplate | None) -> ToolUse | None
     """None where no tool may be called.
 
     Raises:
-        InvalidRequestError: a tool of another kind, a name that is not among the tools, a choice without tools.
+        InvalidRequestError: a name that is not among the tools, a choice without tools.
     """
     is_legacy = not wire.tools and bool(wire.functions)
-    functions = wire.functions or [] if is_legacy else [_function(t, i) for i, t in enumerate(wire.tools or [])]
+    functions = [_as_function(f) for f in wire.functions or []] if is_legacy else [t.function for t in wire.tools or []]
     allowed, must_call = _legacy_choice(wire, functions) if is_legacy else _choice(wire, functions)
     if not allowed:
         return None
@@ -98,7 +99,8 @@ def arguments_schema(function: Function) -> dict[str, Any]:
     """The schema of a call's arguments; an object whatever the tool says."""
     if function.parameters is None:
         return _NO_PARAMETERS
-    schema = {k: v for k, v in function.parameters.items() if k not in {"$defs", "definitions", "$schema"}}
+    schema = closed(function.parameters)
+    schema = {k: v for k, v in schema.items() if k not in {"$defs", "definitions", "$schema"}}
     return schema if schema.get("type") == "object" else {**_ANY_PARAMETERS, **schema}
 
 
@@ -107,7 +109,7 @@ def _shared_definitions(functions: Sequence[Function]) -> dict[str, Any]:
     shared: dict[str, Any] = {}
     for function in functions:
         for key in ("$defs", "definitions"):
-            found = (function.parameters or {}).get(key)
+            found = closed(function.parameters or {}).get(key)
             if isinstance(found, dict):
                 for name, definition in found.items():
                     if shared.setdefault(key, {}).setdefault(name, definition) != definition:
@@ -117,19 +119,8 @@ def _shared_definitions(functions: Sequence[Function]) -> dict[str, Any]:
     return shared
 
 
-def _function(tool: Tool, index: int) -> Function:
-    if tool.type != "function":
-        raise InvalidRequestError(
-            f"Invalid 'tools[{index}].type': only 'function' is supported, not {tool.type[:40]!r}.",
-            param=f"tools[{index}].type",
-        )
-    if tool.function is None:
-        raise InvalidRequestError(
-            f"Missing required parameter: 'tools[{index}].function'.",
-            param=f"tools[{index}].function",
-            code="missing_required_parameter",
-        )
-    return tool.function
+def _as_function(function: LegacyFunction) -> Function:
+    return Function(name=function.name, description=function.description, parameters=function.parameters)
 
 
 def _choice(wire: ChatRequest, functions: list[Function]) -> tuple[list[Function], bool]:
@@ -142,21 +133,17 @@ def _choice(wire: ChatRequest, functions: list[Function]) -> tuple[list[Function
         raise _without_tools("tool_choice")
     if choice.type == "allowed_tools":
         return _allowed(choice, functions)
-    if choice.type != "function" or choice.function is None:
-        raise InvalidRequestError("Invalid 'tool_choice': it must name a function.", param="tool_choice")
+    if choice.function is None:
+        raise _missing("tool_choice.function")
     return _named(choice.function, functions, "tool_choice"), True
 
 
 def _allowed(choice: NamedToolChoice, functions: list[Function]) -> tuple[list[Function], bool]:
     allowed = choice.allowed_tools
     if allowed is None:
-        raise InvalidRequestError(
-            "Missing required parameter: 'tool_choice.allowed_tools'.",
-            param="tool_choice.allowed_tools",
-            code="missing_required_parameter",
-        )
+        raise _missing("tool_choice.allowed_tools")
     names = [t["function"].get("name") if isinstance(t.get("function"), dict) else None for t in allowed.tools]
-    known = {f.name for f in functions}
+    known = [f.name for f in functions]  # not a set: a name may be any JSON
     for i, name in enumerate(names):
         if name not in known:
             param = f"tool_choice.allowed_tools.tools[{i}]"
@@ -180,3 +167,9 @@ def _named(choice: NamedFunction, functions: list[Function], param: str) -> list
 
 def _without_tools(param: str) -> InvalidRequestError:
     return InvalidRequestError(f"Invalid '{param}': it is only allowed when tools are specified.", param=param)
+
+
+def _missing(param: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+    )

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Installs the appliance and its units on a machine with systemd, and makes a first key; run as root, again to upgrade.
+set -eu
+
+cd "$(dirname "$0")/.."
+prefix=${PREFIX:-/opt/lantern}
+units=${UNITS:-/etc/systemd/system}
+python=${PYTHON:-python3}
+home=/var/lib/lantern
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed." >&2; exit 1; }
+"$python" -m venv "$prefix"
+"$prefix/bin/python" -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps -r appliance/requirements.lock
+"$prefix/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps --force-reinstall .
+
+mkdir -p "$units"
+for unit in systemd/lantern*.service systemd/lantern*.socket; do
+    sed "s|/opt/lantern|$prefix|g" "$unit" >"$units/$(basename "$unit")"
+    chmod 644 "$units/$(basename "$unit")"
+done
+systemctl daemon-reload
+
+if [ ! -d "$home/keys/api" ]; then
+    LANTERN_HOME=$home "$prefix/bin/lantern" keys create owner --admin
+fi
+if [ ! -d "$home/bundles" ]; then
+    echo "No model is installed: copy a folder of bundles and the trusted keys to $home (bundles/, keys/trusted/)."
+    echo "Then: systemctl enable --now lantern.socket lantern.service"
+    exit 0
+fi
+systemctl enable --quiet lantern.socket lantern.service
+systemctl start lantern.socket
+systemctl restart lantern.service
+echo "Lantern runs: see systemctl status lantern and journalctl -u lantern."

@@ -1,0 +1,121 @@
+"""Connections that stop half way, crowd in, or do not read: none of them costs anybody else anything."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import time
+from pathlib import Path
+
+import pytest
+
+from appliance.server.limits import ConnectionLimits
+from tests.abuse.bare_server import HEAD, answer_of, bare_server, is_error_object
+
+FAST = ConnectionLimits(head_timeout_s=0.6, body_idle_s=0.6, body_total_s=3.0, reap_interval_s=0.05, lingering_s=1.0)
+PATIENT = ConnectionLimits(reap_interval_s=0.05)
+POST = b"POST /v1/chat/completions HTTP/1.1\r\n" + HEAD
+
+
+def test_two_hundred_slow_connections_do_not_slow_a_normal_request(tmp_path: Path) -> None:
+    with bare_server(tmp_path, PATIENT) as server, contextlib.ExitStack() as stack:
+        for i in range(200):
+            stack.enter_context(
+                server.connect([b"", b"G", b"GET / HTTP/1.1\r\nX-Sl", POST + b"Content-Length: 9\r\n\r\n{"][i % 4])
+            )
+        for _ in range(20):
+            started_s = time.monotonic()
+            assert server.get()[0] == 200
+            assert time.monotonic() - started_s < 0.25
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /v1/mod", b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow: "])
+def test_a_head_that_does_not_end_is_a_408_in_shape(tmp_path: Path, sent: bytes) -> None:
+    with bare_server(tmp_path, FAST) as server, server.connect(sent) as sock:
+        status, headers, body = answer_of(sock)
+    assert (status, body["error"]["code"]) == (408, "request_timeout")
+    assert headers["x-request-id"]
+    assert is_error_object(body)
+
+
+def test_a_head_in_single_bytes_gains_no_time_from_its_progress(tmp_path: Path) -> None:
+    with bare_server(tmp_path, FAST) as server, server.connect(b"GET /") as sock:
+        started_s = time.monotonic()
+        while not select.select([sock], [], [], 0.05)[0]:
+            sock.sendall(b"G")
+        assert answer_of(sock)[0] == 408
+        assert time.monotonic() - started_s < 5 * FAST.head_timeout_s
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 1000\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"])
+def test_a_body_that_stops_is_a_408_in_shape_and_no_traceback(
+    tmp_path: Path, framing: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (
+        caplog.at_level(logging.INFO),
+        bare_server(tmp_path, FAST) as server,
+        server.connect(POST + framing) as sock,
+    ):
+        status, headers, body = answer_of(sock)
+    assert (status, body["error"]["code"]) == (408, "request_timeout")
+    assert headers["x-request-id"]
+    assert not [r for r in caplog.records if r.exc_info or r.levelno >= logging.WARNING]
+
+
+def test_a_body_that_comes_slowly_but_comes_is_read(tmp_path: Path) -> None:
+    with (
+        bare_server(tmp_path, FAST) as server,
+        server.connect(POST + b"Content-Length: 12\r\nConnection: close\r\n\r\n") as sock,
+    ):
+        for byte in b'{"model":"":':
+            assert not select.select([sock], [], [], 0.1)[0]
+            sock.sendall(bytes([byte]))
+        assert answer_of(sock)[0] == 400
+
+
+def test_a_connection_that_waits_between_requests_is_not_cut(tmp_path: Path) -> None:
+    request = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n"
+    with bare_server(tmp_path, FAST) as server, server.connect(request + b"\r\n") as sock:
+        assert b"200 OK" in sock.recv(65536)
+        assert not select.select([sock], [], [], 2 * FAST.head_timeout_s)[0]
+        sock.sendall(request + b"Connection: close\r\n\r\n")
+        assert answer_of(sock)[0] == 200
+
+
+def test_beyond_the_cap_silent_connections_give_way_to_new_ones(tmp_path: Path) -> None:
+    limits = ConnectionLimits(max_per_address=5, evictable_after_s=0.5)
+    with bare_server(tmp_path, limits) as server, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(server.connect(b"GET")) for _ in range(5)]
+        deadline_s = time.monotonic() + 10
+        while server.get()[0] != 200:  # until they were silent for long enough
+            assert time.monotonic() < deadline_s
+        assert answer_of(silent[0])[0] == 503
+        assert not select.select(silent[1:], [], [], 0)[0]
+
+
+def test_beyond_the_cap_with_everyone_at_work_a_connection_gets_an_honest_503(tmp_path: Path) -> None:
+    limits = ConnectionLimits(max_per_address=3, max_refusals=2)
+    with bare_server(tmp_path, limits) as server, contextlib.ExitStack() as stack:
+        for _ in range(3):
+            busy = stack.enter_context(server.connect(POST + b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"))
+            assert b"100 Continue" in busy.recv(1000)
+        refused = [
+            stack.enter_context(server.connect(POST + b"Content-Length: 20000\r\n\r\n" + b" " * 20000))
+            for _ in range(4)
+        ]
+        for sock in refused:
+            with contextlib.suppress(ConnectionResetError):
+                status, headers, body = answer_of(sock)
+                assert status == 503
+                assert int(headers["retry-after"]) > 0
+                assert is_error_object(body)
+        with server.connect(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n", source="127.0.0.2") as other:
+            assert b"200 OK" in other.recv(65536)
+
+
+def test_a_closed_connection_makes_room_again(tmp_path: Path) -> None:
+    limits = ConnectionLimits(max_per_address=2, max_refusals=0, evictable_after_s=1000.0)
+    with bare_server(tmp_path, limits) as server:
+        for _ in range(20):
+            assert server.get()[0] == 200

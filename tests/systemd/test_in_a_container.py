@@ -1,0 +1,177 @@
+"""The units under a real systemd: started, killed, hung, restarted, broken, upgraded; each time the promise holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from appliance.home import Home
+from tests.systemd.container import Container, booted, missing, until
+
+pytestmark = pytest.mark.skipif(missing() is not None, reason=str(missing()))
+
+UNIT = "lantern.service"
+MODEL = "smollm2-135m-instruct"
+
+
+@pytest.fixture(scope="module")
+def container(starter_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    with booted(starter_home, tmp_path_factory.mktemp("container")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def key(container: Container) -> str:
+    """Made by root, as an administrator would, before the first start; the service can read it."""
+    return container.run("lantern", "keys", "create", "owner", "--admin").split()[0]
+
+
+@pytest.fixture
+def service(container: Container, key: str) -> Iterator[Container]:
+    """The unit, running and healthy."""
+    assert key
+    container.run("systemctl", "enable", "--now", "lantern.socket", UNIT, timeout_s=120)
+    until(lambda: is_ok(container))
+    yield container
+    container.drop_in(UNIT, "")
+    container.shell("systemctl reset-failed 'lantern*' || true")
+
+
+def is_ok(container: Container) -> bool:
+    health = container.health()
+    return health is not None and health["status"] == "ok"
+
+
+def chat(container: Container, key: str, **changes: Any) -> subprocess.Popen[str]:
+    body = {"model": MODEL, "messages": [{"role": "user", "content": "Count."}], "max_tokens": 4, **changes}
+    command = ["curl", "--silent", "--no-buffer", "--data", json.dumps(body), "-H", "Content-Type: application/json"]
+    command += ["-H", f"Authorization: Bearer {key}", "http://127.0.0.1:8080/v1/chat/completions"]
+    return subprocess.Popen(["nsenter", "-t", str(container.pid), "-a", *command], stdout=subprocess.PIPE, text=True)
+
+
+def probing(container: Container, key: str) -> subprocess.Popen[str]:
+    prober = container.probe("/v1/models", key)
+    assert prober.stdout is not None
+    assert prober.stdout.readline() == "started\n"
+    return prober
+
+
+def result_of(prober: subprocess.Popen[str]) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(prober.communicate("stop\n", timeout=90)[0])
+    return result
+
+
+def test_it_starts_in_its_sandbox_and_answers(service: Container, key: str) -> None:
+    answer = json.loads(chat(service, key).communicate(timeout=60)[0])
+    assert answer["usage"]["completion_tokens"] > 0
+    pid = service.show(UNIT, "MainPID")
+    assert service.run("stat", "-c", "%u", f"/proc/{pid}") != "0"
+    assert "CapEff:\t0000000000000000" in service.run("cat", f"/proc/{pid}/status")
+    assert service.run("systemctl", "list-units", "--failed", "--no-legend", "lantern*") == ""
+
+
+def test_its_log_is_json_without_what_was_said(service: Container, key: str) -> None:
+    marker = "zanzibar-4711"
+    chat(service, key, messages=[{"role": "user", "content": marker}]).communicate(timeout=60)
+    lines = service.run("journalctl", "--unit", UNIT, "--output=cat").splitlines()
+    entries = [json.loads(line) for line in lines if '"logger": "appliance.request"' in line]
+    assert [e for e in entries if e["status"] == 200 and e.get("generated_tokens") and e["key"]]
+    assert marker not in "\n".join(lines)
+    assert key not in "\n".join(lines)
+
+
+def test_killed_it_comes_back_and_nobody_is_refused(service: Container, key: str) -> None:
+    pid = service.show(UNIT, "MainPID")
+    prober = probing(service, key)
+    service.run("systemctl", "kill", "--signal=KILL", "--kill-who=main", UNIT)
+    until(lambda: service.show(UNIT, "MainPID") not in {pid, "0"} and is_ok(service))
+    outcomes = result_of(prober)["outcomes"]
+    assert "ConnectionRefusedError" not in outcomes
+    assert outcomes["200"] > 0
+
+
+def test_a_restart_refuses_nobody(service: Container, key: str) -> None:
+    prober = probing(service, key)
+    for _ in range(2):
+        service.run("systemctl", "restart", UNIT, timeout_s=120)
+    until(lambda: is_ok(service))
+    result = result_of(prober)
+    assert set(result["outcomes"]) == {"200"}, result
+
+
+@pytest.mark.parametrize("what", ["engine", "loop"])
+def test_a_thread_that_hangs_is_noticed_and_the_service_starts_again(service: Container, what: str) -> None:
+    service.drop_in(UNIT, f"[Service]\nWatchdogSec=3\nEnvironment=LANTERN_DEBUG_HANG={what}\n")
+    service.run("systemctl", "restart", UNIT, timeout_s=120)
+    pid, restarts = service.show(UNIT, "MainPID"), int(service.show(UNIT, "NRestarts"))
+    service.run("systemctl", "kill", "--signal=USR1", "--kill-who=main", UNIT)
+    started_s = time.monotonic()
+    until(lambda: service.show(UNIT, "MainPID") not in {pid, "0"} and is_ok(service))
+    assert int(service.show(UNIT, "NRestarts")) == restarts + 1
+    assert time.monotonic() - started_s < 30
+    assert "Watchdog timeout" in service.run("journalctl", "--unit", UNIT, "--output=cat", "--lines=200")
+
+
+def test_an_idle_service_and_one_at_work_are_not_mistaken_for_hung(service: Container, key: str) -> None:
+    service.drop_in(UNIT, "[Service]\nWatchdogSec=2\n")
+    service.run("systemctl", "restart", UNIT, timeout_s=120)
+    pid = service.show(UNIT, "MainPID")
+    long = {"max_tokens": 250, "ignore_eos": True}
+    for work in [chat(service, key, **long) for _ in range(3)]:
+        assert json.loads(work.communicate(timeout=90)[0])["usage"]["completion_tokens"] == 250
+    assert service.show(UNIT, "MainPID") == pid
+
+
+def test_a_stop_lets_a_running_stream_finish_and_exits_with_0(service: Container, key: str) -> None:
+    stream = chat(service, key, stream=True, max_tokens=150, ignore_eos=True)
+    assert stream.stdout is not None
+    first = stream.stdout.readline()
+    assert first.startswith("data: ")
+    service.run("systemctl", "stop", "lantern.socket", UNIT, timeout_s=60)
+    assert stream.communicate(timeout=30)[0].rstrip().endswith("data: [DONE]")
+    assert service.show(UNIT, "Result") == "success"
+    assert service.show(UNIT, "ExecMainStatus") == "0"
+
+
+def test_settings_that_are_not_valid_do_not_stop_it(service: Container, key: str) -> None:
+    service.shell("echo '[server]\nport = \"eighty\"' >/var/lib/lantern/lantern.toml")
+    service.run("systemctl", "restart", UNIT, timeout_s=120)
+    health = service.health()
+    assert health is not None
+    assert health["status"] == "degraded"
+    assert json.loads(chat(service, key).communicate(timeout=60)[0])["choices"]
+    service.shell("rm /var/lib/lantern/lantern.toml")
+    service.run("systemctl", "restart", UNIT, timeout_s=120)
+    assert is_ok(service)
+
+
+def test_an_upgrade_is_a_restart(service: Container, key: str) -> None:
+    prober = probing(service, key)
+    package = "/opt/lantern/lib/python3*/site-packages/appliance"
+    service.shell(f"echo '__version__ = \"99.0.0\"' >$(echo {package})/__init__.py")
+    service.run("systemctl", "restart", UNIT, timeout_s=120)
+    health = service.health()
+    assert health is not None
+    assert health["version"] == "99.0.0"
+    assert set(result_of(prober)["outcomes"]) == {"200"}
+
+
+def test_five_failures_end_in_safe_mode_and_a_repair_ends_that(service: Container, key: str) -> None:
+    service.drop_in(UNIT, "[Service]\nRestartSec=100ms\n")
+    service.shell("mv /var/lib/lantern/bundles /var/lib/lantern/away; mkdir /var/lib/lantern/bundles")
+    service.run("systemctl", "restart", UNIT, check=False, timeout_s=120)
+    until(lambda: service.show("lantern-safe.service", "ActiveState") == "active", timeout_s=90)
+    health = service.health()
+    assert health is not None
+    assert health["status"] == "safe"
+    assert json.loads(chat(service, key).communicate(timeout=60)[0])["error"]["code"] == "service_unavailable"
+    service.shell("rmdir /var/lib/lantern/bundles; mv /var/lib/lantern/away /var/lib/lantern/bundles")
+    service.run("systemctl", "reset-failed", UNIT, "lantern.socket")
+    service.run("systemctl", "start", "lantern.socket", UNIT, timeout_s=120)
+    until(lambda: is_ok(service))
+    assert service.show("lantern-safe.service", "ActiveState") == "inactive"

@@ -1,0 +1,109 @@
+"""The watchdog is fed by progress, not by a clock; and what systemd hands over is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from appliance.engine.engine import Engine
+from appliance.engine.loop import AsyncEngine
+from appliance.engine.model_runner import ModelRunner
+from appliance.engine.types import Request, SamplingParams, StepPlan
+from appliance.host.sdnotify import notify, watchdog_interval_s
+from appliance.host.sockets import passed_sockets
+from appliance.watchdog import Watchdog
+from tests.engine.fake_runner import CountingRunner
+
+
+def an_engine(runner: ModelRunner) -> AsyncEngine:
+    return AsyncEngine(Engine(runner), name="fake", capacity=64, max_waiting=4, on_failure=print)
+
+
+def test_an_idle_engine_and_a_working_one_feed_the_watchdog() -> None:
+    async def run() -> int:
+        engine, sent = an_engine(CountingRunner()), asyncio.Semaphore(0)
+        engine.start()
+        async with Watchdog(lambda: [engine], interval_s=0.01, send=lambda _: sent.release()).running():
+            for _ in range(3):
+                await sent.acquire()
+            with engine.submit(Request("a", (1, 2, 3), SamplingParams(max_tokens=50, temperature=0))) as stream:
+                num = sum([1 async for output in stream if output.token is not None])
+            for _ in range(3):
+                await sent.acquire()
+        await engine.stop()
+        return num
+
+    assert asyncio.run(run()) == 50
+
+
+class HeldRunner(CountingRunner):
+    """Stands still in a step until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    def run(self, plan: StepPlan) -> NDArray[np.float32]:
+        self.entered.set()
+        self.go_on.wait()
+        return super().run(plan)
+
+
+def test_an_engine_that_stands_still_starves_the_watchdog() -> None:
+    async def run() -> tuple[int, int]:
+        runner, sent = HeldRunner(), list[str]()
+        engine = an_engine(runner)
+        engine.start()
+        with engine.submit(Request("a", (1, 2), SamplingParams(max_tokens=1))) as stream:
+            assert await asyncio.to_thread(runner.entered.wait, 10)
+            async with Watchdog(lambda: [engine], interval_s=0.0, send=sent.append).running():
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(engine.ping(), 0.3)
+                while_stuck = len(sent)
+                runner.go_on.set()
+                async for _ in stream:
+                    pass
+                await asyncio.wait_for(engine.ping(), 5)
+        await engine.stop()
+        return while_stuck, len(sent)
+
+    while_stuck, after = asyncio.run(run())
+    assert while_stuck == 0
+    assert after > while_stuck
+
+
+def test_passed_sockets_are_taken_once_and_by_their_names() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        first = os.dup2(one.fileno(), 200), os.dup2(two.fileno(), 201)
+        environment = {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2", "LISTEN_FDNAMES": "http:https"}
+        passed = passed_sockets(environment, first_fd=first[0])
+        assert [p.name for p in passed] == ["http", "https"]
+        assert [p.socket.getsockname() for p in passed] == [one.getsockname(), two.getsockname()]
+        assert not any(p.socket.get_inheritable() for p in passed)
+        assert passed_sockets(environment, first_fd=first[0]) == []
+        for p in passed:
+            p.socket.close()
+
+
+@pytest.mark.parametrize("environment", [{}, {"LISTEN_PID": "1", "LISTEN_FDS": "1"}, {"LISTEN_FDS": "x"}])
+def test_sockets_for_somebody_else_are_left_alone(environment: dict[str, str]) -> None:
+    assert passed_sockets(environment) == []
+
+
+def test_a_message_reaches_the_service_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        assert notify("READY=1", address=str(tmp_path / "notify"))
+        assert manager.recv(100) == b"READY=1"
+    assert not notify("READY=1", address=str(tmp_path / "nobody"))
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+    assert watchdog_interval_s() == 15.0
