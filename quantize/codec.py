@@ -1,6 +1,7 @@
-"""The two forms in which a matrix is stored: codes of 4 or 8 bits in blocks of 32 inputs, each with a float16 scale.
+"""The two forms in which a matrix is stored: codes of 4 or 8 bits in blocks of 32 inputs, a scale for each block.
 
-What a file holds and what MatMulNBits computes with are the same numbers: code - 2^(bits-1), times the scale.
+A scale is a whole number of its row's unit, so that it takes one byte. What a file holds and what MatMulNBits computes
+with are the same numbers: code - 2^(bits-1), times the scale.
 """
 
 from __future__ import annotations
@@ -15,17 +16,24 @@ Bits = Literal[4, 8]
 BLOCK = 32
 
 _CLIP_RATIOS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.84, 0.80, 0.75)
-_SMALLEST_SCALE = np.float32(6e-8)  # the smallest float16 above zero
+_MAX_STEPS = 127  # of a row's unit in one scale
+_SMALLEST_UNIT = np.float32(6e-8)  # the smallest float16 above zero
+
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizedMatrix:
-    """N outputs times K inputs: codes (N, K padded to blocks) uint8, scales (N, blocks) float16."""
+    """N outputs times K inputs, as the file holds it.
+
+    codes (N, K padded to blocks) uint8; steps (N, blocks) int8, the scales in units; units (N, 1) float16.
+    """
 
     bits: Bits
     num_inputs: int
     codes: NDArray[np.uint8]
-    scales: NDArray[np.float16]
+    steps: NDArray[np.int8]
+    units: NDArray[np.float16]
 
     @property
     def num_outputs(self) -> int:
@@ -40,11 +48,20 @@ class QuantizedMatrix:
         low, high = blocks[..., 0::2], blocks[..., 1::2]
         return np.asarray(low | (high << 4), np.uint8)
 
-    def dequantized(self) -> NDArray[np.float32]:
+    @property
+    def scales(self) -> Float32:
+        """(N, blocks)."""
+        return np.asarray(self.steps.astype(np.float32) * self.units.astype(np.float32), np.float32)
+
+    def dequantized(self) -> Float32:
         """(N, K) as the kernel sees it."""
         values = self.codes.astype(np.float32) - np.float32(midpoint(self.bits))
-        values *= np.repeat(self.scales.astype(np.float32), BLOCK, axis=1)
+        values *= np.repeat(self.scales, BLOCK, axis=1)
         return values[:, : self.num_inputs]
+
+    def rows(self, part: slice) -> QuantizedMatrix:
+        """Some of the outputs."""
+        return QuantizedMatrix(self.bits, self.num_inputs, self.codes[part], self.steps[part], self.units[part])
 
 
 def midpoint(bits: Bits) -> int:
@@ -55,70 +72,84 @@ def midpoint(bits: Bits) -> int:
 def matrix_bytes(num_outputs: int, num_inputs: int, bits: Bits) -> int:
     """What a matrix takes in the file."""
     blocks = -(-num_inputs // BLOCK)
-    return num_outputs * blocks * (BLOCK * bits // 8 + 2)
+    return num_outputs * (blocks * (BLOCK * bits // 8 + 1) + 2)
 
 
-def pad_to_blocks(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+def pad_to_blocks(weight: Float32) -> Float32:
     """(N, K) with zero inputs appended up to whole blocks."""
     missing = -weight.shape[1] % BLOCK
     return np.pad(weight, ((0, 0), (0, missing))) if missing else weight
 
 
-def round_to_nearest(weight: NDArray[np.float32], bits: Bits) -> QuantizedMatrix:
+def round_to_nearest(weight: Float32, bits: Bits) -> QuantizedMatrix:
     """Each weight to its closest code; (N, K) float32."""
-    padded = pad_to_blocks(weight)
-    codes, scales = np.empty(padded.shape, np.uint8), np.empty((len(padded), padded.shape[1] // BLOCK), np.float16)
+    padded, units = pad_to_blocks(weight), row_units(weight, bits)
+    codes, scales = np.empty(padded.shape, np.uint8), np.empty((len(padded), padded.shape[1] // BLOCK), np.float32)
     for block in range(scales.shape[1]):
         part = slice(block * BLOCK, (block + 1) * BLOCK)
-        scale = block_scale(padded[:, part], bits)
-        scales[:, block] = scale
-        codes[:, part] = encode(padded[:, part], scale, bits)
-    return QuantizedMatrix(bits, weight.shape[1], codes, scales)
+        scales[:, block] = block_scale(padded[:, part], bits, units)
+        codes[:, part] = encode(padded[:, part], scales[:, block], bits)
+    return stored_matrix(weight.shape[1], bits, codes, scales, units)
 
 
-def encode(values: NDArray[np.float32], scale: NDArray[np.float32], bits: Bits) -> NDArray[np.uint8]:
+def stored_matrix(
+    num_inputs: int, bits: Bits, codes: NDArray[np.uint8], scales: Float32, units: Float32
+) -> QuantizedMatrix:
+    """A matrix from codes and scales that `storable` gave."""
+    steps = np.rint(scales / units[:, None]).astype(np.int8)
+    return QuantizedMatrix(bits, num_inputs, codes, steps, units[:, None].astype(np.float16))
+
+
+def encode(values: Float32, scale: Float32, bits: Bits) -> NDArray[np.uint8]:
     """Codes of (N, n) values with one scale a row."""
     codes = np.rint(values / scale[:, None]) + np.float32(midpoint(bits))
     return np.asarray(np.clip(codes, 0, (1 << bits) - 1), np.uint8)
 
 
-def block_scale(
-    values: NDArray[np.float32], bits: Bits, importance: NDArray[np.float32] | None = None
-) -> NDArray[np.float32]:
-    """One scale a row for a block (N, n), already rounded to float16.
+def row_units(weight: Float32, bits: Bits) -> Float32:
+    """(N,) what one step of a row's scales is: exact in float16, and large enough for the row's largest scale."""
+    most = np.abs(weight).max(axis=1) / np.float32(midpoint(bits) - 1) / np.float32(_MAX_STEPS)
+    units = most.astype(np.float16)
+    units = np.where(units.astype(np.float32) < most, np.nextafter(units, np.float16(np.inf)), units)
+    stored = np.maximum(units.astype(np.float32), _SMALLEST_UNIT).astype(np.float16)
+    return np.asarray(stored, np.float32)
+
+
+def block_scale(values: Float32, bits: Bits, units: Float32, importance: Float32 | None = None) -> Float32:
+    """One scale a row for a block (N, n), as the file can hold it.
 
     8 bits: the largest magnitude over 127. 4 bits: of several clippings the one with the least squared error, weighted
     by `importance` (n,); the scale's sign gives the larger side the extra level.
     """
     largest = np.abs(values).max(axis=1)
     if bits == 8:
-        return storable(largest / np.float32(127))
+        steps = np.clip(np.ceil(largest / np.float32(127) / units), 1, _MAX_STEPS)
+        return np.asarray(steps * units, np.float32)
     where = np.abs(values).argmax(axis=1)
     sign = np.where(np.take_along_axis(values, where[:, None], 1)[:, 0] > 0, np.float32(-1), np.float32(1))
-    best = storable(sign * largest / np.float32(8))
+    best = storable(sign * largest / np.float32(8), units)
     least = _error(values, best, bits, importance)
     for ratio in _CLIP_RATIOS:
         for limit in (sign * np.float32(8), np.float32(7)):
-            scale = storable(largest * np.float32(ratio) / limit)
+            scale = storable(largest * np.float32(ratio) / limit, units)
             error = _error(values, scale, bits, importance)
             best = np.where(error < least, scale, best)
             least = np.minimum(error, least)
     return best
 
 
-def storable(scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scales as the file will hold them: rounded to float16, never zero."""
-    rounded = np.asarray(scale, np.float16).astype(np.float32)
-    return np.where(rounded == 0, _SMALLEST_SCALE, rounded).astype(np.float32)
+def storable(scale: Float32, units: Float32) -> Float32:
+    """Scales (N,) or (N, blocks) as the file will hold them: whole steps of the row's unit, never zero."""
+    column = units if scale.ndim == 1 else units[:, None]
+    steps = np.clip(np.rint(scale / column), -_MAX_STEPS, _MAX_STEPS)
+    return np.asarray(np.where(steps == 0, np.float32(1), steps) * column, np.float32)
 
 
-def _error(
-    values: NDArray[np.float32], scale: NDArray[np.float32], bits: Bits, importance: NDArray[np.float32] | None
-) -> NDArray[np.float32]:
+def _error(values: Float32, scale: Float32, bits: Bits, importance: Float32 | None) -> Float32:
     middle = midpoint(bits)
     codes = np.clip(np.rint(values / scale[:, None]), -middle, middle - 1)
     error = np.square(codes * scale[:, None] - values)
     if importance is not None:
         error = error * importance
-    total: NDArray[np.float32] = error.sum(axis=1)
+    total: Float32 = error.sum(axis=1)
     return total

@@ -1,23 +1,24 @@
-"""The stages of a causal model: export, fusion, weights, evaluation."""
+"""The stages of a causal model: export, fusion, weights, evaluation, report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from appliance.bundle import DecoderSpec
 from quantize import texts
-from quantize.calibration import WINDOWS_NAME, calibration_windows
-from quantize.checkpoint import read_decoder_config
-from quantize.decoder_weights import quantize_to_int4, quantize_to_int8
+from quantize.answers import compare_answers, load_answers, task_metrics, write_answers
+from quantize.checkpoint import DecoderConfig, read_decoder_config
+from quantize.decoder_stages import DecoderStages
+from quantize.distribution import Distribution
 from quantize.evaluate import evaluate_decoder
 from quantize.export import DECODER_TASK
+from quantize.findings import Findings
 from quantize.fuse import fuse_file
 from quantize.package import Ingredients, context_length, decoder_spec
 from quantize.pipeline import StageOutput
 from quantize.run import Metrics, Run, evaluated, exported, input_sha256
+from quantize.search import load_allocation, load_tries
+from quantize.sensitivity import load_sensitivity
 
 
 def run_decoder(run: Run, checkpoint: Path) -> Ingredients:
@@ -25,40 +26,37 @@ def run_decoder(run: Run, checkpoint: Path) -> Ingredients:
     recipe = run.recipe
     config = read_decoder_config(checkpoint)
     spec = decoder_spec(config, checkpoint, recipe)
-    float_graph = exported(run, checkpoint, DECODER_TASK)
-    positions = context_length(config, recipe)
+    fused = fused_graph(run, checkpoint, config)
+    stages = DecoderStages(run, checkpoint, spec, fused)
+    weights = stages.weights()
 
-    def fuse(target: Path) -> None:
-        fuse_file(float_graph.folder, target, config, context_length=positions)
+    def measure(target: Path, report: Callable[[float], None]) -> Metrics:
+        found = evaluate_decoder(fused.folder, weights.folder, checkpoint, spec, lambda done: report(done / 2))
+        Distribution.of(found.kl).save(target)
+        answers = compare_answers(fused.folder, weights.folder, checkpoint, spec, lambda done: report(0.5 + done / 2))
+        write_answers(target, answers)
+        return found.metrics | task_metrics(answers)
 
-    fused = run.stage("fuse", {"export": float_graph.key, "positions": positions}, fuse)
-
-    weights = _weights(run, checkpoint, fused, spec)
-
-    def measure(report: Callable[[float], None]) -> Metrics:
-        return evaluate_decoder(fused.folder, weights.folder, checkpoint, spec, report)
-
-    report = evaluated(run, {"fused": fused.key, "weights": weights.key}, measure, texts.DESCRIPTION)
+    report, folder = evaluated(run, {"fused": fused.key, "weights": weights.key}, measure, texts.DESCRIPTION)
+    is_auto = recipe.weights.scheme == "auto"
+    findings = Findings(
+        tries=tuple(load_tries(stages.search().folder)) if is_auto else (),
+        sensitivity=load_sensitivity(stages.sensitivity().folder) if is_auto else {},
+        int8=frozenset(load_allocation(stages.search().folder)) if is_auto else frozenset(),
+        distribution=Distribution.load(folder),
+        answers=tuple(load_answers(folder)),
+    )
     return Ingredients(
-        recipe, run.source, checkpoint, weights.folder, spec, report, input_sha256(recipe, run.source.sha256)
+        recipe, run.source, checkpoint, weights.folder, spec, report, input_sha256(recipe, run.source.sha256), findings
     )
 
 
-def _weights(run: Run, checkpoint: Path, fused: StageOutput, spec: DecoderSpec) -> StageOutput:
-    part = run.recipe.weights
-    if part.scheme == "int8":
-        return run.stage("weights", {"fused": fused.key}, lambda target: quantize_to_int8(fused.folder, target))
-    report = run.progress.advance_to
+def fused_graph(run: Run, checkpoint: Path, config: DecoderConfig) -> StageOutput:
+    """The float graph that the engine runs."""
+    exported_graph = exported(run, checkpoint, DECODER_TASK)
+    positions = context_length(config, run.recipe)
 
-    def calibrate(target: Path) -> None:
-        windows = calibration_windows(checkpoint, fused.folder, spec, run.recipe.calibration, report)
-        np.save(target / WINDOWS_NAME, windows)
+    def fuse(target: Path) -> None:
+        fuse_file(exported_graph.folder, target, config, context_length=positions)
 
-    inputs = {"fused": fused.key, "calibration": run.recipe.calibration.model_dump()}
-    calibration = run.stage("calibrate", inputs, calibrate)
-
-    def quantize(target: Path) -> None:
-        windows = np.load(calibration.folder / WINDOWS_NAME)
-        quantize_to_int4(fused.folder, target, part, windows, spec, report)
-
-    return run.stage("weights", {"calibration": calibration.key, "int8": list(part.int8)}, quantize)
+    return run.stage("fuse", {"export": exported_graph.key, "positions": positions}, fuse)

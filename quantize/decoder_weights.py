@@ -1,60 +1,64 @@
-"""The schemes: int8 rounds every matrix to the nearest code; int4 fits most matrices to calibration text with GPTQ."""
+"""A decoder's file from an allocation: the parts that are int8 are rounded, all others come from the int4 fit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from fnmatch import fnmatchcase
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import MODEL_NAME
-from quantize.codec import QuantizedMatrix, round_to_nearest
-from quantize.gptq import gptq, one_thread
+from quantize.codec import Bits, Float32, QuantizedMatrix, round_to_nearest
+from quantize.fit import load_int4, load_int8
 from quantize.graph_io import save_graph
-from quantize.hessians import hessians
-from quantize.recipe import WeightsPart
+from quantize.kv_scales import quantize_kv
+from quantize.parts import Part, parts_of, pieces_of
 from quantize.weights import Matrix, matrices_of, quantize_graph
 
-Report = Callable[[float], None]
 
-_HESSIAN_SHARE = 0.6  # of the time that int4 takes
-
-
-def quantize_to_int8(fused: Path, target: Path) -> None:
-    """Every matrix in int8, by rounding."""
-    _write(fused, target, {})
+def decoder_parts(fused: Path, spec: DecoderSpec) -> list[Part]:
+    """All that can be int4 or int8, in the order in which it runs; the head is always int8."""
+    matrices = [matrix for matrix in matrices_of(ir.load(fused / MODEL_NAME).graph) if not matrix.is_head]
+    return [part for matrix in matrices for part in parts_of(matrix, spec)]
 
 
-def quantize_to_int4(
-    fused: Path, target: Path, part: WeightsPart, windows: NDArray[np.int64], spec: DecoderSpec, report: Report
+def write_int8(fused: Path, target: Path, kv_scales: Mapping[str, Float32] | None) -> None:
+    """Every matrix in int8, by rounding; keys and values too, where scales are given."""
+    _write(fused, target, lambda matrix: [round_to_nearest(matrix.weight(), 8)], kv_scales)
+
+
+def write_mixed(
+    fused: Path,
+    fit: Path,
+    target: Path,
+    spec: DecoderSpec,
+    int8: Sequence[str],
+    kv_scales: Mapping[str, Float32] | None,
 ) -> None:
-    """GPTQ int4, except for the head and for what the recipe names, which are rounded to int8."""
-    fitted = [matrix for matrix in matrices_of(ir.load(fused / MODEL_NAME).graph) if not _is_int8(matrix, part)]
-    _write(fused, target, _fit(fused, fitted, windows, spec, report))
+    """int4, except for the head and for the parts that a pattern of `int8` names."""
+
+    def quantize(matrix: Matrix) -> Sequence[QuantizedMatrix]:
+        parts = parts_of(matrix, spec)
+        is_int8 = {part.name: matrix.is_head or part.matches(int8) for part in parts}
+        stored: dict[Bits, QuantizedMatrix] = {}
+        if any(is_int8.values()):
+            stored[8] = load_int8(fit, matrix)
+        if not all(is_int8.values()):
+            stored[4] = load_int4(fit, matrix.name)
+        return pieces_of(parts, is_int8, stored)
+
+    _write(fused, target, quantize, kv_scales)
 
 
-def _is_int8(matrix: Matrix, part: WeightsPart) -> bool:
-    return matrix.is_head or any(fnmatchcase(matrix.name, pattern) for pattern in part.int8)
-
-
-def _fit(
-    fused: Path, matrices: list[Matrix], windows: NDArray[np.int64], spec: DecoderSpec, report: Report
-) -> dict[str, QuantizedMatrix]:
-    widths = {matrix.input_name: matrix.num_inputs for matrix in matrices}
-    stored: dict[str, QuantizedMatrix] = {}
-    for group in hessians(fused, widths, windows, spec, lambda done: report(done * _HESSIAN_SHARE)):
-        with one_thread():
-            for matrix in [m for m in matrices if m.input_name in group]:
-                stored[matrix.name] = gptq(matrix.weight(), group[matrix.input_name], 4)
-                report(_HESSIAN_SHARE + (1 - _HESSIAN_SHARE) * len(stored) / len(matrices))
-    return stored
-
-
-def _write(fused: Path, target: Path, fitted: dict[str, QuantizedMatrix]) -> None:
+def _write(
+    fused: Path,
+    target: Path,
+    quantize: Callable[[Matrix], Sequence[QuantizedMatrix]],
+    kv_scales: Mapping[str, Float32] | None,
+) -> None:
     model = ir.load(fused / MODEL_NAME)
-    shared = quantize_graph(model, lambda matrix: fitted.get(matrix.name) or round_to_nearest(matrix.weight(), 8))
+    shared = quantize_graph(model, quantize)
+    if kv_scales is not None:
+        quantize_kv(model, kv_scales)
     save_graph(model, target, shared)

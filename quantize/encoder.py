@@ -1,4 +1,6 @@
-"""A BERT encoder as one graph: input_ids, attention_mask (B, S) int64 -> sentence_embedding (B, D), unit length.
+"""A BERT or RoBERTa encoder as one graph: input_ids, attention_mask (B, S) int64 -> sentence_embedding (B, D).
+
+The vectors have length 1.
 
 Padding is removed inside the graph: every product runs on packed tokens (T, hidden), and attention alone sees (B, S).
 So a short text in a batch of long ones costs its own length, and its vector is the same as alone.
@@ -14,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from appliance.errors import QuantizeError
+from quantize import nbits
 from quantize.checkpoint import EncoderConfig
 from quantize.codec import BLOCK, round_to_nearest
 from quantize.encoder_linear import Products
@@ -77,7 +80,7 @@ class EncoderGraph:
 
     def _weight(self, name: str, *shape: int) -> NDArray[np.float32]:
         if name not in self._weights:
-            raise QuantizeError(f"the weights have no {name}; only plain BERT encoders are known")
+            raise QuantizeError(f"the weights have no {name}; only encoders of the form of BERT are known")
         array = self._weights[name]
         if array.shape != shape:
             raise QuantizeError(f"{name} has the shape {list(array.shape)}, but config.json says {list(shape)}")
@@ -108,11 +111,13 @@ class EncoderGraph:
         positions = edit.node("Expand", [positions, packing.batch_shape], "positions_padded")
         positions = edit.node("Reshape", [positions, flat], "positions_flat")
         positions = edit.node("Gather", [positions, packing.to_packed], "positions_packed")
-        table = self._weight("embeddings.position_embeddings.weight", self._config.max_positions, hidden)
+        first = self._config.first_position
+        rows = self._weight("embeddings.position_embeddings.weight", first + self._config.max_positions, hidden)
+        table = rows[first:]
         types = self._weights.get("embeddings.token_type_embeddings.weight")
         place = edit.constant("embeddings.position", table if types is None else table + types[0])
-        rows = edit.node("Gather", [place, positions], "position_rows")
-        return self._skip_norm(self._word_rows(tokens), rows, "embeddings", None, "embedded")
+        at = edit.node("Gather", [place, positions], "position_rows")
+        return self._skip_norm(self._word_rows(tokens), at, "embeddings", None, "embedded")
 
     def _word_rows(self, tokens: ir.Value) -> ir.Value:
         hidden, name = self._config.hidden_size, "embeddings.word_embeddings.weight"
@@ -120,19 +125,8 @@ class EncoderGraph:
         if self.products.peaks is None or hidden % BLOCK:
             return self._edit.node("Gather", [self._edit.constant(name, table), tokens], "word_rows")
         stored = round_to_nearest(table, 8)
-        half = self._edit.constant(f"{name}.scales_f16", stored.scales)
-        scales = self._edit.node("Cast", [half], f"{name}.scales", to=_FLOAT)
         codes = self._edit.constant(f"{name}.codes", stored.codes)
-        return self._edit.node(
-            "GatherBlockQuantized",
-            [codes, tokens, scales],
-            "word_rows",
-            domain=MICROSOFT,
-            bits=8,
-            block_size=BLOCK,
-            gather_axis=0,
-            quantize_axis=1,
-        )
+        return nbits.lookup(self._edit, codes, tokens, nbits.scales(self._edit, name, stored), "word_rows")
 
     def _layer(self, x: ir.Value, layer: int, packing: _Packing) -> ir.Value:
         name, short = f"encoder.layer.{layer}", f"layer{layer}"

@@ -49,7 +49,7 @@ def load_weights(checkpoint: Path) -> Weights:
     try:
         for path in sorted(checkpoint.glob("*.safetensors")):
             for name, tensor in load_file(path).items():
-                weights[name.removeprefix("bert.")] = tensor.float().numpy()
+                weights[name.removeprefix("bert.").removeprefix("roberta.")] = tensor.float().numpy()
     except SafetensorError as err:
         raise QuantizeError(f"the weights cannot be read: {err}") from err
     return weights

@@ -8,9 +8,11 @@ from pathlib import Path
 from appliance.errors import QuantizeError
 from quantize import texts
 from quantize.checkpoint import read_encoder_config
+from quantize.distribution import Distribution
 from quantize.encoder_build import build_encoder
 from quantize.evaluate_encoder import evaluate_encoder
 from quantize.export import ENCODER_TASK
+from quantize.findings import Findings
 from quantize.package import Ingredients, encoder_spec
 from quantize.run import Metrics, Run, evaluated, exported, input_sha256
 from quantize.sentence import read_layout
@@ -33,10 +35,13 @@ def run_encoder(run: Run, checkpoint: Path) -> Ingredients:
 
     weights = run.stage("weights", inputs, build)
 
-    def measure(report: Callable[[float], None]) -> Metrics:
-        return evaluate_encoder(reference.folder, weights.folder, checkpoint, layout, report)
+    def measure(target: Path, report: Callable[[float], None]) -> Metrics:
+        found = evaluate_encoder(reference.folder, weights.folder, checkpoint, layout, report)
+        Distribution.of(1 - found.cosines).save(target)
+        return found.metrics
 
-    report = evaluated(run, {"float": reference.key, "weights": weights.key}, measure, texts.DESCRIPTION)
+    report, folder = evaluated(run, {"float": reference.key, "weights": weights.key}, measure, texts.DESCRIPTION)
+    findings = Findings(distribution=Distribution.load(folder))
     return Ingredients(
-        recipe, run.source, checkpoint, weights.folder, spec, report, input_sha256(recipe, run.source.sha256)
+        recipe, run.source, checkpoint, weights.folder, spec, report, input_sha256(recipe, run.source.sha256), findings
     )

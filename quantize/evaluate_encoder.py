@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +25,21 @@ _BATCH = 16
 Vectors = NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class EncoderEvaluation:
+    """The figures for the manifest, and the cosine of every snippet."""
+
+    metrics: Metrics
+    cosines: NDArray[np.float32]
+
+
 def evaluate_encoder(
     float_folder: Path,
     quantized_folder: Path,
     checkpoint: Path,
     layout: SentenceLayout,
     report: Callable[[float], None],
-) -> Metrics:
+) -> EncoderEvaluation:
     """Mean and least cosine to the float vectors, and the largest difference that a batch makes to a vector."""
     tokenizer = load_tokenizer(checkpoint)
     lengths = _LENGTHS * (_NUM_SNIPPETS // len(_LENGTHS))
@@ -45,12 +54,13 @@ def evaluate_encoder(
     one_by_one, wanted = np.concatenate(alone), np.concatenate(expected)
     batched = np.concatenate([embed(candidate, tokens[at : at + _BATCH]) for at in range(0, len(tokens), _BATCH)])
     cosines = (one_by_one * wanted).sum(axis=1)
-    return {
+    metrics = {
         "cosine_mean": float(cosines.mean()),
         "cosine_min": float(cosines.min()),
         "batch_difference": float(np.abs(batched - one_by_one).max()),
         "snippets": float(len(tokens)),
     }
+    return EncoderEvaluation(metrics, cosines)
 
 
 def embed(session: ort.InferenceSession, batch: list[list[int]]) -> Vectors:

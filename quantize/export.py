@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from appliance.errors import QuantizeError
+from quantize.interrupt import interrupt_afterwards
 from quantize.quiet import quiet
 
 DECODER_TASK = "text-generation-with-past"
@@ -17,7 +18,7 @@ def export(checkpoint: Path, target: Path, *, task: str) -> None:
     Raises:
         QuantizeError: optimum cannot export this checkpoint.
     """
-    with quiet():
+    with interrupt_afterwards(), quiet():
         from optimum.exporters.onnx import main_export
 
         try:

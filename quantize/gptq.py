@@ -14,14 +14,24 @@ import torch
 from numpy.typing import NDArray
 
 from appliance.errors import QuantizeError
-from quantize.codec import BLOCK, Bits, QuantizedMatrix, block_scale, encode, midpoint, pad_to_blocks, storable
+from quantize.codec import (
+    BLOCK,
+    Bits,
+    Float32,
+    QuantizedMatrix,
+    block_scale,
+    encode,
+    midpoint,
+    pad_to_blocks,
+    row_units,
+    storable,
+    stored_matrix,
+)
 
 _DAMPING = 0.01
 _MAX_DAMPING = 1e4
 _NUM_ROUNDS = 2
 _REFIT_DAMPING = 1e-3
-
-Float32 = NDArray[np.float32]
 
 
 def gptq(weight: Float32, hessian: Float32, bits: Bits, *, num_rounds: int = _NUM_ROUNDS) -> QuantizedMatrix:
@@ -31,24 +41,30 @@ def gptq(weight: Float32, hessian: Float32, bits: Bits, *, num_rounds: int = _NU
     importance = np.maximum(np.diagonal(hessian), np.float32(1e-8))
     order = np.argsort(-importance, kind="stable")
     upper = inverse_factor(hessian[np.ix_(order, order)])
-    padded = pad_to_blocks(weight)
+    padded, units = pad_to_blocks(weight), row_units(weight, bits)
     padded_importance = np.pad(importance, (0, padded.shape[1] - len(importance)))
     starts = range(0, padded.shape[1], BLOCK)
     scales = np.stack(
-        [block_scale(padded[:, at : at + BLOCK], bits, padded_importance[at : at + BLOCK]) for at in starts], axis=1
+        [block_scale(padded[:, at : at + BLOCK], bits, units, padded_importance[at : at + BLOCK]) for at in starts],
+        axis=1,
     )
     found = []
     for _ in range(num_rounds):
         codes = _round_columns(weight, scales, order, upper, bits)
-        scales = _refit_scales(weight, hessian, codes, scales, bits)
-        found.append(QuantizedMatrix(bits, weight.shape[1], codes, scales.astype(np.float16)))
+        scales = storable(_refit_scales(weight, hessian, codes, scales, bits), units)
+        found.append(stored_matrix(weight.shape[1], bits, codes, scales, units))
     return min(found, key=lambda stored: output_error(weight, stored, hessian))
 
 
 def output_error(weight: Float32, stored: QuantizedMatrix, hessian: Float32) -> float:
     """The squared error of the outputs over the calibration text."""
+    return float(row_errors(weight, stored, hessian).sum())
+
+
+def row_errors(weight: Float32, stored: QuantizedMatrix, hessian: Float32) -> Float32:
+    """The same for each output."""
     difference = stored.dequantized() - weight
-    return float(((difference @ hessian) * difference).sum())
+    return np.asarray(((difference @ hessian) * difference).sum(axis=1), np.float32)
 
 
 def inverse_factor(hessian: Float32) -> Float32:
@@ -118,7 +134,8 @@ def _refit_scales(weight: Float32, hessian: Float32, codes: NDArray[np.uint8], s
     damping = system.diagonal(dim1=1, dim2=2).mean(1, keepdim=True) * _REFIT_DAMPING + 1e-12
     system.diagonal(dim1=1, dim2=2).add_(damping)
     solved = torch.linalg.solve(system, wanted + damping * torch.from_numpy(scales))
-    return storable(solved.float().numpy())
+    refitted: Float32 = solved.float().numpy()
+    return refitted
 
 
 def _block_sums(values: torch.Tensor, num_blocks: int) -> torch.Tensor:

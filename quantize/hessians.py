@@ -40,11 +40,26 @@ def hessians(
     for index, names in enumerate(groups):
         sums = {name: np.zeros((widths[name], widths[name]), np.float32) for name in names}
         for at, window in enumerate(windows):
-            for name, value in zip(names, session.run(names, _feeds(window, spec)), strict=True):
+            for name, value in zip(names, session.run(names, feeds_of(window, spec)), strict=True):
                 rows = torch.from_numpy(value).reshape(-1, widths[name])
                 torch.from_numpy(sums[name]).addmm_(rows.T, rows)
             report((index + (at + 1) / len(windows)) / len(groups))
         yield sums
+
+
+def feeds_of(window: NDArray[np.int64], spec: DecoderSpec) -> dict[str, NDArray[np.generic]]:
+    """One window as a whole, from an empty cache; logits of its first row only."""
+    length = len(window)
+    empty = np.zeros((1, spec.num_kv_heads, length, spec.head_dim), np.float32)
+    feeds: dict[str, NDArray[np.generic]] = {
+        "input_ids": window[None],
+        "seqlens_k": np.array([length - 1], np.int32),
+        "total_sequence_length": np.array(length, np.int32),
+        "logit_rows": np.zeros(1, np.int64),
+    }
+    for layer in range(spec.num_layers):
+        feeds[f"past_key_values.{layer}.key"] = feeds[f"past_key_values.{layer}.value"] = empty
+    return feeds
 
 
 def _groups(widths: dict[str, int]) -> list[list[str]]:
@@ -71,17 +86,3 @@ def _tapped_session(float_folder: Path, names: Sequence[str]) -> ort.InferenceSe
     options = session_options(runner_threads())
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(float_folder))
     return ort.InferenceSession(ir.to_proto(model).SerializeToString(), options)
-
-
-def _feeds(window: NDArray[np.int64], spec: DecoderSpec) -> dict[str, NDArray[np.generic]]:
-    length = len(window)
-    empty = np.zeros((1, spec.num_kv_heads, length, spec.head_dim), np.float32)
-    feeds: dict[str, NDArray[np.generic]] = {
-        "input_ids": window[None],
-        "seqlens_k": np.array([length - 1], np.int32),
-        "total_sequence_length": np.array(length, np.int32),
-        "logit_rows": np.zeros(1, np.int64),
-    }
-    for layer in range(spec.num_layers):
-        feeds[f"past_key_values.{layer}.key"] = feeds[f"past_key_values.{layer}.value"] = empty
-    return feeds

@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
-from appliance.bundle import DecoderSpec, EncoderSpec, EvalReport, Manifest, SigningKey, write_bundle
+from appliance.bundle import DecoderSpec, EncoderSpec, EvalReport, FileEntry, Manifest, SigningKey, write_bundle
 from appliance.bundle.manifest import (
     CHAT_TEMPLATE_NAME,
     LICENSE_NAME,
@@ -26,13 +26,15 @@ from appliance.bundle.manifest import Source as SourceRecord
 from appliance.bundle.store import describe_files
 from appliance.errors import QuantizeError
 from quantize.checkpoint import DecoderConfig, EncoderConfig, read_json
+from quantize.findings import Findings
+from quantize.licenses import license_of, license_text
 from quantize.pipeline import tool_versions
+from quantize.questions import chat_template
 from quantize.recipe import Recipe
+from quantize.report import REPORT_NAME, report_page
 from quantize.sentence import SentenceLayout
 from quantize.source import Source
 
-_LICENSES = Path(__file__).parent / "licenses"
-_UNKNOWN_LICENSE = "unknown"
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
 
 
@@ -47,6 +49,7 @@ class Ingredients:
     spec: DecoderSpec | EncoderSpec
     evaluation: EvalReport
     input_sha256: str
+    findings: Findings
 
 
 def assemble(parts: Ingredients, target: Path, key: SigningKey) -> None:
@@ -64,12 +67,15 @@ def assemble(parts: Ingredients, target: Path, key: SigningKey) -> None:
     if template is not None:
         (target / CHAT_TEMPLATE_NAME).write_text(template, encoding="utf-8")
         names.append(CHAT_TEMPLATE_NAME)
-    license_id = parts.recipe.license or _license_of_readme(parts.checkpoint) or _UNKNOWN_LICENSE
-    text = _license_text(parts, license_id)
+    license_id = license_of(parts.recipe, parts.checkpoint)
+    text = license_text(license_id, parts.checkpoint, parts.source.license_file)
     if text is not None:
         (target / LICENSE_NAME).write_bytes(text)
         names.append(LICENSE_NAME)
-    write_bundle(target, _manifest(parts, license_id, target, names), key)
+    draft = _manifest(parts, license_id, describe_files(target, names))
+    (target / REPORT_NAME).write_bytes(report_page(draft, parts.findings))
+    files = (*draft.files, *describe_files(target, [REPORT_NAME]))
+    write_bundle(target, _manifest(parts, license_id, tuple(sorted(files, key=lambda file: file.name))), key)
 
 
 def decoder_spec(config: DecoderConfig, checkpoint: Path, recipe: Recipe) -> DecoderSpec:
@@ -91,6 +97,7 @@ def decoder_spec(config: DecoderConfig, checkpoint: Path, recipe: Recipe) -> Dec
         num_layers=config.num_layers,
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
+        kv_cache_dtype=recipe.weights.kv_cache,
         bos_token_id=config.bos_token_id,
         eos_token_ids=eos,
         sampling=_sampling(checkpoint, recipe),
@@ -118,25 +125,11 @@ def tokenizer_bytes(checkpoint: Path) -> bytes:
     return json.dumps(raw, ensure_ascii=False, indent=2).encode() + b"\n"
 
 
-def chat_template(checkpoint: Path) -> str | None:
-    """The chat template, from its own file or from tokenizer_config.json."""
-    path = checkpoint / CHAT_TEMPLATE_NAME
-    if path.is_file():
-        return path.read_text(encoding="utf-8")
-    if not (checkpoint / "tokenizer_config.json").is_file():
-        return None
-    value = read_json(checkpoint / "tokenizer_config.json").get("chat_template")
-    if isinstance(value, list):
-        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
-        value = named.get("default")
-    return value if isinstance(value, str) else None
-
-
-def _manifest(parts: Ingredients, license_id: str, target: Path, names: list[str]) -> Manifest:
+def _manifest(parts: Ingredients, license_id: str, files: tuple[FileEntry, ...]) -> Manifest:
     return Manifest(
         name=parts.recipe.name,
         model=parts.spec,
-        files=describe_files(target, names),
+        files=files,
         license=license_id,
         source=SourceRecord(uri=parts.source.uri, revision=parts.source.revision, sha256=parts.source.sha256),
         recipe={**_portable(parts.recipe, parts.source), "input_sha256": parts.input_sha256},
@@ -148,6 +141,7 @@ def _manifest(parts: Ingredients, license_id: str, target: Path, names: list[str
 def _portable(recipe: Recipe, source: Source) -> dict[str, object]:
     """The recipe without any path of this machine."""
     fields: dict[str, object] = recipe.model_dump(mode="json", exclude_none=True)
+    fields["calibration"] = recipe.calibration.identity()
     fields["source"] = {**recipe.source.model_dump(mode="json", exclude_none=True), "uri": source.uri}
     return fields
 
@@ -170,27 +164,3 @@ def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
     known = tokenizer.get_vocab_size(with_added_tokens=False)
     if known > vocab_size:
         raise QuantizeError(f"the tokenizer has {known} tokens, but config.json says {vocab_size}")
-
-
-def _license_text(parts: Ingredients, license_id: str) -> bytes | None:
-    """The text beside the weights, else the standard one; a wheel's own licence is that of its code."""
-    for path in sorted(parts.checkpoint.glob("LICENSE*")):
-        if path.is_file():
-            return path.read_bytes()
-    standard = {path.stem.lower(): path for path in _LICENSES.glob("*.txt")}.get(license_id.lower())
-    return standard.read_bytes() if standard is not None else None
-
-
-def _license_of_readme(checkpoint: Path) -> str | None:
-    path = checkpoint / "README.md"
-    if not path.is_file():
-        return None
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    if not lines or lines[0].strip() != "---":
-        return None
-    for line in lines[1:]:
-        if line.strip() == "---":
-            return None
-        if line.startswith("license:"):
-            return line.removeprefix("license:").strip() or None
-    return None

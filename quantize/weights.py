@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from quantize import nbits
 from quantize.codec import BLOCK, QuantizedMatrix, round_to_nearest
-from quantize.graph import MICROSOFT, Editor, constant_of, refuse, replace_value
+from quantize.graph import Editor, constant_of, refuse, replace_value
 
-_ACCURACY_LEVEL = 4  # int8 products: the only level with fast kernels
 _HEAD = "lm_head"
 
 
@@ -58,15 +58,16 @@ def matrices_of(graph: ir.Graph) -> list[Matrix]:
     for node in graph:
         if node.op_type != "MatMul" or constant_of(node.inputs[1]) is None:
             continue
-        name = node.name.removesuffix("/MatMul").removeprefix("/").removeprefix("model/")
+        name = node.name.removesuffix("/MatMul").lstrip("/").removeprefix("model/")
         found.append(Matrix(node, _HEAD if node.outputs[0].name == "logits" else name))
     return found
 
 
-def quantize_graph(model: ir.Model, quantize: Callable[[Matrix], QuantizedMatrix]) -> dict[str, str]:
+def quantize_graph(model: ir.Model, quantize: Callable[[Matrix], Sequence[QuantizedMatrix]]) -> dict[str, str]:
     """Replace every matrix and the embedding in place; gives the tensors that share bytes, for `save_graph`.
 
-    The head is always int8, and so is the embedding.
+    `quantize` gives one piece, or several whose outputs follow one another. The head is one int8 piece, and so is the
+    embedding.
     """
     edit = Editor(model.graph)
     gather = next((n for n in model.graph if n.op_type == "Gather" and n.inputs[1].name == "input_ids"), None)
@@ -76,62 +77,39 @@ def quantize_graph(model: ir.Model, quantize: Callable[[Matrix], QuantizedMatrix
     if table.shape[1] % BLOCK:
         raise refuse(gather, f"the embedding has {table.shape[1]} columns, which blocks of {BLOCK} do not divide")
     shared: dict[str, str] = {}
-    tied = False
     for matrix in matrices_of(model.graph):
-        stored = quantize(matrix)
-        scales = _replace_product(edit, matrix, stored)
+        pieces = quantize(matrix)
+        by_block = _replace_product(edit, matrix, pieces)
         if matrix.is_head and np.array_equal(matrix.weight(), table):
-            _replace_gather(edit, gather, stored, scales)
+            _replace_gather(edit, gather, pieces[0], by_block)
             shared["embed.codes"] = f"{matrix.name}.codes"
-            tied = True
         matrix.node.graph.remove(matrix.node, safe=True)
-    if not tied:
+    if not shared:
         stored = round_to_nearest(np.asarray(table, np.float32), 8)
-        _replace_gather(edit, gather, stored, _scales(edit, "embed", stored, gather))
+        _replace_gather(edit, gather, stored, nbits.scales(edit, "embed", stored, gather))
     model.graph.remove(gather, safe=True)
     _drop_unused_initializers(model.graph)
     return shared
 
 
-def _replace_product(edit: Editor, matrix: Matrix, stored: QuantizedMatrix) -> ir.Value:
+def _replace_product(edit: Editor, matrix: Matrix, pieces: Sequence[QuantizedMatrix]) -> ir.Value:
     node = matrix.node
-    codes = edit.constant(f"{matrix.name}.codes", stored.packed())
-    scales = _scales(edit, matrix.name, stored, node)
-    output = edit.node(
-        "MatMulNBits",
-        [node.inputs[0], codes, scales],
-        f"{node.outputs[0].name}/nbits",
-        domain=MICROSOFT,
-        before=node,
-        K=stored.num_inputs,
-        N=stored.num_outputs,
-        bits=stored.bits,
-        block_size=BLOCK,
-        accuracy_level=_ACCURACY_LEVEL,
-    )
-    _take_over(node.outputs[0], output)
-    return scales
+    output = f"{node.outputs[0].name}/nbits"
+    outputs: list[ir.Value] = []
+    for index, stored in enumerate(pieces):
+        suffix = f".{index}" if len(pieces) > 1 else ""
+        value, by_block = nbits.product(
+            edit, node.inputs[0], stored, f"{matrix.name}{suffix}", f"{output}{suffix}", node
+        )
+        outputs.append(value)
+    joined = outputs[0] if len(outputs) == 1 else edit.node("Concat", outputs, output, before=node, axis=-1)
+    _take_over(node.outputs[0], joined)
+    return by_block
 
 
-def _scales(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node) -> ir.Value:
-    """float16 in the file; onnxruntime folds the cast once at load."""
-    half = edit.constant(f"{name}.scales_f16", stored.scales)
-    return edit.node("Cast", [half], f"{name}.scales", before=before, to=ir.DataType.FLOAT)
-
-
-def _replace_gather(edit: Editor, gather: ir.Node, stored: QuantizedMatrix, scales: ir.Value) -> None:
+def _replace_gather(edit: Editor, gather: ir.Node, stored: QuantizedMatrix, by_block: ir.Value) -> None:
     codes = edit.constant("embed.codes", stored.codes)
-    rows = edit.node(
-        "GatherBlockQuantized",
-        [codes, gather.inputs[1], scales],
-        "embed.rows",
-        domain=MICROSOFT,
-        before=gather,
-        bits=8,
-        block_size=BLOCK,
-        gather_axis=0,
-        quantize_axis=1,
-    )
+    rows = nbits.lookup(edit, codes, gather.inputs[1], by_block, "embed.rows", gather)
     replace_value(gather.outputs[0], rows)
 
 

@@ -93,7 +93,7 @@ def test_a_second_build_skips_every_stage(
     with StageProgress() as progress:
         build_to_folder(decoder_recipe(llama), home, tmp_path, progress)
     said = capsys.readouterr().err
-    for stage in ("export", "fuse", "calibrate", "weights", "evaluate"):
+    for stage in ("export", "fuse", "calibrate", "fit", "sensitivity", "search", "weights", "evaluate"):
         assert f"{stage}: unchanged, skipped" in said
 
 
@@ -203,6 +203,6 @@ def decoder_recipe(checkpoint: Path) -> Recipe:
         name="tiny-llama",
         license="Apache-2.0",
         source={"uri": str(checkpoint)},
-        weights={"scheme": "int4"},
+        weights={"scheme": "auto", "max_kl": 0.003},
         calibration=_CALIBRATION,
     )

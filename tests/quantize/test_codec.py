@@ -28,7 +28,7 @@ def test_the_kernel_multiplies_with_the_dequantized_matrix(bits: Bits, num_input
 def test_rounding_errs_by_half_a_step_at_most_where_nothing_is_clipped(bits: Bits) -> None:
     weight = np.random.default_rng(1).standard_normal((16, 64)).astype(np.float32)
     stored = round_to_nearest(weight, 8)
-    step = np.repeat(np.abs(stored.scales.astype(np.float32)), BLOCK, axis=1)
+    step = np.repeat(np.abs(stored.scales), BLOCK, axis=1)
     assert (np.abs(stored.dequantized() - weight) <= 0.51 * step).all()
     assert np.square(round_to_nearest(weight, bits).dequantized() - weight).mean() < 0.02
 
@@ -41,7 +41,7 @@ def test_a_matrix_of_zeros_stays_zero() -> None:
 def test_the_size_is_known_beforehand() -> None:
     for bits in _BITS:
         stored = round_to_nearest(np.ones((6, 80), np.float32), bits)
-        assert matrix_bytes(6, 80, bits) == stored.packed().nbytes + stored.scales.nbytes
+        assert matrix_bytes(6, 80, bits) == stored.packed().nbytes + stored.steps.nbytes + stored.units.nbytes
 
 
 def kernel_product(stored: QuantizedMatrix, x: np.ndarray, *, accuracy_level: int) -> np.ndarray:
@@ -49,7 +49,7 @@ def kernel_product(stored: QuantizedMatrix, x: np.ndarray, *, accuracy_level: in
     edit = Editor(graph)
     rows = new_input("x", ir.DataType.FLOAT, ["rows", stored.num_inputs])
     graph.inputs.append(rows)
-    scales = edit.constant("scales", stored.scales.astype(np.float32))
+    scales = edit.constant("scales", stored.scales)
     product = edit.node(
         "MatMulNBits",
         [rows, edit.constant("codes", stored.packed()), scales],

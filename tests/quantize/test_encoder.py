@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from appliance.engine.provider import session_options
 from appliance.errors import QuantizeError
-from quantize.checkpoint import read_encoder_config
+from quantize.checkpoint import ENCODERS, read_encoder_config
 from quantize.encoder import EncoderGraph
 from quantize.encoder_build import build_encoder, load_weights
 from quantize.evaluate_encoder import embed
@@ -39,10 +39,17 @@ def int8_session(bert: Path, tmp_path_factory: pytest.TempPathFactory) -> ort.In
 
 
 @pytest.mark.parametrize("pooling", _POOLINGS)
-def test_the_float_graph_equals_torch(bert: Path, pooling: Pooling) -> None:
-    graph = EncoderGraph(read_encoder_config(bert), load_weights(bert), pooling).build()
+@pytest.mark.parametrize("architecture", sorted(ENCODERS))
+def test_the_float_graph_equals_torch(architecture: str, pooling: Pooling, tmp_path: Path) -> None:
+    checkpoint = write_encoder(tmp_path / "checkpoint", architecture)
+    graph = EncoderGraph(read_encoder_config(checkpoint), load_weights(checkpoint), pooling).build()
     session = ort.InferenceSession(ir.to_proto(graph).SerializeToString(), session_options(1))
-    np.testing.assert_allclose(embed(session, _TEXTS), torch_vectors(bert, pooling), atol=2e-6)
+    np.testing.assert_allclose(embed(session, _TEXTS), torch_vectors(checkpoint, pooling), atol=2e-6)
+
+
+def test_positions_before_a_texts_first_one_are_not_counted(tmp_path: Path) -> None:
+    config = read_encoder_config(write_encoder(tmp_path / "checkpoint", "xlm-roberta"))
+    assert (config.first_position, config.max_positions) == (2, 126)
 
 
 def test_a_vector_is_the_same_alone_and_in_a_mixed_batch(int8_session: ort.InferenceSession) -> None:

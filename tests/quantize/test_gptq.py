@@ -50,6 +50,14 @@ def test_the_factor_inverts_the_hessian() -> None:
     assert not np.tril(upper, -1).any()
 
 
+def test_a_channel_far_larger_than_the_others_is_worth_a_fit_in_int8_as_well() -> None:
+    weight, hessian = weight_and_hessian(num_rows=500)
+    scale = np.where(np.arange(128) == 7, np.float32(300), np.float32(1))
+    hessian = hessian * np.outer(scale, scale)
+    fitted = output_error(weight, gptq(weight, hessian, 8), hessian)
+    assert fitted < 0.2 * output_error(weight, round_to_nearest(weight, 8), hessian)
+
+
 def test_a_calibration_that_overflows_is_refused() -> None:
     weight, hessian = weight_and_hessian(num_rows=10)
     hessian[0, 0] = np.inf

@@ -10,7 +10,8 @@ import pytest
 from appliance.errors import QuantizeError
 from quantize.gguf_file import dequantize
 from quantize.recipe import SourcePart
-from quantize.source import hash_folder, resolve, unzip
+from quantize.source import hash_folder, resolve
+from quantize.wheels import unzip
 
 
 def test_a_folder_is_named_by_its_last_part_and_hashed_by_names_and_contents(tmp_path: Path) -> None:

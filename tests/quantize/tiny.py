@@ -72,14 +72,15 @@ def write_decoder(folder: Path, architecture: str, **changes: Any) -> Path:
     return folder
 
 
-def write_encoder(folder: Path, *, pooling: str = "mean_tokens") -> Path:
-    """A sentence-transformers folder with a random BERT."""
+def write_encoder(folder: Path, architecture: str = "bert", *, pooling: str = "mean_tokens") -> Path:
+    """A sentence-transformers folder with a random encoder."""
     with quiet():
         import torch
-        from transformers import BertConfig, BertModel
+        from transformers import AutoConfig, AutoModel
 
         torch.manual_seed(0)
-        config = BertConfig(
+        config = AutoConfig.for_model(
+            architecture,
             vocab_size=VOCAB,
             hidden_size=64,
             intermediate_size=128,
@@ -87,7 +88,7 @@ def write_encoder(folder: Path, *, pooling: str = "mean_tokens") -> Path:
             num_attention_heads=2,
             max_position_embeddings=128,
         )
-        model = BertModel(config, add_pooling_layer=False)
+        model = AutoModel.from_config(config, add_pooling_layer=False)
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.data *= 4

@@ -1,0 +1,126 @@
+"""A finished bundle measured again on this machine: speed and memory first, then quality against its own checkpoint."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import psutil
+
+from appliance.bundle import Bundle, DecoderSpec, EncoderSpec
+from appliance.bundle.manifest import MODEL_NAME
+from appliance.engine.provider import session_options
+from appliance.engine.types import StepPlan
+from appliance.errors import QuantizeError
+from appliance.home import Home
+from quantize import texts
+from quantize.answers import answers_of, compare_answers, task_metrics
+from quantize.build import BuildOptions, open_run
+from quantize.checkpoint import read_decoder_config, read_encoder_config
+from quantize.decoder_run import fused_graph
+from quantize.encoder_build import load_tokenizer
+from quantize.evaluate import Metrics, evaluate_decoder, load_runner, perplexity, runner_threads
+from quantize.evaluate_encoder import embed, evaluate_encoder
+from quantize.export import ENCODER_TASK
+from quantize.progress import StageProgress
+from quantize.recipe import Recipe
+from quantize.run import exported
+from quantize.sentence import read_layout
+from quantize.tasks import TASKS
+
+_NEEDED = frozenset({"source", "context_length", "weights"})  # the fields that the float graph and its source need
+_PROMPT_TOKENS = 128
+_DECODE_TOKENS = 32
+_SPEED_SNIPPETS = [20] * 32  # words each
+
+
+def measure_bundle(
+    bundle: Bundle, home: Home, progress: StageProgress, options: BuildOptions, source: str | None
+) -> Metrics:
+    """All figures that can be had: quality against the float model only where the checkpoint can.
+
+    Raises:
+        QuantizeError: the named source is not to be had, or is not the bundle's checkpoint.
+    """
+    spec = bundle.manifest.model
+    with progress.stage("speed"):
+        speed = _decoder_speed(bundle.folder, spec) if isinstance(spec, DecoderSpec) else _encoder_speed(bundle, spec)
+    recipe = recipe_of(bundle, source)
+    if recipe is None:
+        progress.note("the bundle does not say where its checkpoint lies: no KL; name it with --source")
+        return speed | (_alone(bundle.folder, spec) if isinstance(spec, DecoderSpec) else {})
+    with open_run(recipe, home, progress, options) as (run, checkpoint):
+        if run.source.sha256 != bundle.manifest.source.sha256:
+            raise QuantizeError(f"{recipe.source.uri} is not the checkpoint that {bundle.name} was built from")
+        if isinstance(spec, DecoderSpec):
+            fused = fused_graph(run, checkpoint, read_decoder_config(checkpoint)).folder
+            with progress.stage("evaluate"):
+                return speed | _decoder_quality(bundle.folder, spec, fused, progress)
+        config = read_encoder_config(checkpoint)
+        layout = read_layout(checkpoint, config)
+        reference = exported(run, checkpoint, ENCODER_TASK).folder
+        with progress.stage("evaluate"):
+            found = evaluate_encoder(reference, bundle.folder, checkpoint, layout, progress.advance_to)
+    return speed | found.metrics
+
+
+def recipe_of(bundle: Bundle, source: str | None) -> Recipe | None:
+    """The recipe that the bundle was built from, with another source where one is given; None where none is known."""
+    fields = {name: value for name, value in bundle.manifest.recipe.items() if name in _NEEDED}
+    uri = source or str(fields.get("source", {}).get("uri", "")).removeprefix("hf:")
+    if not uri or (source is None and uri.startswith(("folder:", "file:"))):
+        return None
+    part = {**fields.get("source", {}), "uri": uri}
+    if source is None and bundle.manifest.source.revision is not None:
+        part["revision"] = bundle.manifest.source.revision
+    return Recipe.create(**{**fields, "name": bundle.name, "license": bundle.manifest.license, "source": part})
+
+
+def _decoder_quality(folder: Path, spec: DecoderSpec, fused: Path, progress: StageProgress) -> Metrics:
+    found = evaluate_decoder(fused, folder, folder, spec, lambda done: progress.advance_to(done / 2))
+    answers = compare_answers(fused, folder, folder, spec, lambda done: progress.advance_to(0.5 + done / 2))
+    return found.metrics | task_metrics(answers)
+
+
+def _alone(folder: Path, spec: DecoderSpec) -> Metrics:
+    answers = answers_of(folder, folder, spec, [task.question for task in TASKS])
+    right = sum(task.is_right(answer) for task, answer in zip(TASKS, answers, strict=True))
+    return {"perplexity": perplexity(folder, folder, spec), "tasks": float(len(TASKS)), "tasks_right": float(right)}
+
+
+def _decoder_speed(folder: Path, spec: DecoderSpec) -> Metrics:
+    before = psutil.Process().memory_info().rss
+    prompt = min(_PROMPT_TOKENS, spec.context_length // 2)
+    steps = min(_DECODE_TOKENS, spec.context_length - prompt)
+    runner = load_runner(folder, spec, capacity=prompt + steps)
+    ids = np.random.default_rng(0).integers(0, spec.vocab_size, (1, prompt))
+    last, first = np.array([prompt - 1], np.int64), np.zeros(1, np.int64)
+    runner.run(StepPlan(0, ids, np.zeros(1, np.int32), last))  # the first run also reserves memory
+    started = time.perf_counter()
+    runner.run(StepPlan(0, ids, np.zeros(1, np.int32), last))
+    prefilled = time.perf_counter()
+    for step in range(steps):
+        runner.run(StepPlan(0, ids[:, :1], np.array([prompt + step], np.int32), first))
+    ended = time.perf_counter()
+    return {
+        "decode_tokens_per_s": steps / (ended - prefilled),
+        "prompt_tokens_per_s": prompt / (prefilled - started),
+        "memory_mb": (psutil.Process().memory_info().rss - before) / 1e6,
+    }
+
+
+def _encoder_speed(bundle: Bundle, spec: EncoderSpec) -> Metrics:
+    before = psutil.Process().memory_info().rss
+    session = ort.InferenceSession(str(bundle.path(MODEL_NAME)), session_options(runner_threads()))
+    tokenizer = load_tokenizer(bundle.folder)
+    snippets = texts.snippets([texts.held_out_prose()], _SPEED_SNIPPETS, 131)
+    tokens = [tokenizer.encode(text).ids[: spec.max_tokens] for text in snippets]
+    embed(session, tokens)
+    started = time.perf_counter()
+    embed(session, tokens)
+    return {
+        "texts_per_s": len(tokens) / (time.perf_counter() - started),
+        "memory_mb": (psutil.Process().memory_info().rss - before) / 1e6,
+    }
