@@ -37,6 +37,10 @@ class ServerConfig(_Section):
         list[Annotated[str, Field(min_length=1)]],
         Field(description="More names under which clients address this server, in their Host header."),
     ] = []
+    cors_origins: Annotated[
+        list[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+/?)$")]],
+        Field(description='Origins whose pages may use the server from a browser; "*" stands for all.'),
+    ] = []
     max_body_mib: Annotated[int, Field(ge=1, le=256, description="Largest request body.")] = 16
     max_connections: Annotated[int, Field(ge=8, le=65536, description="Connections at once.")] = 512
     max_connections_per_address: Annotated[int, Field(ge=1, le=65536, description="Of those, from one address.")] = 256

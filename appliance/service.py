@@ -31,6 +31,7 @@ from appliance.keystore import KeyStore
 from appliance.models import ChatModel, EngineSettings, ModelPool
 from appliance.server.app import make_app
 from appliance.server.context import ServerContext
+from appliance.server.cors import Cors
 from appliance.server.guard import Guard
 from appliance.server.keys import KeyRing
 from appliance.server.limits import ConnectionLimits
@@ -67,7 +68,7 @@ class Service:
         self._device_id = load_device_id(home)
         self._pool = ModelPool(
             BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys)),
-            cache=home.cache / "prepacked",
+            cache=home.prepacked,
             settings=_engine_settings(config),
             aliases=config.models.aliases,
             on_failure=self._fail,
@@ -143,6 +144,7 @@ class Service:
             pool=self._pool,
             keys=keys,
             guard=Guard(host_names=own_names),
+            cors=Cors(server.cors_origins),
             text_threads=threads,
             started_s=int(time.time()),
             is_draining=self._stopping.is_set,

@@ -25,7 +25,7 @@ MAX_SCHEMA_BYTES = 1 << 17
 _CACHE_SIZE = 64
 
 # Small models lose themselves in blanks where a schema allows any number of them.
-_JSON_OPTIONS: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+JSON_OPTIONS: JsonCompileOptions = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class Constraint:
@@ -98,7 +98,7 @@ class GrammarCompiler:
                 param=param,
             )
         try:
-            grammar = LLMatcher.grammar_from_json_schema(text, overrides=_JSON_OPTIONS)
+            grammar = LLMatcher.grammar_from_json_schema(text, overrides=JSON_OPTIONS)
         except ValueError as err:
             raise _refused(param, str(err)) from err
         return self._constraint(grammar, param)

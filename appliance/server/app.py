@@ -52,9 +52,14 @@ def make_app(context: ServerContext) -> web.Application:
     """The application, ready for a runner with `handler_cancellation=True`."""
     app = web.Application(client_max_size=context.max_body_bytes, middlewares=[_identify, _translate, _admit])
     app[CONTEXT] = context
+    app.on_response_prepare.append(_open_to_pages)
     for module in (chat, completions, embeddings, models, openapi, status):
         app.add_routes(module.ROUTES)
     return app
+
+
+async def _open_to_pages(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(request.app[CONTEXT].cors.headers(request))
 
 
 @web.middleware
@@ -99,7 +104,9 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
 async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The guard, then the key: every path but liveness needs one where keys are configured."""
     context = request.app[CONTEXT]
-    context.guard.check(request)
+    context.guard.check(request, is_from_allowed_page=context.cors.allows(request))
+    if context.cors.is_preflight(request):
+        return context.cors.preflight(request)
     if request.path not in _OPEN_PATHS:
         if context.is_safe_mode:
             raise UnavailableError("The server failed several times and is in safe mode; its log has the reason.")

@@ -144,6 +144,7 @@ def _encode(model: ChatModel, value: object, param: str) -> _Prompt:
             model.engine.check(len(value), param=param)
         text, tokens = value, tokenizer.encode_framed(value)
     elif isinstance(value, list) and value and all(_is_token(x) for x in value):
+        model.engine.check(len(value), param=param)
         tokens = tuple(value)
         if not all(0 <= t < tokenizer.vocab_size for t in tokens):
             raise InvalidRequestError(f"Invalid '{param}': a token is not in the vocabulary.", param=param)

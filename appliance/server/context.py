@@ -10,6 +10,7 @@ from aiohttp import web
 
 from appliance.host.thermal import Thermal
 from appliance.models import ModelPool
+from appliance.server.cors import Cors
 from appliance.server.guard import Guard
 from appliance.server.keys import KeyRing
 from appliance.server.metrics import Metrics
@@ -36,6 +37,7 @@ class ServerContext:
     thermal: Callable[[], Thermal] = Thermal
     faults: tuple[str, ...] = ()
     is_safe_mode: bool = False
+    cors: Cors = field(default_factory=Cors)
 
 
 CONTEXT = web.AppKey("context", ServerContext)

@@ -104,22 +104,20 @@ def _is_token(value: object) -> bool:
 
 
 def _encode(model: EmbeddingModel, inputs: list[str | list[int]], truncate: bool) -> list[tuple[int, ...]]:
+    params = [f"input[{i}]" for i in range(len(inputs))] if len(inputs) > 1 else ["input"]
+    return [_encode_item(model, item, param, truncate) for item, param in zip(inputs, params, strict=True)]
+
+
+def _encode_item(model: EmbeddingModel, item: str | list[int], param: str, truncate: bool) -> tuple[int, ...]:
     limit = model.spec.max_tokens
-    sequences = []
-    for i, item in enumerate(inputs):
-        param = f"input[{i}]" if len(inputs) > 1 else "input"
-        if isinstance(item, str):
-            tokens = _encode_text(model, item, limit, param, truncate)
-        else:
-            tokens = tuple(item)
-            if not all(0 <= t < model.tokenizer.vocab_size for t in tokens):
-                raise InvalidRequestError(f"Invalid '{param}': a token is not in the vocabulary.", param=param)
-        if len(tokens) > limit:
-            if not truncate:
-                raise _too_long(limit, f"{len(tokens)} tokens", param)
-            tokens = (*tokens[: limit - 1], tokens[-1])
-        sequences.append(tokens)
-    return sequences
+    tokens = _encode_text(model, item, limit, param, truncate) if isinstance(item, str) else tuple(item)
+    if len(tokens) > limit:
+        if not truncate:
+            raise _too_long(limit, f"{len(tokens)} tokens", param)
+        tokens = (*tokens[: limit - 1], tokens[-1])
+    if not isinstance(item, str) and not all(0 <= t < model.tokenizer.vocab_size for t in tokens):
+        raise InvalidRequestError(f"Invalid '{param}': a token is not in the vocabulary.", param=param)
+    return tokens
 
 
 def _encode_text(model: EmbeddingModel, text: str, limit: int, param: str, truncate: bool) -> tuple[int, ...]:

@@ -35,8 +35,8 @@ class Guard:
     def __init__(self, *, host_names: Iterable[str]) -> None:
         self._host_names = {name.lower().rstrip(".") for name in host_names} | {"localhost"}
 
-    def check(self, request: web.Request) -> None:
-        """Refuse by raising.
+    def check(self, request: web.Request, *, is_from_allowed_page: bool = False) -> None:
+        """Refuse by raising; pages of origins that the operator allowed may come from other sites.
 
         Raises:
             MisdirectedRequestError: the Host header is missing, doubled, or foreign.
@@ -44,7 +44,7 @@ class Guard:
             UnsupportedMediaTypeError: a body that is not JSON, or compressed.
         """
         self._check_host(request)
-        if request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:
+        if request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and not is_from_allowed_page:
             raise ForbiddenError("Requests from pages of other sites are refused; see the setting server.cors_origins.")
         if request.body_exists and request.content_type != "application/json":
             raise UnsupportedMediaTypeError(

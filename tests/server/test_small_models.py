@@ -69,7 +69,7 @@ def test_greedy_json_comes_to_its_end(client: OpenAI) -> None:
         "messages": [{"role": "user", "content": "Tell me a joke about cats."}],
         "response_format": {"type": "json_schema", "json_schema": {"name": "joke", "schema": schema}},
         "temperature": 0,
-        "max_tokens": 400,
+        "max_tokens": 150,
     }
     ended = client.chat.completions.create(**arguments).choices[0]
     assert ended.finish_reason == "stop"

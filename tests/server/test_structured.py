@@ -228,3 +228,23 @@ def test_an_odd_schema_is_answered_or_refused_and_the_next_request_is_served(cli
     except openai.APIStatusError as err:
         assert err.status_code == 400  # noqa: PT017
     assert client.chat.completions.create(model=MODEL, messages=QUESTION, max_tokens=1).choices
+
+
+def test_a_tool_may_be_called_before_an_answer_in_a_form(client: OpenAI) -> None:
+    form = {"type": "object", "properties": {"weather": {"enum": ["sun", "rain"]}}, "required": ["weather"]}
+    turns: Any = [*QUESTION]
+    arguments: Any = {
+        "model": MODEL,
+        "tools": [WEATHER],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": form}},
+        "temperature": 0,
+        "max_tokens": 60,
+    }
+    first = client.chat.completions.create(messages=turns, **arguments).choices[0]
+    if first.finish_reason == "tool_calls":
+        (call,) = first.message.tool_calls or []
+        assert json.loads(call.function.arguments)["city"] in {"Paris", "Rome"}
+        turns += [first.message, {"role": "tool", "tool_call_id": call.id, "content": "Rain."}]
+    second = client.chat.completions.create(messages=turns, **arguments).choices[0]
+    assert second.finish_reason == "stop"
+    assert json.loads(second.message.content or "")["weather"] in {"sun", "rain"}

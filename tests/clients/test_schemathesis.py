@@ -1,0 +1,36 @@
+"""schemathesis takes /openapi.json at its word: what it allows is taken, and what it forbids refused in shape."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.clients.conftest import RunProgram
+from tests.clients.environments import PROGRAMS, python_with
+from tests.conftest import RunningServer
+
+pytestmark = pytest.mark.clients
+
+
+@pytest.fixture
+def command(server: RunningServer) -> list[str | Path]:
+    schemathesis = python_with("schemathesis==4.32.5").with_name("schemathesis")
+    url = f"{server.root_url}/openapi.json"
+    return [schemathesis, "run", url, "--max-examples", "40", "--seed", "1", "--no-color", "--checks", "all"]
+
+
+def test_what_the_document_allows_is_taken_and_what_it_forbids_is_refused(
+    run_program: RunProgram, command: list[str | Path]
+) -> None:
+    assert "passed" in run_program(command)
+
+
+def test_installed_models_answer_as_documented(
+    run_program: RunProgram, command: list[str | Path], tmp_path: Path
+) -> None:
+    shutil.copy(PROGRAMS / "real_models.py", tmp_path)
+    # What a document cannot say is refused too: tokens beyond the vocabulary, schemas that no grammar enforces.
+    hooked = ["env", "SCHEMATHESIS_HOOKS=real_models", *command, "--exclude-checks", "positive_data_acceptance"]
+    assert "passed" in run_program(hooked)
