@@ -74,8 +74,8 @@ class EngineConfig(_Section):
     context_length: Annotated[int, Field(ge=64, le=131072, description="Tokens of one conversation.")] = 2048
     threads: Annotated[int, Field(ge=0, le=256, description="Threads of a model; 0: one for each core.")] = 0
     spinning: Annotated[
-        bool, Field(description="Keep threads awake: faster on idle cores, slow beside other work.")
-    ] = False
+        bool, Field(description="Keep threads awake between operators: faster on idle cores, slow beside other work.")
+    ] = True
     queue: Annotated[int, Field(ge=0, le=1024, description="Requests that wait beyond the slots.")] = 32
 
 

@@ -31,7 +31,7 @@ class EngineSettings:
     num_slots: int = 4
     context_length: int = 2048
     num_threads: int = 2
-    spinning: bool = False
+    spinning: bool = True
     max_waiting: int = 32
 
 
