@@ -36,7 +36,7 @@ def test_the_heading_names_machine_settings_and_models() -> None:
     text = text_of(a_report(DECODE))
     assert "A [bold]CPU[/bold] (aarch64), 4 cores, 4.0 GiB; load 0.1 before, 0.1 after" in text
     assert "onnxruntime 1.32.0" in text
-    assert "2 threads, spinning off, 4 slots of 2048 tokens" in text
+    assert "2 threads, spinning on, 4 slots of 2048 tokens" in text
     assert "ours: chat int4 147.1 MB, encoder (http://127.0.0.1:1/v1)" in text
     assert "median of 5 runs" in text
 
