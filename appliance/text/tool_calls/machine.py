@@ -69,7 +69,7 @@ class CallMachine:
         return self._take_events()
 
     def _parse(self) -> Reading[None]:
-        """The grammar of a whole message; ends after END."""
+        """The grammar of a whole message, which each format gives; ends after END."""
         raise NotImplementedError
 
     # Reading
