@@ -1,7 +1,7 @@
 """A model as onnxruntime wants it on this machine: optimized, its weights packed for the processor, mapped from a file.
 
-Made once in a child process, whose peak of memory ends with it; where that fails, the bundle's own file is loaded. It belongs
-to one bundle, one processor and one onnxruntime version; when any differs, it is made again.
+Made once in a child process, whose peak of memory ends with it; where that fails, the bundle's own file is loaded. It
+belongs to one bundle, one processor and one onnxruntime version; when any differs, it is made again.
 """
 
 from __future__ import annotations
