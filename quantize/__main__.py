@@ -20,7 +20,7 @@ from quantize.arguments import parser
 from quantize.build import BuildOptions, build_into_store, build_to_folder, installed_and_current
 from quantize.progress import StageProgress
 from quantize.recipe import RECIPES, STARTER_NAMES, Recipe, SourcePart, shipped_recipe
-from quantize.tables import bundle_table, comparison_table, figures_table, recipes_table
+from quantize.reporting.tables import bundle_table, comparison_table, figures_table, recipes_table
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 _FILE_COLUMNS = 120  # of a table that no terminal shows

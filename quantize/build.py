@@ -11,14 +11,14 @@ from pathlib import Path
 from appliance.bundle import Bundle, BundleStore, SigningKey, TrustedKeys, open_bundle
 from appliance.errors import BundleError
 from appliance.home import Home
-from quantize.checkpoint import ENCODERS, architecture_of
 from quantize.licenses import check_accepted, license_of
 from quantize.package import Ingredients, assemble
 from quantize.pipeline import open_stages, replace_folder
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
 from quantize.run import Run, float_checkpoint, input_sha256
-from quantize.source import resolve
+from quantize.sources.checkpoint import ENCODERS, architecture_of
+from quantize.sources.source import resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def open_run(
 def _ingredients(recipe: Recipe, home: Home, progress: StageProgress, options: BuildOptions) -> Iterator[Ingredients]:
     with open_run(recipe, home, progress, options) as (run, checkpoint):
         if architecture_of(checkpoint) in ENCODERS:
-            from quantize.encoder_run import run_encoder as run_stages
+            from quantize.encoders.run import run_encoder as run_stages
         else:
-            from quantize.decoder_run import run_decoder as run_stages
+            from quantize.decoders.run import run_decoder as run_stages
         yield run_stages(run, checkpoint)

@@ -15,20 +15,19 @@ from appliance.engine.provider import session_options
 from appliance.engine.types import StepPlan
 from appliance.errors import QuantizeError
 from appliance.home import Home
-from quantize import texts
-from quantize.answers import answers_of, compare_answers, task_metrics
 from quantize.build import BuildOptions, open_run
-from quantize.checkpoint import read_decoder_config, read_encoder_config
-from quantize.decoder_run import fused_graph
-from quantize.encoder_build import load_tokenizer
-from quantize.evaluate import Metrics, evaluate_decoder, load_runner, perplexity, runner_threads
-from quantize.evaluate_encoder import embed, evaluate_encoder
-from quantize.export import ENCODER_TASK
+from quantize.decoders.run import fused_graph
+from quantize.evaluation import texts
+from quantize.evaluation.answers import answers_of, compare_answers, task_metrics
+from quantize.evaluation.decoder import Metrics, evaluate_decoder, load_runner, perplexity, runner_threads
+from quantize.evaluation.encoder import embed, evaluate_encoder
+from quantize.evaluation.tasks import TASKS
+from quantize.fusion.export import ENCODER_TASK
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
 from quantize.run import exported
-from quantize.sentence import read_layout
-from quantize.tasks import TASKS
+from quantize.sources.checkpoint import read_decoder_config, read_encoder_config
+from quantize.sources.sentence import load_tokenizer, read_layout
 
 _NEEDED = frozenset({"source", "context_length", "weights"})  # the fields that the float graph and its source need
 _PROMPT_TOKENS = 128

@@ -25,15 +25,15 @@ from appliance.bundle.manifest import (
 from appliance.bundle.manifest import Source as SourceRecord
 from appliance.bundle.store import describe_files
 from appliance.errors import QuantizeError
-from quantize.checkpoint import DecoderConfig, EncoderConfig, read_json
-from quantize.findings import Findings
+from quantize.evaluation.findings import Findings
+from quantize.evaluation.questions import chat_template
 from quantize.licenses import license_of, license_text
 from quantize.pipeline import tool_versions
-from quantize.questions import chat_template
 from quantize.recipe import Recipe
-from quantize.report import REPORT_NAME, report_page
-from quantize.sentence import SentenceLayout
-from quantize.source import Source
+from quantize.reporting.report import REPORT_NAME, report_page
+from quantize.sources.checkpoint import DecoderConfig, EncoderConfig, read_json
+from quantize.sources.sentence import SentenceLayout
+from quantize.sources.source import Source
 
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
 

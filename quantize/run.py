@@ -9,11 +9,11 @@ from pathlib import Path
 
 from appliance.bundle import EvalReport
 from appliance.errors import QuantizeError
-from quantize import checkpoint as checkpoints
 from quantize.pipeline import StageOutput, Stages, content_key, tool_versions
 from quantize.progress import StageProgress
 from quantize.recipe import GatesPart, Recipe
-from quantize.source import Source
+from quantize.sources import checkpoint as checkpoints
+from quantize.sources.source import Source
 
 # Raise a number when the stage's code changes what it writes.
 VERSIONS = {
@@ -66,7 +66,7 @@ def float_checkpoint(run: Run) -> Path:
         return run.source.path
 
     def work(target: Path) -> None:
-        from quantize.gguf_file import dequantize
+        from quantize.sources.gguf_file import dequantize
 
         dequantize(run.source.path, target)
 
@@ -77,7 +77,7 @@ def exported(run: Run, checkpoint: Path, task: str) -> StageOutput:
     """The float graph by optimum."""
 
     def work(target: Path) -> None:
-        from quantize.export import export
+        from quantize.fusion.export import export
 
         export(checkpoint, target, task=task)
 

@@ -17,10 +17,10 @@ from appliance.errors import BundleError, QuantizeError
 from appliance.home import Home
 from quantize.__main__ import main
 from quantize.build import build_into_store, build_to_folder, installed_and_current
-from quantize.checkpoint import DecoderConfig, read_decoder_config
 from quantize.package import decoder_spec, tokenizer_bytes
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
+from quantize.sources.checkpoint import DecoderConfig, read_decoder_config
 from tests.quantize.tiny import TEMPLATE, change_json, write_decoder, write_encoder
 
 _CALIBRATION = {"num_windows": 6, "window_tokens": 32}

@@ -1,0 +1,62 @@
+"""The stages of a causal model: export, fusion, weights, evaluation, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from quantize.decoders.stages import DecoderStages
+from quantize.evaluation import texts
+from quantize.evaluation.answers import compare_answers, load_answers, task_metrics, write_answers
+from quantize.evaluation.decoder import evaluate_decoder
+from quantize.evaluation.distribution import Distribution
+from quantize.evaluation.findings import Findings
+from quantize.fusion.export import DECODER_TASK
+from quantize.fusion.fuse import fuse_file
+from quantize.package import Ingredients, context_length, decoder_spec
+from quantize.pipeline import StageOutput
+from quantize.precision.search import load_allocation, load_tries
+from quantize.precision.sensitivity import load_sensitivity
+from quantize.run import Metrics, Run, evaluated, exported, input_sha256
+from quantize.sources.checkpoint import DecoderConfig, read_decoder_config
+
+
+def run_decoder(run: Run, checkpoint: Path) -> Ingredients:
+    """Run or resume every stage up to the ingredients of the bundle."""
+    recipe = run.recipe
+    config = read_decoder_config(checkpoint)
+    spec = decoder_spec(config, checkpoint, recipe)
+    fused = fused_graph(run, checkpoint, config)
+    stages = DecoderStages(run, checkpoint, spec, fused)
+    weights = stages.weights()
+
+    def measure(target: Path, report: Callable[[float], None]) -> Metrics:
+        found = evaluate_decoder(fused.folder, weights.folder, checkpoint, spec, lambda done: report(done / 2))
+        Distribution.of(found.kl).save(target)
+        answers = compare_answers(fused.folder, weights.folder, checkpoint, spec, lambda done: report(0.5 + done / 2))
+        write_answers(target, answers)
+        return found.metrics | task_metrics(answers)
+
+    report, folder = evaluated(run, {"fused": fused.key, "weights": weights.key}, measure, texts.DESCRIPTION)
+    is_auto = recipe.weights.scheme == "auto"
+    findings = Findings(
+        tries=tuple(load_tries(stages.search().folder)) if is_auto else (),
+        sensitivity=load_sensitivity(stages.sensitivity().folder) if is_auto else {},
+        int8=frozenset(load_allocation(stages.search().folder)) if is_auto else frozenset(),
+        distribution=Distribution.load(folder),
+        answers=tuple(load_answers(folder)),
+    )
+    return Ingredients(
+        recipe, run.source, checkpoint, weights.folder, spec, report, input_sha256(recipe, run.source.sha256), findings
+    )
+
+
+def fused_graph(run: Run, checkpoint: Path, config: DecoderConfig) -> StageOutput:
+    """The float graph that the engine runs."""
+    exported_graph = exported(run, checkpoint, DECODER_TASK)
+    positions = context_length(config, run.recipe)
+
+    def fuse(target: Path) -> None:
+        fuse_file(exported_graph.folder, target, config, context_length=positions)
+
+    return run.stage("fuse", {"export": exported_graph.key, "positions": positions}, fuse)

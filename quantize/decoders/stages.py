@@ -1,0 +1,137 @@
+"""The stages between a decoder's float graph and its quantized file; each gives its output, done now or found."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from appliance.bundle import DecoderSpec
+from quantize.decoders.weights import decoder_parts, write_int8, write_mixed
+from quantize.evaluation.decoder import evaluate_decoder
+from quantize.graph.codec import Float32
+from quantize.pipeline import StageOutput
+from quantize.precision.calibration import WINDOWS_NAME, calibration_windows
+from quantize.precision.fit import fit_int4, load_errors
+from quantize.precision.kv_scales import load_kv_scales, measure_kv_scales
+from quantize.precision.search import Order, best_within, load_allocation, smallest_within, write_result
+from quantize.precision.sensitivity import load_sensitivity, measure_sensitivity
+from quantize.recipe import DEFAULT_MAX_KL
+from quantize.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderStages:
+    """One decoder under way: the run, its checkpoint and its fused float graph."""
+
+    run: Run
+    checkpoint: Path
+    spec: DecoderSpec
+    fused: StageOutput
+
+    def weights(self) -> StageOutput:
+        """The quantized file by the recipe's scheme."""
+        part = self.run.recipe.weights
+        scales = self._kv_scales()
+        kv_key = None if scales is None else scales.key
+        if part.scheme == "int8":
+            inputs: dict[str, object] = {"fused": self.fused.key, "kv": kv_key}
+            return self.run.stage(
+                "weights", inputs, lambda target: write_int8(self.fused.folder, target, _loaded(scales))
+            )
+        int8: Sequence[str] = part.int8
+        if part.scheme == "auto":
+            int8 = load_allocation(self.search().folder)
+        fit = self.fit()
+        inputs = {"fit": fit.key, "int8": sorted(int8), "kv": kv_key}
+
+        def write(target: Path) -> None:
+            write_mixed(self.fused.folder, fit.folder, target, self.spec, int8, _loaded(scales))
+
+        return self.run.stage("weights", inputs, write)
+
+    def calibration(self) -> StageOutput:
+        """The windows of tokens that everything is fitted to."""
+        recipe, report = self.run.recipe.calibration, self.run.progress.advance_to
+
+        def calibrate(target: Path) -> None:
+            windows = calibration_windows(self.checkpoint, self.fused.folder, self.spec, recipe, report)
+            np.save(target / WINDOWS_NAME, windows)
+
+        return self.run.stage("calibrate", {"fused": self.fused.key, "calibration": recipe.identity()}, calibrate)
+
+    def fit(self) -> StageOutput:
+        """Every matrix in int4."""
+        calibration, report = self.calibration(), self.run.progress.advance_to
+
+        def fit(target: Path) -> None:
+            fit_int4(self.fused.folder, target, _windows(calibration), self.spec, report)
+
+        return self.run.stage("fit", {"calibration": calibration.key}, fit)
+
+    def sensitivity(self) -> StageOutput:
+        """What int4 costs each part."""
+        calibration, fit, report = self.calibration(), self.fit(), self.run.progress.advance_to
+
+        def measure(target: Path) -> None:
+            parts = decoder_parts(self.fused.folder, self.spec)
+            measure_sensitivity(self.checkpoint, fit.folder, parts, _windows(calibration), target, report)
+
+        return self.run.stage("sensitivity", {"fit": fit.key}, measure)
+
+    def order(self) -> Order:
+        """The parts by what int8 saves a byte."""
+        parts = decoder_parts(self.fused.folder, self.spec)
+        return Order.create(parts, load_sensitivity(self.sensitivity().folder), load_errors(self.fit().folder))
+
+    def search(self) -> StageOutput:
+        """The allocation that the recipe's target asks for, and all that were tried."""
+        part, report = self.run.recipe.weights, self.run.progress.advance_to
+        sensitivity, fit, order, kv = self.sensitivity(), self.fit(), self.order(), self._kv_scales()
+        max_kl = None if part.max_mb is not None else part.max_kl or DEFAULT_MAX_KL
+
+        def search(target: Path) -> None:
+            scales = _loaded(kv)
+
+            def measure(int8: Sequence[str]) -> tuple[int, Mapping[str, float]]:
+                with tempfile.TemporaryDirectory(dir=target) as temporary:
+                    write_mixed(self.fused.folder, fit.folder, Path(temporary), self.spec, int8, scales)
+                    return self._measured(Path(temporary))
+
+            if max_kl is not None:
+                tries = smallest_within(order, max_kl, measure, report)
+            else:
+                tries = best_within(order, int((part.max_mb or 0) * 1e6), measure, report)
+            write_result(target, order, tries)
+
+        inputs = {"sensitivity": sensitivity.key, "max_kl": max_kl, "max_mb": part.max_mb}
+        return self.run.stage("search", {**inputs, "kv": None if kv is None else kv.key}, search)
+
+    def _measured(self, folder: Path) -> tuple[int, Mapping[str, float]]:
+        """Bytes of a quantized file, and its metrics on the held-out text."""
+        size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+        found = evaluate_decoder(self.fused.folder, folder, self.checkpoint, self.spec, lambda _: None)
+        return size_bytes, found.metrics
+
+    def _kv_scales(self) -> StageOutput | None:
+        if self.run.recipe.weights.kv_cache != "int8":
+            return None
+        calibration, report = self.calibration(), self.run.progress.advance_to
+
+        def measure(target: Path) -> None:
+            measure_kv_scales(self.fused.folder, target, _windows(calibration), self.spec, report)
+
+        return self.run.stage("kv-scales", {"calibration": calibration.key}, measure)
+
+
+def _windows(calibration: StageOutput) -> NDArray[np.int64]:
+    windows: NDArray[np.int64] = np.load(calibration.folder / WINDOWS_NAME)
+    return windows
+
+
+def _loaded(scales: StageOutput | None) -> Mapping[str, Float32] | None:
+    return None if scales is None else load_kv_scales(scales.folder)

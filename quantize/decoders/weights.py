@@ -1,0 +1,64 @@
+"""A decoder's file from an allocation: the parts that are int8 are rounded, all others come from the int4 fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from appliance.bundle import DecoderSpec
+from appliance.bundle.manifest import MODEL_NAME
+from quantize.graph.codec import Bits, Float32, QuantizedMatrix, round_to_nearest
+from quantize.graph.files import save_graph
+from quantize.precision.fit import load_int4, load_int8
+from quantize.precision.kv_scales import quantize_kv
+from quantize.precision.parts import Part, parts_of, pieces_of
+from quantize.precision.weights import Matrix, matrices_of, quantize_graph
+
+
+def decoder_parts(fused: Path, spec: DecoderSpec) -> list[Part]:
+    """All that can be int4 or int8, in the order in which it runs; the head is always int8."""
+    matrices = [matrix for matrix in matrices_of(ir.load(fused / MODEL_NAME).graph) if not matrix.is_head]
+    return [part for matrix in matrices for part in parts_of(matrix, spec)]
+
+
+def write_int8(fused: Path, target: Path, kv_scales: Mapping[str, Float32] | None) -> None:
+    """Every matrix in int8, by rounding; keys and values too, where scales are given."""
+    _write(fused, target, lambda matrix: [round_to_nearest(matrix.weight(), 8)], kv_scales)
+
+
+def write_mixed(
+    fused: Path,
+    fit: Path,
+    target: Path,
+    spec: DecoderSpec,
+    int8: Sequence[str],
+    kv_scales: Mapping[str, Float32] | None,
+) -> None:
+    """int4, except for the head and for the parts that a pattern of `int8` names."""
+
+    def quantize(matrix: Matrix) -> Sequence[QuantizedMatrix]:
+        parts = parts_of(matrix, spec)
+        is_int8 = {part.name: matrix.is_head or part.matches(int8) for part in parts}
+        stored: dict[Bits, QuantizedMatrix] = {}
+        if any(is_int8.values()):
+            stored[8] = load_int8(fit, matrix)
+        if not all(is_int8.values()):
+            stored[4] = load_int4(fit, matrix.name)
+        return pieces_of(parts, is_int8, stored)
+
+    _write(fused, target, quantize, kv_scales)
+
+
+def _write(
+    fused: Path,
+    target: Path,
+    quantize: Callable[[Matrix], Sequence[QuantizedMatrix]],
+    kv_scales: Mapping[str, Float32] | None,
+) -> None:
+    model = ir.load(fused / MODEL_NAME)
+    shared = quantize_graph(model, quantize)
+    if kv_scales is not None:
+        quantize_kv(model, kv_scales)
+    save_graph(model, target, shared)

@@ -1,0 +1,43 @@
+"""What a run found out beyond the manifest's figures: plain records for the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from quantize.evaluation.distribution import Distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One allocation that was built and measured: the first `num_int8` parts of the order are int8."""
+
+    num_int8: int
+    size_bytes: int
+    kl_mean: float
+    top1_agreement: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One question's two answers; whether each is right, where that can be said."""
+
+    question: str
+    before: str
+    after: str
+    before_is_right: bool | None = None
+    after_is_right: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Empty where a scheme or an architecture gives no such thing.
+
+    `tries` holds the chosen one last; `sensitivity` the KL that int4 costs each part; `int8` the parts kept in int8.
+    """
+
+    tries: tuple[Try, ...] = ()
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
+    int8: frozenset[str] = frozenset()
+    distribution: Distribution | None = None
+    answers: tuple[Answer, ...] = ()

@@ -1,0 +1,40 @@
+"""A checkpoint's chat template, and a question in tokens as that template writes it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from appliance.bundle.manifest import CHAT_TEMPLATE_NAME
+from appliance.text.template import ChatTemplate
+from quantize.sources.checkpoint import read_json
+
+_TODAY = datetime(2026, 1, 1)  # templates may write the date, and the same inputs give the same bytes
+
+
+def question_tokens(tokenizer: Tokenizer, folder: Path, question: str) -> list[int]:
+    """The prompt's tokens; the question as it is where the folder has no chat template."""
+    source = chat_template(folder)
+    text = question
+    if source is not None:
+        specials = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+        template = ChatTemplate(source, specials, now=lambda: _TODAY)
+        text = template.render([{"role": "user", "content": question}]).text
+    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+    return ids
+
+
+def chat_template(checkpoint: Path) -> str | None:
+    """The chat template, from its own file or from tokenizer_config.json."""
+    path = checkpoint / CHAT_TEMPLATE_NAME
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    if not (checkpoint / "tokenizer_config.json").is_file():
+        return None
+    value = read_json(checkpoint / "tokenizer_config.json").get("chat_template")
+    if isinstance(value, list):
+        named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
+        value = named.get("default")
+    return value if isinstance(value, str) else None

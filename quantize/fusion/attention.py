@@ -1,0 +1,222 @@
+"""One layer's exported attention becomes GroupQueryAttention with rotary positions and packed Q, K and V.
+
+Found from the names that optimum guarantees (past_key_values.I, present.I) and by dataflow, not by a pattern of the
+whole subgraph, so that bias, query and key norms, windows and one fused projection need no form of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from quantize.fusion.rope import RopeTables
+from quantize.graph.edit import (
+    MICROSOFT,
+    Editor,
+    computed_input,
+    constant_of,
+    refuse,
+    replace_value,
+    scalar_of,
+    source_of,
+)
+from quantize.sources.checkpoint import DecoderConfig
+
+_NORM = "SimplifiedLayerNormalization"
+_ALONG_VALUES = frozenset({"Unsqueeze", "Expand", "Reshape", "Cast", "Identity"})
+
+
+@dataclass(frozen=True, slots=True)
+class StepInputs:
+    """The graph inputs that say where in the K/V rows a step's tokens lie."""
+
+    seqlens_k: ir.Value
+    total_sequence_length: ir.Value
+
+
+class AttentionFuser:
+    """Fuses the layers of one graph, one after another."""
+
+    def __init__(self, edit: Editor, config: DecoderConfig, step: StepInputs, tables: RopeTables) -> None:
+        self._edit = edit
+        self._config = config
+        self._step = step
+        self._tables = tables
+        self._inputs = {value.name: value for value in edit.graph.inputs}
+        self._outputs = {value.name: value for value in edit.graph.outputs}
+
+    def fuse(self, layer: int) -> None:
+        """Replace the attention of one layer.
+
+        Raises:
+            QuantizeError: naming the node that was not recognized.
+        """
+        keys, values = self._output(layer, "key"), self._output(layer, "value")
+        past_k, past_v = self._input(layer, "key"), self._input(layer, "value")
+        k_rotated, v = _appended(keys, past_k), _appended(values, past_v)
+        weighted_sum = _find_weighted_sum(values)
+        end = _end_of(weighted_sum)
+        q_rotated, scale = _query_and_scale(weighted_sum)
+        q, tables = self._tables.unrotate(q_rotated)
+        k, tables_k = self._tables.unrotate(k_rotated)
+        if tables != tables_k:
+            raise refuse(end, "queries and keys are rotated differently")
+        prefix = f"/layers.{layer}/attn"
+        flat = [self._flat(x, end, f"{prefix}/{part}") for x, part in ((q, "q"), (k, "k"), (v, "v"))]
+        qkv = self._packed(flat, layer, end)
+        outputs = self._edit.nodes(
+            "GroupQueryAttention",
+            [*qkv, past_k, past_v, self._step.seqlens_k, self._step.total_sequence_length, *tables],
+            [f"{prefix}/out", f"{prefix}/present_key", f"{prefix}/present_value"],
+            name=f"{prefix}/GroupQueryAttention",
+            attributes={
+                "num_heads": self._config.num_heads,
+                "kv_num_heads": self._config.num_kv_heads,
+                "scale": scale,
+                "do_rotary": 1,
+                "rotary_interleaved": 0,
+                "local_window_size": self._config.window_of(layer) or -1,
+            },
+            domain=MICROSOFT,
+            before=end,
+        )
+        replace_value(end.outputs[0], outputs[0])
+        self._replace_output(keys, outputs[1], past_k)
+        self._replace_output(values, outputs[2], past_v)
+
+    def _input(self, layer: int, part: str) -> ir.Value:
+        name = f"past_key_values.{layer}.{part}"
+        if name not in self._inputs:
+            raise refuse(None, f"it has no input {name}")
+        return self._inputs[name]
+
+    def _output(self, layer: int, part: str) -> ir.Value:
+        name = f"present.{layer}.{part}"
+        if name not in self._outputs:
+            raise refuse(None, f"it has no output {name}")
+        return self._outputs[name]
+
+    def _replace_output(self, old: ir.Value, new: ir.Value, past: ir.Value) -> None:
+        outputs, name = self._edit.graph.outputs, old.name
+        old.name = f"{name}/exported"
+        new.name, new.type = name, old.type
+        new.shape = past.shape = ir.Shape(["batch_size", past.shape[1], "capacity", past.shape[3]])
+        outputs[outputs.index(old)] = new
+
+    def _flat(self, value: ir.Value, before: ir.Node, name: str) -> ir.Value:
+        """(B, N, S, D), a transposed view of a projection, as (B, S, N * D) without a transpose.
+
+        A norm of each head may come before the transpose or after it; it is moved between two reshapes.
+        """
+        norm, node = None, source_of(value, "Transpose", _NORM)
+        if node.op_type == _NORM:
+            norm, node = node, source_of(node.inputs[0], "Transpose")
+        inner = source_of(node.inputs[0], "Reshape", _NORM)
+        if inner.op_type == _NORM:
+            norm, inner = inner, source_of(inner.inputs[0], "Reshape")
+        flat: ir.Value = inner.inputs[0]
+        if norm is None:
+            return flat
+        by_head = self._edit.constant("shape_heads", np.array([0, 0, -1, self._config.head_dim], np.int64))
+        whole = self._edit.constant("shape_whole", np.array([0, 0, -1], np.int64))
+        heads = self._edit.node("Reshape", [flat, by_head], f"{name}/heads", before=before)
+        normed = self._edit.nodes(
+            _NORM, [heads, norm.inputs[1]], [f"{name}/norm"], attributes=dict(norm.attributes), before=before
+        )
+        return self._edit.node("Reshape", [normed[0], whole], f"{name}/flat", before=before)
+
+    def _packed(self, qkv: list[ir.Value], layer: int, before: ir.Node) -> list[ir.Value | None]:
+        """One projection for Q, K and V where they are plain products of the same rows; else the three as they are."""
+        sources = [source_of(value) for value in qkv]
+        if all(node.op_type == "Slice" for node in sources) and len({node.inputs[0] for node in sources}) == 1:
+            return [sources[0].inputs[0], None, None]
+        biases = []
+        if all(node.op_type == "Add" for node in sources):
+            biases = [next((a for v in n.inputs if (a := constant_of(v)) is not None), None) for n in sources]
+            sources = [source_of(computed_input(node)) for node in sources]
+        weights = [constant_of(node.inputs[1]) if node.op_type == "MatMul" else None for node in sources]
+        known = [weight for weight in weights if weight is not None]
+        if len(known) < 3 or len({node.inputs[0] for node in sources}) != 1:
+            return list(qkv)
+        name = f"/model/layers.{layer}/self_attn/qkv_proj"
+        weight = self._edit.constant(f"layers.{layer}.qkv.weight", np.concatenate(known, axis=1))
+        packed = self._edit.node("MatMul", [sources[0].inputs[0], weight], f"{name}/MatMul", before=before)
+        if biases:
+            bias = self._edit.constant(f"layers.{layer}.qkv.bias", np.concatenate([b for b in biases if b is not None]))
+            packed = self._edit.node("Add", [packed, bias], f"{name}/Add", before=before)
+        return [packed, None, None]
+
+
+def _appended(present: ir.Value, past: ir.Value) -> ir.Value:
+    """What a step appends to the past."""
+    concat = source_of(present, "Concat")
+    added = [value for value in concat.inputs if value is not past]
+    if len(added) != 1:
+        raise refuse(concat, f"expected {past.name} and what is appended to it")
+    value: ir.Value = added[0]
+    return value
+
+
+def _find_weighted_sum(values: ir.Value) -> ir.Node:
+    """The product of the probabilities and the values."""
+    todo = [values]
+    while todo:
+        for use in todo.pop().uses():
+            if use.node.op_type == "MatMul" and use.idx == 1:
+                node: ir.Node = use.node
+                return node
+            if use.idx == 0 and use.node.op_type in _ALONG_VALUES:
+                todo.append(use.node.outputs[0])
+    raise refuse(values.producer(), f"no product of attention weights reads {values.name}")
+
+
+def _end_of(weighted_sum: ir.Node) -> ir.Node:
+    transpose = weighted_sum.outputs[0].uses()[0].node
+    end: ir.Node = transpose.outputs[0].uses()[0].node
+    if (transpose.op_type, end.op_type) != ("Transpose", "Reshape"):
+        raise refuse(end, "expected the attention's output to be transposed and reshaped")
+    return end
+
+
+def _query_and_scale(weighted_sum: ir.Node) -> tuple[ir.Value, float]:
+    """Back from the weighted sum over softmax and mask to the rotated queries, and all factors on the way."""
+    node = source_of(weighted_sum.inputs[0], "Where", "Softmax")
+    if node.op_type == "Where":
+        node = source_of(node.inputs[2], "Softmax")
+    mask = source_of(node.inputs[0], "Add")
+    scores = next((s for value in mask.inputs if (s := _scores(value)) is not None), None)
+    if scores is None:
+        raise refuse(mask, "expected a product of queries and keys plus a mask; soft-capping is not known")
+    value, scale = _peel(scores)
+    product = source_of(value, "MatMul")
+    query, query_scale = _peel(product.inputs[0])
+    _, key_scale = _peel(product.inputs[1])
+    return query, scale * query_scale * key_scale
+
+
+def _scores(value: ir.Value) -> ir.Value | None:
+    node = value.producer()
+    if node is None or constant_of(value) is not None:
+        return None
+    peeled, _ = _peel(value)
+    node = peeled.producer()
+    return value if node is not None and node.op_type == "MatMul" else None
+
+
+def _peel(value: ir.Value) -> tuple[ir.Value, float]:
+    """A value without the constant factors in front of it, and their product."""
+    scale = 1.0
+    node = value.producer()
+    while node is not None and node.op_type in {"Mul", "Cast", "Identity"}:
+        if node.op_type == "Mul":
+            factor = scalar_of(node)
+            if factor is None:
+                break
+            scale *= factor
+            value = computed_input(node)
+        else:
+            value = node.inputs[0]
+        node = value.producer()
+    return value, scale

@@ -1,0 +1,119 @@
+"""The text that weights are fitted to: prose, code, and answers of the float model itself, in windows of tokens.
+
+None of it is what the evaluation measures with, and all of it is the same on every machine with this Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from appliance.bundle import DecoderSpec
+from appliance.bundle.manifest import TOKENIZER_NAME
+from appliance.engine.types import StepPlan
+from appliance.errors import QuantizeError
+from quantize.evaluation import texts
+from quantize.evaluation.decoder import float_spec, load_runner
+from quantize.evaluation.questions import question_tokens
+from quantize.recipe import CalibrationPart
+
+WINDOWS_NAME = "windows.npy"
+
+_QUESTIONS = (
+    "Explain how a bicycle stays upright.",
+    "Write a short story about a lighthouse keeper.",
+    "How do I sort a list of dictionaries in Python?",
+    "Give me a recipe for lentil soup.",
+    "What causes the seasons?",
+    "Write an email asking my manager for a day off.",
+    "Summarise the history of the printing press.",
+    "What is the difference between a virus and a bacterium?",
+    "Plan a three day trip to Lisbon.",
+    "Explain compound interest with an example.",
+    "Write a poem about autumn rain.",
+    "List five tips for learning a new language.",
+    "A train travels 120 km in 1.5 hours. What is its speed?",
+    "Who was Marie Curie?",
+    "Reply with a JSON object that describes a wooden desk.",
+    "Describe the water cycle.",
+)
+
+Windows = NDArray[np.int64]
+
+
+def calibration_windows(
+    checkpoint: Path, float_folder: Path, spec: DecoderSpec, part: CalibrationPart, report: Callable[[float], None]
+) -> Windows:
+    """(num_windows, window_tokens): a third each of prose, code and chat; one kind fills in where another is short."""
+    tokenizer = Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME))
+    part = part.model_copy(update={"window_tokens": min(part.window_tokens, spec.context_length // 2)})
+    text = part.own_text()
+    if text is not None:
+        return _own_windows(tokenizer, text, part, spec.vocab_size)
+    share = -(-part.num_windows // 3)
+    chat = _chat_windows(tokenizer, checkpoint, float_folder, spec, part, min(share, len(_QUESTIONS)), report)
+    prose = _text_windows(tokenizer, texts.prose(), part, spec.vocab_size)
+    code = _text_windows(tokenizer, texts.code(), part, spec.vocab_size)
+    mixed: list[Windows] = []
+    for index in range(part.num_windows):
+        for kind in (chat, prose, code):
+            mixed += kind[index : index + 1]
+    return np.stack(mixed[: part.num_windows])
+
+
+def _own_windows(tokenizer: Tokenizer, text: str, part: CalibrationPart, vocab_size: int) -> Windows:
+    found = _text_windows(tokenizer, [text], part, vocab_size)
+    if not found:
+        raise QuantizeError(f"the calibration text {part.file} has fewer than {part.window_tokens} tokens, one window")
+    return np.stack(found)
+
+
+def _text_windows(tokenizer: Tokenizer, pieces: Sequence[str], part: CalibrationPart, vocab_size: int) -> list[Windows]:
+    """Windows spread evenly over the pieces."""
+    joined = "\n\n".join(pieces)
+    ids = np.asarray(tokenizer.encode(joined, add_special_tokens=False).ids, np.int64) % vocab_size
+    count = min(part.num_windows, len(ids) // part.window_tokens)
+    step = len(ids) // max(1, count)
+    return [ids[index * step : index * step + part.window_tokens] for index in range(count)]
+
+
+def _chat_windows(
+    tokenizer: Tokenizer,
+    checkpoint: Path,
+    float_folder: Path,
+    spec: DecoderSpec,
+    part: CalibrationPart,
+    count: int,
+    report: Callable[[float], None],
+) -> list[Windows]:
+    """Answers of the float model, sampled at temperature 1; what follows the end of an answer is text as well."""
+    prompts = [
+        question_tokens(tokenizer, checkpoint, question)[: part.window_tokens - 1] for question in _QUESTIONS[:count]
+    ]
+    num_steps = part.window_tokens - min(map(len, prompts))
+    capacity = max(map(len, prompts)) + num_steps
+    runner = load_runner(float_folder, float_spec(spec), capacity=capacity, num_rows=count)
+    rng = np.random.default_rng(part.seed)
+    rows = [np.asarray(prompt, np.int64) % spec.vocab_size for prompt in prompts]
+    logits = []
+    for index, row in enumerate(rows):
+        plan = StepPlan(index, row[None], np.zeros(1, np.int32), np.array([len(row) - 1], np.int64))
+        logits.append(runner.run(plan))
+    last = _sample(np.concatenate(logits), rng)
+    for step in range(num_steps):
+        past_lens = np.array([len(row) for row in rows], np.int32)
+        rows = [np.append(row, token) for row, token in zip(rows, last, strict=True)]
+        plan = StepPlan(0, last[:, None], past_lens, np.arange(count, dtype=np.int64))
+        if step + 1 < num_steps:
+            last = _sample(runner.run(plan), rng)
+        report((step + 1) / num_steps)
+    return [row[: part.window_tokens] for row in rows]
+
+
+def _sample(logits: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
+    """One token a row at temperature 1, by the Gumbel trick."""
+    return np.asarray((logits + rng.gumbel(size=logits.shape)).argmax(axis=1), np.int64)

@@ -1,0 +1,72 @@
+"""What gets a width of its own: a matrix, or a part of one that the fusion joined from several projections.
+
+A projection's outputs are rows of the stored matrix, so that queries, keys and values can differ though they are one
+product in the float graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from appliance.bundle import DecoderSpec
+from quantize.graph.codec import Bits, QuantizedMatrix, matrix_bytes
+from quantize.precision.weights import Matrix
+
+_QKV, _GATE_UP = "qkv_proj", "gate_up_proj"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some rows of a matrix, named like the checkpoint's own projection: "layers.0/self_attn/q_proj"."""
+
+    name: str
+    matrix: str
+    start: int
+    stop: int
+    num_inputs: int
+
+    @property
+    def rows(self) -> slice:
+        """Its rows within the matrix."""
+        return slice(self.start, self.stop)
+
+    def size_bytes(self, bits: Bits) -> int:
+        """What it takes in the file."""
+        return matrix_bytes(self.stop - self.start, self.num_inputs, bits)
+
+    def matches(self, patterns: Sequence[str]) -> bool:
+        """Whether a pattern (fnmatch) names this part, or the matrix that it belongs to."""
+        return any(fnmatchcase(name, pattern) for pattern in patterns for name in (self.name, self.matrix))
+
+
+def parts_of(matrix: Matrix, spec: DecoderSpec) -> list[Part]:
+    """The parts in the order of their rows; a matrix that is no joined one is its own only part."""
+    ends, names = [matrix.num_outputs], [matrix.name]
+    if matrix.name.endswith(_QKV):
+        key_rows = spec.num_kv_heads * spec.head_dim
+        ends = [matrix.num_outputs - 2 * key_rows, matrix.num_outputs - key_rows, matrix.num_outputs]
+        names = [f"{matrix.name.removesuffix(_QKV)}{letter}_proj" for letter in "qkv"]
+    elif matrix.name.endswith(_GATE_UP):
+        ends = [matrix.num_outputs // 2, matrix.num_outputs]
+        names = [f"{matrix.name.removesuffix(_GATE_UP)}{name}_proj" for name in ("gate", "up")]
+    starts = [0, *ends[:-1]]
+    return [
+        Part(name, matrix.name, start, end, matrix.num_inputs)
+        for name, start, end in zip(names, starts, ends, strict=True)
+    ]
+
+
+def pieces_of(
+    parts: Sequence[Part], is_int8: Mapping[str, bool], stored: Mapping[Bits, QuantizedMatrix]
+) -> list[QuantizedMatrix]:
+    """The matrix in as few pieces as the parts' widths allow; `stored` holds it whole in each width that is needed."""
+    runs: list[tuple[Bits, int, int]] = []
+    for part in parts:
+        bits: Bits = 8 if is_int8[part.name] else 4
+        if runs and runs[-1][0] == bits:
+            runs[-1] = (bits, runs[-1][1], part.stop)
+        else:
+            runs.append((bits, part.start, part.stop))
+    return [stored[bits].rows(slice(start, stop)) for bits, start, stop in runs]

@@ -1,0 +1,160 @@
+"""report.html: what a bundle is, how good it is, and what else was tried. One page, no script, no network."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+
+from appliance.bundle import Manifest
+from quantize.evaluation.distribution import Distribution
+from quantize.evaluation.findings import Answer, Findings, Try
+from quantize.reporting.charts import Point, bars, scatter, shades
+
+REPORT_NAME = "report.html"
+
+_STYLE = Path(__file__).parent / "report.css"
+_NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_MEANINGS = {
+    "kl_mean": "KL divergence from the float model, nats a token, mean",
+    "kl_p99": "the same, 99th percentile",
+    "top1_agreement": "share of positions where both models hold the same token for the likeliest",
+    "perplexity": "of the held-out text",
+    "perplexity_float": "the float model's",
+    "tokens": "positions measured",
+    "tasks": "small tasks with checkable answers",
+    "tasks_right": "of them answered right",
+    "tasks_right_float": "answered right by the float model",
+    "cosine_mean": "cosine to the float model's vectors, mean",
+    "cosine_min": "the same, worst snippet",
+    "batch_difference": "largest difference that the batch makes to a vector",
+    "snippets": "texts measured",
+}
+
+
+def report_page(manifest: Manifest, findings: Findings) -> bytes:
+    """The whole page; the same arguments give the same bytes."""
+    sections = [
+        _summary(manifest),
+        _frontier(findings.tries),
+        _sensitivity(findings),
+        _distribution(findings.distribution, manifest.model.kind),
+        _answers(findings.answers),
+        _origin(manifest),
+    ]
+    title = escape(f"{manifest.name}: report")
+    head = (
+        f'<meta charset="utf-8"/><meta http-equiv="Content-Security-Policy" content="{_POLICY}"/>'
+        f'<meta name="viewport" content="width=device-width"/><title>{title}</title>'
+        f"<style>{_STYLE.read_text(encoding='utf-8')}</style>"
+    )
+    body = f"<main><h1>{escape(manifest.name)}</h1>{''.join(sections)}</main>"
+    page = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+    return _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", page).encode()
+
+
+def _summary(manifest: Manifest) -> str:
+    scheme = str(manifest.recipe.get("weights", {}).get("scheme", ""))
+    facts = [manifest.model.architecture, f"{manifest.size_bytes / 1e6:.1f} MB", scheme, manifest.license]
+    rows = [
+        (name, f"{value:g}", _MEANINGS.get(name, "")) for name, value in sorted(manifest.evaluation.metrics.items())
+    ]
+    warning = (
+        '<p class="warning">A gate of the recipe failed and was overruled with --force.</p>'
+        if manifest.evaluation.gates_overruled
+        else ""
+    )
+    text = f"<p>Measured on {escape(manifest.evaluation.text or 'held-out text')}, which nothing was fitted to.</p>"
+    lead = f'<p class="lead">{escape(" · ".join(fact for fact in facts if fact))}</p>'
+    return lead + warning + _section("Quality", text + _table(("figure", "value", "meaning"), rows))
+
+
+def _frontier(tries: Sequence[Try]) -> str:
+    if not tries:
+        return ""
+    chosen = tries[-1]
+    points = [
+        Point(t.size_bytes / 1e6, t.kl_mean, f"{t.size_bytes / 1e6:.1f} MB, KL {t.kl_mean:.4f}", t == chosen)
+        for t in tries
+    ]
+    rows = [
+        (
+            f"{t.size_bytes / 1e6:.1f}",
+            f"{t.kl_mean:.4f}",
+            f"{t.top1_agreement:.1%}",
+            str(t.num_int8),
+            "chosen" if t == chosen else "",
+        )
+        for t in sorted(tries, key=lambda t: t.size_bytes)
+    ]
+    chart = scatter(points, x_title="MB of model.onnx and its data", y_title="mean KL")
+    table = _table(("MB", "mean KL", "top-1", "parts in int8", ""), rows)
+    return _section("Size and quality of what was tried", chart + table)
+
+
+def _sensitivity(findings: Findings) -> str:
+    if not findings.sensitivity:
+        return ""
+    cells: dict[tuple[str, str], tuple[float, bool]] = {}
+    for name, value in findings.sensitivity.items():
+        layer, kind = _layer_and_kind(name)
+        cells[layer, kind] = (value, name in findings.int8)
+    rows = sorted({layer for layer, _ in cells}, key=lambda layer: (len(layer), layer))
+    columns = list(dict.fromkeys(kind for _, kind in sorted(cells, key=_column_order)))
+    text = (
+        "<p>KL in thousandths that each part alone would cause in int4, estimated from gradients on the calibration "
+        "text; ● marks what was kept in int8.</p>"
+    )
+    return _section("Sensitivity", text + shades(rows, columns, cells))
+
+
+def _distribution(found: Distribution | None, kind: str) -> str:
+    if found is None:
+        return ""
+    what = ("KL of one position", "positions") if kind == "decoder" else ("1 − cosine of one text", "texts")
+    rows = [(f"{quantile:.1%}", f"{value:g}") for quantile, value in found.quantiles]
+    chart = bars(found.edges, found.counts, x_title=what[0], y_title=what[1])
+    return _section("Distribution", chart + _table((f"share of {what[1]}", f"{what[0]} at most"), rows))
+
+
+def _answers(answers: Sequence[Answer]) -> str:
+    if not answers:
+        return ""
+    marks = {None: "", True: "right: ", False: "wrong: "}
+    rows = [(a.question, marks[a.before_is_right] + a.before, marks[a.after_is_right] + a.after) for a in answers]
+    text = "<p>Both greedy, cut after a few dozen tokens.</p>"
+    return _section("Answers side by side", text + _table(("question", "float", "quantized"), rows, kind="answers"))
+
+
+def _origin(manifest: Manifest) -> str:
+    source = manifest.source
+    rows = [("source", source.uri), ("revision", source.revision or ""), ("SHA-256", source.sha256 or "")]
+    rows += [("license", manifest.license)]
+    rows += sorted(manifest.tools.items())
+    recipe = json.dumps(manifest.recipe, indent=2, sort_keys=True, ensure_ascii=False)
+    table = _table(("", ""), [row for row in rows if row[1]])
+    details = f"<details><summary>recipe</summary><pre>{escape(recipe)}</pre></details>"
+    return _section("Origin and versions", table + details)
+
+
+def _layer_and_kind(name: str) -> tuple[str, str]:
+    layer, _, kind = name.removeprefix("layers.").partition("/")
+    return layer, kind.rsplit("/", 1)[-1]
+
+
+def _column_order(cell: tuple[str, str]) -> int:
+    known = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    return known.index(cell[1]) if cell[1] in known else len(known)
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escape(title)}</h2>{body}</section>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, kind: str = "plain") -> str:
+    top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f'<table class="{kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'

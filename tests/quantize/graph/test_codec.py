@@ -1,0 +1,67 @@
+"""What a file holds, what `dequantized` says, and what onnxruntime's kernels compute are the same numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from appliance.engine.provider import session_options
+from quantize.graph.codec import BLOCK, Bits, QuantizedMatrix, matrix_bytes, round_to_nearest
+from quantize.graph.edit import MICROSOFT, Editor, new_input
+
+_BITS: tuple[Bits, ...] = (4, 8)
+
+
+@pytest.mark.parametrize("bits", _BITS)
+@pytest.mark.parametrize("num_inputs", [64, 80])
+def test_the_kernel_multiplies_with_the_dequantized_matrix(bits: Bits, num_inputs: int) -> None:
+    rng = np.random.default_rng(0)
+    stored = round_to_nearest(rng.standard_normal((48, num_inputs)).astype(np.float32), bits)
+    x = rng.standard_normal((5, num_inputs)).astype(np.float32)
+    got = kernel_product(stored, x, accuracy_level=0)
+    np.testing.assert_allclose(got, x @ stored.dequantized().T, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", _BITS)
+def test_rounding_errs_by_half_a_step_at_most_where_nothing_is_clipped(bits: Bits) -> None:
+    weight = np.random.default_rng(1).standard_normal((16, 64)).astype(np.float32)
+    stored = round_to_nearest(weight, 8)
+    step = np.repeat(np.abs(stored.scales), BLOCK, axis=1)
+    assert (np.abs(stored.dequantized() - weight) <= 0.51 * step).all()
+    assert np.square(round_to_nearest(weight, bits).dequantized() - weight).mean() < 0.02
+
+
+def test_a_matrix_of_zeros_stays_zero() -> None:
+    for bits in _BITS:
+        assert not round_to_nearest(np.zeros((4, 64), np.float32), bits).dequantized().any()
+
+
+def test_the_size_is_known_beforehand() -> None:
+    for bits in _BITS:
+        stored = round_to_nearest(np.ones((6, 80), np.float32), bits)
+        assert matrix_bytes(6, 80, bits) == stored.packed().nbytes + stored.steps.nbytes + stored.units.nbytes
+
+
+def kernel_product(stored: QuantizedMatrix, x: np.ndarray, *, accuracy_level: int) -> np.ndarray:
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 18, MICROSOFT: 1}, name="product")
+    edit = Editor(graph)
+    rows = new_input("x", ir.DataType.FLOAT, ["rows", stored.num_inputs])
+    graph.inputs.append(rows)
+    scales = edit.constant("scales", stored.scales)
+    product = edit.node(
+        "MatMulNBits",
+        [rows, edit.constant("codes", stored.packed()), scales],
+        "y",
+        domain=MICROSOFT,
+        K=stored.num_inputs,
+        N=stored.num_outputs,
+        bits=stored.bits,
+        block_size=BLOCK,
+        accuracy_level=accuracy_level,
+    )
+    product.type = ir.TensorType(ir.DataType.FLOAT)
+    graph.outputs.append(product)
+    model = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
+    return np.asarray(ort.InferenceSession(model, session_options(1)).run(["y"], {"x": x})[0])

@@ -1,0 +1,157 @@
+"""Widths that differ within one product, int8 keys and values, and what the gradients say of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from numpy.typing import NDArray
+
+from appliance.bundle import DecoderSpec
+from appliance.engine.types import StepPlan
+from quantize.decoders.weights import decoder_parts, write_int8, write_mixed
+from quantize.evaluation.decoder import load_runner
+from quantize.fusion.export import DECODER_TASK, export
+from quantize.fusion.fuse import fuse_file
+from quantize.graph.codec import round_to_nearest
+from quantize.precision.fit import fit_int4, load_errors, load_int4, load_int8, save_fitted
+from quantize.precision.gptq import gptq
+from quantize.precision.kv_scales import load_kv_scales, measure_kv_scales
+from quantize.precision.parts import Part
+from quantize.precision.sensitivity import load_sensitivity, measure_sensitivity
+from quantize.precision.weights import matrices_of
+from quantize.sources.checkpoint import read_decoder_config
+from tests.quantize.tiny import VOCAB, write_decoder
+
+_RNG = np.random.default_rng(3)
+_WINDOWS = _RNG.integers(3, VOCAB, (12, 48))
+_HELD_OUT = _RNG.integers(3, VOCAB, (12, 48))
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    checkpoint: Path
+    fused: Path
+    fit: Path
+    spec: DecoderSpec
+    parts: list[Part]
+
+
+@pytest.fixture(scope="module", params=["llama", "phi3"])
+def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
+    root = tmp_path_factory.mktemp("fitted")
+    checkpoint = write_decoder(root / "checkpoint", request.param)
+    for name in ("fused", "fit"):
+        (root / name).mkdir()
+    config = read_decoder_config(checkpoint)
+    export(checkpoint, root / "exported", task=DECODER_TASK)
+    fuse_file(root / "exported", root / "fused", config, context_length=64)
+    spec = DecoderSpec(
+        architecture=config.architecture,
+        context_length=64,
+        vocab_size=config.vocab_size,
+        num_layers=config.num_layers,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        eos_token_ids=(0,),
+    )
+    fit_int4(root / "fused", root / "fit", _WINDOWS, spec, lambda _: None)
+    return Fitted(checkpoint, root / "fused", root / "fit", spec, decoder_parts(root / "fused", spec))
+
+
+def test_parts_are_named_like_the_checkpoints_projections(fitted: Fitted) -> None:
+    names = {part.name for part in fitted.parts if part.name.startswith("layers.1/")}
+    attention = {f"layers.1/self_attn/{part}_proj" for part in "qkvo"}
+    assert names == attention | {f"layers.1/mlp/{part}_proj" for part in ("gate", "up", "down")}
+
+
+def test_one_products_parts_can_differ_in_width(fitted: Fitted, tmp_path: Path) -> None:
+    int8 = ["layers.0/self_attn/k_proj", "layers.1/mlp/up_proj"]
+    write_mixed(fitted.fused, fitted.fit, tmp_path, fitted.spec, int8, None)
+    nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
+    widths = {
+        n.input[1]: next(a.i for a in n.attribute if a.name == "bits") for n in nodes if n.op_type == "MatMulNBits"
+    }
+    assert [widths[f"layers.0/self_attn/qkv_proj.{i}.codes"] for i in range(3)] == [4, 8, 4]
+    assert [widths[f"layers.1/mlp/gate_up_proj.{i}.codes"] for i in range(2)] == [4, 8]
+    assert widths["layers.1/self_attn/qkv_proj.codes"] == 4
+    assert np.isfinite(logits(tmp_path, fitted.spec, _HELD_OUT[0])).all()
+
+
+def test_a_matrix_that_rounds_poorly_is_fitted_in_int8_and_read_back(fitted: Fitted, tmp_path: Path) -> None:
+    matrix = next(m for m in matrices_of(ir.load(fitted.fused / "model.onnx").graph) if m.name.endswith("down_proj"))
+    rounded = load_int8(fitted.fit, matrix)
+    assert np.array_equal(rounded.codes, round_to_nearest(matrix.weight(), 8).codes)
+    wanted = gptq(matrix.weight(), np.diag(np.arange(1, 97, dtype=np.float32)), 8)
+    save_fitted(tmp_path, matrix.name, wanted)
+    found = load_int8(tmp_path, matrix)
+    assert np.array_equal(found.dequantized(), wanted.dequantized())
+    four = gptq(matrix.weight(), np.diag(np.arange(1, 97, dtype=np.float32)), 4)
+    save_fitted(tmp_path, matrix.name, four)
+    assert np.array_equal(load_int4(tmp_path, matrix.name).dequantized(), four.dequantized())
+
+
+def test_more_int8_is_closer_to_float(fitted: Fitted, tmp_path: Path) -> None:
+    found = []
+    for name, int8 in (("none", []), ("attention", ["*/self_attn/*"]), ("all", ["*"])):
+        (tmp_path / name).mkdir()
+        write_mixed(fitted.fused, fitted.fit, tmp_path / name, fitted.spec, int8, None)
+        found.append(mean_kl(fitted.fused, tmp_path / name, fitted.spec))
+    assert found[0] > found[1] > found[2]
+
+
+def test_gradients_foretell_what_int4_costs_each_part(fitted: Fitted, tmp_path: Path) -> None:
+    measure_sensitivity(fitted.checkpoint, fitted.fit, fitted.parts, _HELD_OUT, tmp_path, lambda _: None)
+    foretold = load_sensitivity(tmp_path)
+    errors = load_errors(fitted.fit)
+    assert set(foretold) == set(errors) == {part.name for part in fitted.parts}
+    assert all(found.int8_share < 0.1 for found in errors.values())
+    (tmp_path / "int8").mkdir()
+    write_int8(fitted.fused, tmp_path / "int8", None)
+    base = mean_kl(fitted.fused, tmp_path / "int8", fitted.spec)
+    for part in [part for part in fitted.parts if part.name.startswith("layers.1/")]:
+        folder = tmp_path / part.name.replace("/", ".")
+        folder.mkdir()
+        others = [other.name for other in fitted.parts if other != part]
+        write_mixed(fitted.fused, fitted.fit, folder, fitted.spec, others, None)
+        found = mean_kl(fitted.fused, folder, fitted.spec) - base
+        assert abs(foretold[part.name] - found) < 0.5 * found + base, part.name
+
+
+def test_int8_keys_and_values_cost_little_and_take_a_quarter(fitted: Fitted, tmp_path: Path) -> None:
+    (tmp_path / "int8").mkdir()
+    measure_kv_scales(fitted.fused, tmp_path, _WINDOWS, fitted.spec, lambda _: None)
+    write_int8(fitted.fused, tmp_path / "int8", load_kv_scales(tmp_path))
+    spec = fitted.spec.model_copy(update={"kv_cache_dtype": "int8"})
+    whole = logits(tmp_path / "int8", spec, _HELD_OUT[0])
+    reference = logits(fitted.fused, fitted.spec, _HELD_OUT[0])
+    assert np.abs(whole - reference).mean() < 0.05 * reference.std()
+
+    runner = load_runner(tmp_path / "int8", spec, capacity=64)
+    chunks = [runner.run(plan(_HELD_OUT[0][lo:hi], lo)).copy() for lo, hi in ((0, 20), (20, 47), (47, 48))]
+    assert np.abs(np.concatenate(chunks) - reference).mean() < 0.05 * reference.std()
+
+
+def mean_kl(reference: Path, candidate: Path, spec: DecoderSpec) -> float:
+    found = []
+    for window in _HELD_OUT:
+        old, new = (log_softmax(logits(folder, spec, window)) for folder in (reference, candidate))
+        found.append((np.exp(old) * (old - new)).sum(axis=1).mean())
+    return float(np.mean(found))
+
+
+def logits(folder: Path, spec: DecoderSpec, window: NDArray[np.int64]) -> NDArray[np.float32]:
+    return load_runner(folder, spec, capacity=64).run(plan(window, 0))
+
+
+def plan(tokens: NDArray[np.int64], past: int) -> StepPlan:
+    return StepPlan(0, tokens[None], np.array([past], np.int32), np.arange(len(tokens), dtype=np.int64))
+
+
+def log_softmax(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted = values - values.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)), np.float32)
