@@ -74,6 +74,14 @@ class ModelNotFoundError(LanternError):
     code = "model_not_found"
 
 
+class ConflictError(LanternError):
+    """What is asked for does not go together with the state that things are in."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
 class OverloadedError(LanternError):
     """More work than the queue takes; the client may come back."""
 
@@ -90,6 +98,13 @@ class UnavailableError(LanternError):
     type = "server_error"
     code = "service_unavailable"
     retry_after_s = 5
+
+
+class InsufficientMemoryError(LanternError):
+    """A model that this device cannot hold, whoever waits; the message has both numbers."""
+
+    status = 503
+    code = "insufficient_memory"
 
 
 class StorageFullError(LanternError):
@@ -112,6 +127,12 @@ class BundleError(LanternError):
     exit_code = 3
 
 
+class UntrustedSignerError(BundleError):
+    """A bundle whose signer nobody has said to trust."""
+
+    code = "untrusted_signer"
+
+
 class ConfigError(LanternError):
     """A setting that is not valid; the message names key, value and what is allowed."""
 
@@ -124,6 +145,13 @@ class DiscoveryError(LanternError):
 
     code = "discovery_error"
     exit_code = 4
+
+
+class TrustError(LanternError):
+    """A device that does not prove that it is the one we know; nothing secret was sent to it."""
+
+    code = "trust_error"
+    exit_code = 6
 
 
 class QuantizeError(LanternError):

@@ -23,7 +23,7 @@ from appliance.bundle.manifest import (
     SamplingDefaults,
 )
 from appliance.bundle.manifest import Source as SourceRecord
-from appliance.bundle.store import describe_files
+from appliance.bundle.folder import describe_files
 from appliance.errors import QuantizeError
 from quantize.evaluation.findings import Findings
 from quantize.evaluation.questions import chat_template
@@ -31,7 +31,9 @@ from quantize.licenses import license_of, license_text
 from quantize.pipeline import tool_versions
 from quantize.recipe import Recipe
 from quantize.reporting.report import REPORT_NAME, report_page
-from quantize.sources.checkpoint import DecoderConfig, EncoderConfig, read_json
+from quantize.sources.checkpoint import read_json
+from quantize.sources.decoder_config import DecoderConfig
+from quantize.sources.encoder_config import EncoderConfig
 from quantize.sources.sentence import SentenceLayout
 from quantize.sources.source import Source
 

@@ -22,7 +22,7 @@ TOKENIZER_NAME = "tokenizer.json"
 CHAT_TEMPLATE_NAME = "chat_template.jinja"
 LICENSE_NAME = "LICENSE"
 
-_MAX_MANIFEST_BYTES = 1 << 20
+MAX_MANIFEST_BYTES = 1 << 20
 
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
@@ -143,8 +143,8 @@ class Manifest(_Record):
         Raises:
             BundleError: not JSON, an unknown format version, or a field that is not valid.
         """
-        if len(data) > _MAX_MANIFEST_BYTES:
-            raise BundleError(f"the manifest has {len(data)} bytes; at most {_MAX_MANIFEST_BYTES} are read")
+        if len(data) > MAX_MANIFEST_BYTES:
+            raise BundleError(f"the manifest has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are read")
         try:
             raw = json.loads(data)
         except (ValueError, RecursionError) as err:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,12 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from appliance.errors import BundleError
+from appliance.errors import BundleError, ConfigError, UntrustedSignerError
+from appliance.files import sync_folder, write_whole
+
+_LOGGER = logging.getLogger(__name__)
+
+_SUFFIX = ".pub"
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -71,51 +77,94 @@ class SigningKey:
         return json.dumps({"key_id": key_id(self.public), "signature": signature}).encode() + b"\n"
 
 
-class TrustedKeys:
-    """The public keys whose bundles this machine runs."""
+def read_public_key(pem: bytes, *, what: str = "this") -> Ed25519PublicKey:
+    """A public key in PEM form; the half that signs is refused, since it has no business anywhere else.
 
-    def __init__(self, keys: Mapping[str, Ed25519PublicKey]) -> None:
+    Raises:
+        ConfigError: something else.
+    """
+    try:
+        public = serialization.load_pem_public_key(pem)
+    except ValueError as err:
+        raise ConfigError(f"{what} is not a public key in PEM form, as lantern-quantize keygen makes it") from err
+    if not isinstance(public, Ed25519PublicKey):
+        raise ConfigError(f"{what} is not an Ed25519 key")
+    return public
+
+
+def public_pem(public: Ed25519PublicKey) -> bytes:
+    """The form in which keys are handed over."""
+    return public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+class TrustedKeys:
+    """The public keys whose bundles this machine runs.
+
+    Those of a folder are read anew for each signature, so that a key counts, or no longer counts, at once.
+    """
+
+    def __init__(self, keys: Mapping[str, Ed25519PublicKey], *, folder: Path | None = None) -> None:
         self._keys = dict(keys)
+        self._folder = folder
 
     @classmethod
     def load(cls, folder: Path) -> TrustedKeys:
-        """Every `*.pub` (PEM) of a folder; an absent folder trusts nobody."""
-        keys: dict[str, Ed25519PublicKey] = {}
-        for path in sorted(folder.glob("*.pub")):
-            try:
-                public = serialization.load_pem_public_key(path.read_bytes())
-            except ValueError as err:
-                raise BundleError(f"{path} is not a public key in PEM form; remove it") from err
-            if not isinstance(public, Ed25519PublicKey):
-                raise BundleError(f"{path} is not an Ed25519 key; remove it")
-            keys[key_id(public)] = public
-        return cls(keys)
+        """Every `*.pub` (PEM) of a folder, as it is whenever one is needed; an absent folder trusts nobody."""
+        return cls({}, folder=folder)
 
     @staticmethod
-    def add(folder: Path, public: Ed25519PublicKey) -> None:
-        """Trust a key from now on."""
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-        path = folder / f"{key_id(public)}.pub"
+    def add(folder: Path, public: Ed25519PublicKey) -> str:
+        """Trust a key from now on, and give its id."""
+        path = folder / f"{key_id(public)}{_SUFFIX}"
         if not path.exists():
-            path.write_bytes(pem)
+            write_whole(path, public_pem(public))
+        return path.stem
+
+    @staticmethod
+    def remove(folder: Path, signer: str) -> None:
+        """Trust a key no longer; what it signed does not load again.
+
+        Raises:
+            ConfigError: it was not trusted.
+        """
+        path = folder / f"{signer}{_SUFFIX}"
+        if path not in folder.glob(f"*{_SUFFIX}"):
+            known = ", ".join(sorted(p.stem for p in folder.glob(f"*{_SUFFIX}"))) or "none"
+            raise ConfigError(f"The key {signer[:64]!r} is not trusted here; trusted: {known}.")
+        path.unlink()
+        sync_folder(folder)
+
+    def all(self) -> dict[str, Ed25519PublicKey]:
+        """The keys by their ids; a damaged file is left out with a warning."""
+        keys = dict(self._keys)
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")) if self._folder is not None else ():
+            try:
+                public = read_public_key(path.read_bytes(), what=str(path))
+            except ConfigError as err:
+                _LOGGER.warning("a trusted key does not count: %s", err.message)
+                continue
+            except FileNotFoundError:
+                continue
+            keys[key_id(public)] = public
+        return keys
 
     def verify(self, message: bytes, signature_file: bytes) -> str:
         """Check the signature file against the bytes and give the id of the key that made it.
 
         Raises:
-            BundleError: malformed, made by a key that is not trusted, or wrong.
+            UntrustedSignerError: made by a key that is not trusted.
+            BundleError: malformed or wrong.
         """
         try:
             raw = json.loads(signature_file)
             signer, signature = str(raw["key_id"]), base64.b64decode(raw["signature"], validate=True)
         except (ValueError, KeyError, TypeError, RecursionError) as err:
             raise BundleError("the bundle's signature file is malformed; copy the bundle again") from err
-        public = self._keys.get(signer)
+        public = self.all().get(signer)
         if public is None:
-            raise BundleError(
-                f"the bundle is signed by key {signer[:16]!r}, which is not trusted here; "
-                "add that key to the trusted keys, or build the bundle on this machine"
+            raise UntrustedSignerError(
+                f"the bundle is signed by key {signer[:16]!r}, which is not trusted here; if its maker may run models "
+                "on this device: lantern models trust FILE.pub"
             )
         try:
             public.verify(signature, message)

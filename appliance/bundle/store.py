@@ -7,97 +7,31 @@ Layout below the root: `NAME/DIGEST/` holds one verified bundle, the link `NAME/
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import fcntl
 import os
 import shutil
-import stat
 import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from appliance.bundle.manifest import MANIFEST_NAME, SIGNATURE_NAME, FileEntry, Manifest
-from appliance.bundle.signing import SigningKey, TrustedKeys
-from appliance.errors import BundleError, StorageFullError
+from appliance.bundle.folder import Bundle, describe_bundle, open_bundle
+from appliance.bundle.signing import TrustedKeys
+from appliance.errors import BundleError, ConflictError, StorageFullError
+from appliance.files import sync_folder
 
-_CHUNK_BYTES = 1 << 20
+RESERVE_BYTES = 64 << 20  # what an install leaves free, so that logs and keys still fit
+
 _STAGING = ".staging"
 _ACTIVE = "active"
-_RESERVE_BYTES = 64 << 20  # what an install leaves free, so that logs and keys still fit
-
-
-@dataclass(frozen=True, slots=True)
-class Bundle:
-    """A bundle whose signature and files were verified."""
-
-    folder: Path
-    manifest: Manifest
-    signer: str
-
-    @property
-    def name(self) -> str:
-        """The model id that clients use."""
-        return self.manifest.name
-
-    def path(self, name: str) -> Path:
-        """Where one of the manifest's files lies.
-
-        Raises:
-            BundleError: the manifest names no such file.
-        """
-        if not self.has(name):
-            raise BundleError(f"the bundle {self.name} has no file {name}")
-        return self.folder / name
-
-    def has(self, name: str) -> bool:
-        """Whether the manifest names this file."""
-        return any(f.name == name for f in self.manifest.files)
-
-
-def open_bundle(folder: Path, trusted: TrustedKeys) -> Bundle:
-    """Verify the signature, then every file, as the device does before it parses anything else.
-
-    Raises:
-        BundleError: missing, not trusted, or not byte for byte what the manifest says.
-    """
-    if not folder.is_dir():
-        raise BundleError(f"there is no bundle at {folder}")
-    data = _read_small(folder, MANIFEST_NAME)
-    signer = trusted.verify(data, _read_small(folder, SIGNATURE_NAME))
-    manifest = Manifest.from_bytes(data)
-    present = {entry.name for entry in os.scandir(folder)}
-    unknown = present - {f.name for f in manifest.files} - {MANIFEST_NAME, SIGNATURE_NAME}
-    if unknown:
-        raise BundleError(f"{folder} holds {min(unknown)}, which the manifest does not name")
-    for entry in manifest.files:
-        _verify_file(folder, entry)
-    return Bundle(folder, manifest, signer)
-
-
-def write_bundle(folder: Path, manifest: Manifest, key: SigningKey) -> None:
-    """Write the manifest and its signature beside files that are already there."""
-    data = manifest.to_bytes()
-    (folder / MANIFEST_NAME).write_bytes(data)
-    (folder / SIGNATURE_NAME).write_bytes(key.sign(data))
-
-
-def describe_files(folder: Path, names: Iterable[str]) -> tuple[FileEntry, ...]:
-    """Sizes and hashes of these files, sorted by name."""
-    entries = []
-    for name in sorted(names):
-        digest = hashlib.sha256()
-        with (folder / name).open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                digest.update(chunk)
-            size = file.tell()
-        entries.append(FileEntry(name=name, size_bytes=size, sha256=digest.hexdigest()))
-    return tuple(entries)
+_LOCK = ".lock"
+_LOCK_POLL_S = 0.05
 
 
 class BundleStore:
     """The bundles installed below one root folder.
 
-    One process writes at a time; readers need no lock, since every change is one rename.
+    Whoever changes it holds `writing`; readers need no lock, since every change is one rename.
     """
 
     def __init__(self, root: Path, trusted: TrustedKeys) -> None:
@@ -109,11 +43,47 @@ class BundleStore:
         """The folder that holds everything."""
         return self._root
 
+    @property
+    def trusted(self) -> TrustedKeys:
+        """The keys whose bundles it takes."""
+        return self._trusted
+
+    @contextlib.contextmanager
+    def writing(self, *, wait_s: float = 10.0) -> Iterator[None]:
+        """Be the only one, of all threads and processes, who changes the store; not to be nested.
+
+        Raises:
+            ConflictError: somebody else is at it for longer than we wait.
+        """
+        self._root.mkdir(parents=True, exist_ok=True)
+        fd = os.open(self._root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        deadline_s = time.monotonic() + wait_s
+        try:
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError as err:
+                    if time.monotonic() >= deadline_s:
+                        raise ConflictError("another install or removal is under way; try again after it") from err
+                    time.sleep(_LOCK_POLL_S)
+            yield
+        finally:
+            os.close(fd)
+
     def names(self) -> list[str]:
         """The installed bundles that have an active version, sorted."""
         if not self._root.is_dir():
             return []
         return sorted(p.name for p in self._root.iterdir() if (p / _ACTIVE).is_symlink())
+
+    def describe(self, name: str, digest: str | None = None) -> Bundle:
+        """A version, or else the active one, with its signature verified but not its files: to be told of, not run.
+
+        Raises:
+            BundleError: not installed, or not trusted.
+        """
+        return describe_bundle(self._folder(name, digest), self._trusted)
 
     def open(self, name: str) -> Bundle:
         """Verify and open the active version.
@@ -121,16 +91,17 @@ class BundleStore:
         Raises:
             BundleError: not installed, damaged, or not trusted.
         """
-        if name not in self.names():
-            raise BundleError(f"the model {name!r} is not installed in {self._root}")
-        bundle = open_bundle((self._root / name / _ACTIVE).resolve(), self._trusted)
+        bundle = open_bundle(self._folder(name), self._trusted)
         if bundle.name != name:
             raise BundleError(f"the folder of {name!r} holds the bundle {bundle.name!r}; remove and install it again")
         return bundle
 
     def sweep(self) -> None:
-        """Remove what an interrupted install left behind."""
+        """Remove what an interrupted install or removal left behind."""
         shutil.rmtree(self._root / _STAGING, ignore_errors=True)
+        for home in self._root.iterdir() if self._root.is_dir() else ():
+            if home.is_dir() and not home.name.startswith(".") and not (home / _ACTIVE).is_symlink():
+                shutil.rmtree(home, ignore_errors=True)
 
     @contextlib.contextmanager
     def stage(self, size_bytes: int = 0) -> Iterator[Path]:
@@ -139,22 +110,26 @@ class BundleStore:
         Raises:
             StorageFullError: the free space is less than `size_bytes` and a reserve.
         """
-        staging = self._root / _STAGING
-        staging.mkdir(parents=True, exist_ok=True, mode=0o700)
-        free = shutil.disk_usage(staging).free
-        if free < size_bytes + _RESERVE_BYTES:
+        self.check_space(size_bytes)
+        with self._grave() as folder:
+            yield folder
+
+    def check_space(self, size_bytes: int) -> None:
+        """See beforehand that so many bytes fit.
+
+        Raises:
+            StorageFullError: the free space is less than `size_bytes` and a reserve.
+        """
+        self._root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self._root).free
+        if free < size_bytes + RESERVE_BYTES:
             raise StorageFullError(
-                f"the bundle needs {size_bytes >> 20} MiB and {_RESERVE_BYTES >> 20} MiB to spare; "
+                f"the bundle needs {size_bytes >> 20} MiB and {RESERVE_BYTES >> 20} MiB to spare; "
                 f"{free >> 20} MiB are free in {self._root}"
             )
-        folder = Path(tempfile.mkdtemp(dir=staging))
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
 
     def install(self, staged: Path) -> Bundle:
-        """Verify a staged folder, make it durable, and activate it in one rename.
+        """Verify a folder on the store's file system, make it durable, and activate it in one rename.
 
         Raises:
             BundleError: it does not verify; nothing has changed.
@@ -162,17 +137,20 @@ class BundleStore:
         bundle = open_bundle(staged, self._trusted)
         home = self._root / bundle.name
         target = home / bundle.manifest.digest
-        home.mkdir(parents=True, exist_ok=True)
+        if not home.exists():
+            home.mkdir(parents=True)
+            sync_folder(self._root)
         if target.exists():
             if self._is_whole(target):
+                os.utime(target)  # it is the latest install now, which a rollback goes by
                 self._activate(home, target.name)
-                return open_bundle(target, self._trusted)
-            shutil.rmtree(target)
+                return Bundle(target, bundle.manifest, bundle.signer)
+            self._bury(target)
         for entry in os.scandir(staged):
-            _fsync(Path(entry.path))
-        _fsync(staged)
+            _sync_file(Path(entry.path))
+        sync_folder(staged)
         staged.rename(target)
-        _fsync(home)
+        sync_folder(home)
         self._activate(home, target.name)
         return Bundle(target, bundle.manifest, bundle.signer)
 
@@ -217,15 +195,34 @@ class BundleStore:
         """
         if name not in self.names():
             raise BundleError(f"the model {name!r} is not installed in {self._root}")
-        with self.stage() as grave:
-            (self._root / name).rename(grave / name)
-            _fsync(self._root)
+        self._bury(self._root / name)
 
     def prune(self, name: str, *, keep: int = 2) -> None:
         """Remove the oldest versions beyond `keep`, never the active one."""
         active = self.active(name)
         for digest in [d for d in self.versions(name) if d != active][: -(keep - 1) or None]:
-            shutil.rmtree(self._root / name / digest)
+            self._bury(self._root / name / digest)
+
+    def _folder(self, name: str, digest: str | None = None) -> Path:
+        if name not in self.names():
+            raise BundleError(f"the model {name!r} is not installed in {self._root}")
+        return (self._root / name / (digest or _ACTIVE)).resolve()
+
+    @contextlib.contextmanager
+    def _grave(self) -> Iterator[Path]:
+        staging = self._root / _STAGING
+        staging.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder = Path(tempfile.mkdtemp(dir=staging))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _bury(self, folder: Path) -> None:
+        """Take a folder away in one rename: half of one is never seen. Needs no free space."""
+        with self._grave() as grave:
+            folder.rename(grave / folder.name)
+            sync_folder(folder.parent)
 
     def _is_whole(self, folder: Path) -> bool:
         try:
@@ -239,47 +236,10 @@ class BundleStore:
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(digest)
         fresh.replace(home / _ACTIVE)
-        _fsync(home)
+        sync_folder(home)
 
 
-def _read_small(folder: Path, name: str, limit_bytes: int = 1 << 20) -> bytes:
-    with _open_regular(folder, name) as fd:
-        if os.fstat(fd).st_size > limit_bytes:
-            raise BundleError(f"{name} in {folder} is larger than {limit_bytes} bytes")
-        return os.read(fd, limit_bytes)
-
-
-def _verify_file(folder: Path, entry: FileEntry) -> None:
-    with _open_regular(folder, entry.name) as fd:
-        size = os.fstat(fd).st_size
-        if size != entry.size_bytes:
-            raise BundleError(
-                f"{entry.name} in {folder} has {size} bytes instead of {entry.size_bytes}; install the bundle again"
-            )
-        digest = hashlib.sha256()
-        while chunk := os.read(fd, _CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != entry.sha256:
-        raise BundleError(f"{entry.name} in {folder} is damaged (its SHA-256 differs); install the bundle again")
-
-
-@contextlib.contextmanager
-def _open_regular(folder: Path, name: str) -> Iterator[int]:
-    """A descriptor of a regular file with one link; a link in any form could lead out of the bundle."""
-    try:
-        fd = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError as err:
-        raise BundleError(f"{name} cannot be read in {folder}: {err.strerror}") from err
-    try:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
-            raise BundleError(f"{name} in {folder} is not a regular file of its own")
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _fsync(path: Path) -> None:
+def _sync_file(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

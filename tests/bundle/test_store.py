@@ -10,45 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from appliance.bundle import Bundle, BundleStore, EncoderSpec, Manifest, SigningKey, TrustedKeys, open_bundle
-from appliance.bundle.manifest import Source
-from appliance.bundle.store import describe_files, write_bundle
-from appliance.errors import BundleError, StorageFullError
-
-
-class Workshop:
-    """A key, a store that trusts it, and bundles to put in."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.key = SigningKey.load_or_create(root / "signing.pem")
-        TrustedKeys.add(root / "trusted", self.key.public)
-        self.trusted = TrustedKeys.load(root / "trusted")
-        self.store = BundleStore(root / "store", self.trusted)
-
-    def make(self, content: bytes = b"weights", *, name: str = "tiny", key: SigningKey | None = None) -> Path:
-        folder = self.root / f"made-{len(list(self.root.iterdir()))}"
-        folder.mkdir()
-        (folder / "model.onnx").write_bytes(content)
-        (folder / "tokenizer.json").write_bytes(b"{}")
-        manifest = Manifest(
-            name=name,
-            model=EncoderSpec(architecture="bert", dimensions=4, max_tokens=8),
-            files=describe_files(folder, ["model.onnx", "tokenizer.json"]),
-            license="MIT",
-            source=Source(uri="here"),
-        )
-        write_bundle(folder, manifest, key or self.key)
-        return folder
+from appliance.bundle import SigningKey, TrustedKeys, open_bundle
+from appliance.errors import BundleError, ConfigError, ConflictError, StorageFullError
+from tests.bundle.workshop import Workshop, content_of
 
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
-
-
-def content_of(bundle: Bundle) -> bytes:
-    return bundle.path("model.onnx").read_bytes()
 
 
 def test_what_was_installed_is_what_was_made(workshop: Workshop) -> None:
@@ -167,10 +136,41 @@ def test_the_private_key_is_for_its_owner_only(workshop: Workshop) -> None:
     assert (workshop.root / "signing.pem").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_key_counts_as_soon_as_it_is_trusted_and_no_longer_than_it_is(workshop: Workshop) -> None:
+    stranger = workshop.stranger()
+    made = workshop.make(key=stranger)
+    signer = TrustedKeys.add(workshop.root / "trusted", stranger.public)
+    assert workshop.store.add(made).signer == signer
+    TrustedKeys.remove(workshop.root / "trusted", signer)
+    with pytest.raises(BundleError, match="not trusted"):
+        workshop.store.open("tiny")
+    with pytest.raises(ConfigError, match="not trusted"):
+        TrustedKeys.remove(workshop.root / "trusted", "../signing")
+
+
+def test_a_damaged_file_among_the_trusted_keys_costs_itself_only(workshop: Workshop) -> None:
+    (workshop.root / "trusted" / "odd.pub").write_text("not a key")
+    assert workshop.store.add(workshop.make()).name == "tiny"
+
+
+def test_installing_an_older_version_again_makes_it_the_latest(workshop: Workshop) -> None:
+    one, two = workshop.make(b"one"), workshop.make(b"two")
+    for folder in (one, two, one):
+        workshop.store.add(folder)
+    assert content_of(workshop.store.rollback("tiny")) == b"two"
+
+
+def test_one_at_a_time_changes_the_store(workshop: Workshop) -> None:
+    with workshop.store.writing(), pytest.raises(ConflictError), workshop.store.writing(wait_s=0.0):
+        pass
+    with workshop.store.writing(wait_s=0.0):
+        pass
+
+
 def test_too_little_space_is_refused_before_anything_is_written(workshop: Workshop) -> None:
     with pytest.raises(StorageFullError), workshop.store.stage(size_bytes=1 << 60):
         pass
-    assert list((workshop.root / "store" / ".staging").iterdir()) == []
+    assert not (workshop.root / "store" / ".staging").exists()
 
 
 def test_what_an_interrupted_install_left_is_swept(workshop: Workshop) -> None:
