@@ -41,6 +41,11 @@ class Home:
         return self.root / "keys" / "tls.pem"
 
     @property
+    def known_devices(self) -> Path:
+        """The certificate pins of the devices that this machine has talked to."""
+        return self.root / "known_devices"
+
+    @property
     def cache(self) -> Path:
         """What can be made again: downloads, stages of the pipeline, prepacked weights."""
         return self.root / "cache"

@@ -61,7 +61,12 @@ def pin_of(certificate: Path) -> str:
         parsed = x509.load_pem_x509_certificate(certificate.read_bytes())
     except (OSError, ValueError) as err:
         raise ConfigError(f"{certificate} holds no certificate: {err}.") from err
-    public = parsed.public_key().public_bytes(
+    return public_key_pin(parsed)
+
+
+def public_key_pin(certificate: x509.Certificate) -> str:
+    """The pin of a certificate, whoever signed it and whatever it says."""
+    public = certificate.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
     return "sha256//" + base64.b64encode(hashlib.sha256(public).digest()).decode("ascii")

@@ -16,10 +16,10 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from appliance.cli.formats import FORMATS
-from appliance.cli.probe import Probe, probe_all
 from appliance.cli.selection import add_timeout
 from appliance.discovery import Browser, Device, browse
 from appliance.errors import DiscoveryError
+from appliance.remote.probe import Probe, probe_all
 
 _NOTHING = "No device was found on the local network within {:g} s; is one running with `lantern serve --announce`?"
 _STATE_STYLES = {"ok": "green", "ready": "green", "no answer": "red", "degraded": "yellow", "draining": "yellow"}

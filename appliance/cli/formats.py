@@ -10,8 +10,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
-from appliance.cli.probe import Probe
 from appliance.discovery import Device
+from appliance.remote.probe import Probe
 
 Formatter = Callable[[Sequence[Device], Mapping[str, Probe]], str]
 

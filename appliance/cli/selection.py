@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from appliance.cli.probe import probe_all
 from appliance.discovery import Choice, browse, choose
+from appliance.remote.probe import probe_all
 
 _SETTLE_S = 0.6
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from appliance.discovery.interfaces import IPAddress, IPInterface
 from appliance.discovery.record import Auth, ServiceRecord, State
@@ -33,6 +33,14 @@ class Device:
     def base_url(self) -> str:
         """What an OpenAI client takes as its base URL; an address, for `.local` is not resolved everywhere."""
         return f"{self.record.proto}://{_url_host(self.addresses[0])}:{self.port}{self.record.path.rstrip('/')}"
+
+    def secured(self) -> Device | None:
+        """The same device by its HTTPS port; None where it speaks no TLS."""
+        if self.record.proto == "https":
+            return self
+        if self.record.tls_port is None:
+            return None
+        return replace(self, port=self.record.tls_port, record=replace(self.record, proto="https", tls_port=None))
 
     @property
     def id(self) -> str | None:
@@ -100,14 +108,16 @@ def choose(
     name: str | None = None,
     model: str | None = None,
     models: Mapping[str, Collection[str]] | None = None,
+    known: Mapping[str, str] | None = None,
 ) -> Choice:
-    """Pick one device; the same devices always give the same choice.
+    """Pick one device; the same devices always give the same choice. One that is known goes before all others.
 
     Args:
         devices: what was found.
         name: only a device that answers to this name, host name or id.
         model: only a device that serves this model.
         models: the model ids by base URL, asked from the devices; needed for `model`.
+        known: the names that we know devices by, by base URL, of those that proved to be the ones we know.
 
     Raises:
         DiscoveryError: no device fits, or several answer to `name`.
@@ -116,16 +126,18 @@ def choose(
         raise DiscoveryError(
             "No device was found on the local network; is one running with `lantern serve --announce`?"
         )
-    fitting = _named(devices, name) if name is not None else list(devices)
+    known = known or {}
+    fitting = _named(devices, name, known) if name is not None else list(devices)
     if model is not None:
         fitting = _serving(fitting, model, models or {})
-    ordered = sorted(fitting, key=_preference)
+    ordered = sorted(fitting, key=lambda device: (device.base_url not in known, *_preference(device)))
     best = ordered[0]
     why = f"it is named {name!r}" if name is not None else f"it serves {model!r}" if model is not None else None
     if len(ordered) == 1:
         why = why or "it is the only one found"
     else:
-        why = f"it is the first of {len(ordered)} by state and name" + (f", and {why}" if why else "")
+        order = "by state and name, those that we know first" if known else "by state and name"
+        why = f"it is the first of {len(ordered)} {order}" + (f", and {why}" if why else "")
     return Choice(best, f"Using {best.name} at {best.base_url}: {why}.")
 
 
@@ -152,14 +164,15 @@ def usable_addresses(
     return tuple(address for _rank, address in sorted(ranked)[:_MAX_ADDRESSES])
 
 
-def _named(devices: Sequence[Device], name: str) -> list[Device]:
-    fitting = [device for device in devices if device.answers_to(name)]
+def _named(devices: Sequence[Device], name: str, known: Mapping[str, str]) -> list[Device]:
+    fitting = [device for device in devices if known and _bare(known.get(device.base_url, "")) == _bare(name)]
+    fitting = fitting or [device for device in devices if device.answers_to(name)]
     if not fitting:
-        known = ", ".join(sorted(device.name for device in devices))
-        raise DiscoveryError(f"No device named {name!r} was found; there is {known}.")
+        names = ", ".join(sorted(device.name for device in devices))
+        raise DiscoveryError(f"No device named {name!r} was found; there is {names}.")
     if len(fitting) > 1:
-        known = ", ".join(sorted(device.base_url for device in fitting))
-        raise DiscoveryError(f"Several devices answer to {name!r} ({known}); give the URL of the one that you mean.")
+        urls = ", ".join(sorted(device.base_url for device in fitting))
+        raise DiscoveryError(f"Several devices answer to {name!r} ({urls}); give the URL of the one that you mean.")
     return fitting
 
 

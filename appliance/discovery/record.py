@@ -22,6 +22,7 @@ _MAX_NAME_BYTES = 56  # RFC 6763 section 4.1.1 allows 63; the rest is room for a
 _MAX_VALUE_CHARS = 96
 _MAX_PROPERTIES = 32
 _MAX_MODELS = 9999
+_MAX_PORT = 65535
 
 _PATH = re.compile(r"/[A-Za-z0-9/_-]{0,32}")
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -49,7 +50,10 @@ class Auth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServiceRecord:
-    """What a device says about itself; `fingerprint` pins its certificate where it has one."""
+    """What a device says about itself; `fingerprint` pins its certificate where it has one.
+
+    `tls_port` is where it speaks HTTPS beside the plain HTTP of the port announced.
+    """
 
     device_id: str | None
     version: str | None = None
@@ -60,6 +64,7 @@ class ServiceRecord:
     proto: str = "http"
     path: str = "/v1"
     fingerprint: str | None = None
+    tls_port: int | None = None
 
     def to_txt(self) -> dict[bytes, bytes]:
         """The TXT strings in the order that they are sent, `txtvers` first (RFC 6763 section 6.7).
@@ -77,6 +82,7 @@ class ServiceRecord:
             "id": self.device_id,
             "ver": self.version,
             "fp": self.fingerprint,
+            "tls": str(self.tls_port or ""),
             "st": self.state.value,
         }
         txt = {key.encode(): value.encode() for key, value in fields.items() if value}
@@ -102,6 +108,7 @@ class ServiceRecord:
             proto="https" if hints.get("proto") == "https" else "http",
             path=_matching(_PATH, hints.get("path")) or "/v1",
             fingerprint=_matching(_FINGERPRINT, hints.get("fp")),
+            tls_port=_port(hints.get("tls", "")),
         )
 
     @property
@@ -147,6 +154,10 @@ def _matching(pattern: re.Pattern[str], value: str | None) -> str | None:
 
 def _apis(value: str) -> tuple[str, ...]:
     return tuple(api for api in value.split(",")[:6] if _API.fullmatch(api))
+
+
+def _port(value: str) -> int | None:
+    return int(value) if re.fullmatch(r"[1-9][0-9]{0,4}", value) and int(value) <= _MAX_PORT else None
 
 
 def _count(value: str) -> int:

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from rich.console import Console
 
 from appliance.cli.discover import device_table
-from appliance.cli.probe import Probe, probe_all
 from appliance.discovery import Device, ServiceRecord
+from appliance.remote.probe import Probe, probe_all
 
 if TYPE_CHECKING:
     from .conftest import Play

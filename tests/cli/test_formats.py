@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appliance.cli.formats import FORMATS
-from appliance.cli.probe import Probe
 from appliance.discovery import Device, ServiceRecord
+from appliance.remote.probe import Probe
 
 _NASTY = 'x"\n  - {"model_name": "evil"}\n$(reboot)\'\\'
 

@@ -31,6 +31,7 @@ _RECORDS = st.builds(
     proto=st.sampled_from(["http", "https"]),
     path=st.from_regex(r"/[A-Za-z0-9/_-]{0,32}", fullmatch=True),
     fingerprint=st.none() | st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
+    tls_port=st.none() | st.integers(1, 65535),
 )
 _KEYS = st.sampled_from(
     [b"txtvers", b"path", b"proto", b"auth", b"api", b"models", b"id", b"ver", b"fp", b"st", b"PATH"]
@@ -80,6 +81,7 @@ def test_the_longest_record_fits() -> None:
         proto="https",
         path="/" + "p" * 32,
         fingerprint="f" * 64,
+        tls_port=65535,
     )
     assert txt_size_bytes(record.to_txt()) <= MAX_TXT_BYTES
 

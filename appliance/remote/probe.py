@@ -1,4 +1,4 @@
-"""Asks a found device, without a key, whether it answers and what it serves; every failure is an answer too."""
+"""Asks a device whether it answers and what it serves; every failure is an answer too."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from appliance.discovery import Device
+from appliance.discovery.device import Device
 from appliance.discovery.record import printable
+from appliance.remote.pinned_tls import PinnedContext
 
 _MAX_BODY_BYTES = 256 * 1024
 _MAX_MODELS = 100
@@ -25,25 +26,30 @@ class Probe:
 
 
 async def probe_all(devices: Sequence[Device], *, timeout_s: float = 1.5) -> dict[str, Probe]:
-    """Ask every device at once, by base URL.
+    """Ask every device at once, by base URL, without a key.
 
-    The certificate of an https device is not checked here: nothing secret is sent, and the answer is shown as a hint.
+    Certificates are not checked here: nothing secret is sent, and the answer is shown as a hint.
     """
-    limits = aiohttp.ClientTimeout(total=timeout_s)
-    async with aiohttp.ClientSession(timeout=limits, connector=aiohttp.TCPConnector(ssl=False, limit=32)) as session:
-        probes = await asyncio.gather(*(_probe(session, device) for device in devices))
-    return {device.base_url: probe for device, probe in zip(devices, probes, strict=True)}
+    probes = await asyncio.gather(*(probe(device.base_url, timeout_s=timeout_s) for device in devices))
+    return {device.base_url: answer for device, answer in zip(devices, probes, strict=True)}
 
 
-async def _probe(session: aiohttp.ClientSession, device: Device) -> Probe:
-    origin = device.base_url.removesuffix(device.record.path.rstrip("/"))
-    (_, health), (status, models) = await asyncio.gather(
-        _get(session, f"{origin}/health"), _get(session, f"{device.base_url}/models")
-    )
+async def probe(base_url: str, *, pin: str | None = None, key: str | None = None, timeout_s: float = 1.5) -> Probe:
+    """Ask one device; with a key only over plain HTTP that the user asked for, or where the pin is checked."""
+    assert key is None or pin is not None or base_url.startswith("http:")
+    tls = False if pin is None else PinnedContext(pin)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    root = "/".join(base_url.split("/", 3)[:3])
+    async with aiohttp.ClientSession(
+        timeout=aiohttp.ClientTimeout(total=timeout_s), connector=aiohttp.TCPConnector(ssl=tls), headers=headers
+    ) as session:
+        (_, health), (status, models) = await asyncio.gather(
+            _get(session, f"{root}/health"), _get(session, f"{base_url}/models")
+        )
     if status is None:
         return Probe("no answer")
     state = health.get("status")
-    return Probe(printable(state, max_chars=16) if isinstance(state, str) else device.state.value, _ids(models))
+    return Probe(printable(state, max_chars=16) if isinstance(state, str) else "ready", _ids(models))
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int | None, dict[str, object]]:

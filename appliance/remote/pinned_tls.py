@@ -1,0 +1,98 @@
+"""TLS to a device: its certificate is known by its pin, not by its dates, names or issuer.
+
+The pin is compared inside the handshake, before any library above has a connection to write a request to: a context of
+ours makes ssl's own objects compare it, and aiohttp, httpx and asyncio all take such a context as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from typing import Self
+
+from cryptography import x509
+
+from appliance.errors import TrustError
+from appliance.tls import public_key_pin
+
+__all__ = ["PinnedContext", "read_pin"]
+
+
+class PinnedContext(ssl.SSLContext):
+    """A client's context that ends the handshake with every certificate but one; `pin` as `tls.pin_of` gives it."""
+
+    pin: str | None
+
+    def __new__(cls, pin: str | None) -> Self:
+        """TLS 1.2 or newer; whoever signed the certificate does not matter."""
+        context = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        context.pin = pin
+        return context
+
+    def __init__(self, pin: str | None) -> None:
+        super().__init__()
+        self.minimum_version = ssl.TLSVersion.TLSv1_2
+        self.check_hostname, self.verify_mode = False, ssl.CERT_NONE
+
+
+async def read_pin(host: str, port: int, *, timeout_s: float = 5.0) -> str:
+    """Shake hands, send nothing, and tell which certificate was shown; its owner has proved to hold the key.
+
+    Raises:
+        TrustError: nobody answers there, or not in TLS.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, writer = await asyncio.open_connection(host, port, ssl=PinnedContext(None))
+    except TimeoutError:
+        raise TrustError(f"{host}, port {port}, does not answer within {timeout_s:g} s.") from None
+    except (OSError, ValueError) as err:
+        raise TrustError(f"{host}, port {port}, does not answer in TLS: {err}.") from err
+    try:
+        return _shown(writer.get_extra_info("ssl_object"))
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await writer.wait_closed()
+
+
+class _PinnedObject(ssl.SSLObject):
+    """What asyncio speaks TLS with."""
+
+    def do_handshake(self) -> None:
+        super().do_handshake()
+        _compare(self)
+
+
+class _PinnedSocket(ssl.SSLSocket):
+    """What blocking programs speak TLS with."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        super().do_handshake(block)
+        _compare(self)
+
+
+PinnedContext.sslobject_class = _PinnedObject
+PinnedContext.sslsocket_class = _PinnedSocket
+
+
+def _compare(connection: ssl.SSLObject | ssl.SSLSocket) -> None:
+    """End the handshake unless the certificate is the one we know.
+
+    Raises:
+        SSLCertVerificationError: it is another one; the libraries above report it as a connection that failed.
+    """
+    context = connection.context
+    assert isinstance(context, PinnedContext)
+    if context.pin is not None and (shown := _shown(connection)) != context.pin:
+        raise ssl.SSLCertVerificationError(1, f"the certificate has the pin {shown}, and {context.pin} was expected")
+
+
+def _shown(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
+    certificate = connection.getpeercert(binary_form=True)
+    try:
+        return public_key_pin(x509.load_der_x509_certificate(certificate or b""))
+    except (ValueError, TypeError) as err:
+        raise ssl.SSLCertVerificationError(1, f"the certificate cannot be read: {err}") from err

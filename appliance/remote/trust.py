@@ -1,0 +1,93 @@
+"""Whether a device that was found is the one it says it is: the pin that it proved, held against what we know.
+
+A record is a hint that anybody on the network can send. So a device that answers to a name that we know has to show
+the certificate that we know, or it is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from appliance.discovery.device import Device
+from appliance.errors import TrustError
+from appliance.remote.known_devices import KnownDevice, KnownDevices
+from appliance.remote.pinned_tls import read_pin
+
+_HANDSHAKE_TIMEOUT_S = 2.0
+
+
+class Standing(StrEnum):
+    """What we know of a device that was found; `plain` is one without TLS, which can prove nothing."""
+
+    KNOWN = "known"
+    NEW = "new"
+    PLAIN = "plain"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A device as it is best talked to, over TLS where it speaks it, and how it stands with us.
+
+    `found` is the device as it was announced; `entry` what we know of it; `problem` says why it is refused.
+    """
+
+    device: Device
+    found: Device
+    standing: Standing
+    pin: str | None = None
+    entry: KnownDevice | None = None
+    problem: str = ""
+
+    def answers_to(self, name: str) -> bool:
+        """Whether it is called so by itself or by us."""
+        return self.device.answers_to(name) or (self.entry is not None and self.entry.answers_to(name))
+
+
+async def examine(devices: Sequence[Device], known: KnownDevices) -> list[Candidate]:
+    """Shake hands with every device at once, and judge what it shows."""
+    return list(await asyncio.gather(*(_examine(device, known) for device in devices)))
+
+
+def judge(found: Device, pin: str | None, known: KnownDevices) -> Candidate:
+    """How a device stands that proved to have this certificate, or that has none."""
+    device = found.secured() or found
+    if pin is not None and (entry := known.with_pin(pin)) is not None:
+        return Candidate(device, found, Standing.KNOWN, pin, entry)
+    if namesakes := known.named(device.name, device.host, device.id):
+        return _refused(device, found, _changed(device, pin, namesakes[0]))
+    if pin is None:
+        return Candidate(device, found, Standing.PLAIN)
+    if device.record.fingerprint not in (None, pin):
+        return _refused(device, found, f"{_called(device)} shows another certificate than its record names.")
+    return Candidate(device, found, Standing.NEW, pin)
+
+
+async def _examine(found: Device, known: KnownDevices) -> Candidate:
+    secured = found.secured()
+    if secured is None:
+        return judge(found, None, known)
+    try:
+        pin = await read_pin(secured.addresses[0], secured.port, timeout_s=_HANDSHAKE_TIMEOUT_S)
+    except TrustError as err:
+        return _refused(secured, found, f"{_called(secured)} cannot be checked: {err.message}")
+    return judge(found, pin, known)
+
+
+def _refused(device: Device, found: Device, problem: str) -> Candidate:
+    return Candidate(device, found, Standing.REFUSED, problem=problem)
+
+
+def _called(device: Device) -> str:
+    return f"{device.name!r} at {device.base_url}"
+
+
+def _changed(device: Device, pin: str | None, entry: KnownDevice) -> str:
+    what = "shows another certificate than" if pin is not None else "speaks no TLS, unlike"
+    return (
+        f"{_called(device)} {what} the device known as {entry.name!r} since {entry.first_seen}: another may pose as "
+        f"it, so nothing was sent. If yours was set up anew, accept it with: lantern discover --forget {entry.identity}"
+    )
