@@ -9,7 +9,7 @@ MINUTES ?= 10
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run test setup lock bench soak install uninstall clean
+.PHONY: help run test setup lock bench soak install uninstall clean image-deps deb
 
 help:
 	@echo "make run    build the starter models when absent, then serve them (HOST=$(HOST) PORT=$(PORT))"
@@ -17,6 +17,8 @@ help:
 	@echo "make bench  measure this machine"
 	@echo "make soak   mixed load for MINUTES=10, and what it did to memory, descriptors and latency"
 	@echo "make install, make uninstall   the systemd service below /opt/lantern"
+	@echo "make deb    Debian packages for amd64 and arm64 in dist/ (DEB_PYTHON=3.13, the device's Python)"
+	@echo "make image-deps   what the next ones need on this Debian machine, as root"
 	@echo "make lock   resolve the dependencies again"
 	@echo "make clean  remove the virtual environment; models stay in LANTERN_HOME"
 
@@ -40,6 +42,17 @@ install:
 
 uninstall:
 	systemd/uninstall.sh
+
+# images/README.md tells what these make and need.
+DEB_PYTHON ?= 3.13
+IMAGES := $(BIN)/python -m images
+
+image-deps:
+	images/deps.sh
+
+deb: setup
+	$(IMAGES) deb --architecture amd64 --python $(DEB_PYTHON)
+	$(IMAGES) deb --architecture arm64 --python $(DEB_PYTHON)
 
 setup: $(STAMP)
 

@@ -1,0 +1,32 @@
+"""`python -m images`: what the Makefile calls."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from images.workplace import ROOT
+
+_DIST = ROOT / "dist"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb."""
+    parser = argparse.ArgumentParser(prog="images", description="Build Lantern's packages and images.")
+    parser.add_argument("--out", type=Path, default=_DIST, help="where results go (default: dist/)")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    deb = verbs.add_parser("deb", help="the Debian package")
+    deb.add_argument("--architecture", choices=["arm64", "amd64"], default="arm64")
+    deb.add_argument("--python", default="3.13", help="the Python of the device: 3.13 on trixie, 3.12 on JetPack 7")
+    deb.add_argument("--uncommitted", action="store_true", help="package the work tree instead of the last commit")
+    args = parser.parse_args(argv)
+    if args.verb == "deb":
+        from images.deb.build import build_deb
+
+        build_deb(args.architecture, args.python, args.out, is_committed_only=not args.uncommitted)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

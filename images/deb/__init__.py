@@ -1,0 +1,1 @@
+"""The Debian package: the appliance, its locked wheels, its units."""

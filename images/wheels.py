@@ -1,0 +1,41 @@
+"""The appliance's locked wheels for a device's processor and Python, without running anything of either."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import sys
+from pathlib import Path
+
+from images.workplace import ROOT, cache, run, say
+
+_LOCK = ROOT / "appliance" / "requirements.lock"
+# glibc 2.39: Ubuntu 24.04, which JetPack 7 is; trixie has a newer one.
+_PLATFORMS = {"arm64": "aarch64-manylinux_2_39", "amd64": "x86_64-manylinux_2_39"}
+
+
+def site_packages(architecture: str, python: str) -> Path:
+    """A folder with every locked package, their hashes checked; made once for each lock.
+
+    Raises:
+        SystemExit: a wheel is not to be had, or has another hash.
+    """
+    key = hashlib.sha256(_LOCK.read_bytes()).hexdigest()[:16]
+    folder = cache() / f"wheels-{architecture}-py{python}-{key}"
+    if not folder.exists():
+        say(f"Wheels for {architecture} and Python {python}")
+        staged = folder.with_name(f".{folder.name}")
+        shutil.rmtree(staged, ignore_errors=True)
+        run(
+            Path(sys.executable).with_name("uv"),
+            *("pip", "install", "--quiet", "--no-config", "--no-deps", "--require-hashes", "--link-mode=copy"),
+            *("--only-binary=:all:", "--no-compile-bytecode", f"--target={staged}"),
+            *(f"--python-platform={_PLATFORMS[architecture]}", f"--python-version={python}"),
+            *("--requirements", _LOCK),
+            UV_CACHE_DIR=str(cache() / "uv"),
+        )
+        for leftover in ("bin", ".lock"):
+            path = staged / leftover
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        staged.rename(folder)
+    return folder
