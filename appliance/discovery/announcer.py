@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
+from appliance.discovery.claims import Claim
 from appliance.discovery.interfaces import Reach, is_real_interface, only_loopback, reach
-from appliance.discovery.publication import Publication, Rival
+from appliance.discovery.publication import Publication
 from appliance.discovery.record import ServiceRecord, State, instance_name
 from appliance.errors import DiscoveryError
 
@@ -67,7 +68,7 @@ class Announcer:
         self._accept_interface = accept_interface
         self._poll_interval_s = poll_interval_s
         self._publication: Publication | None = None
-        self._rival: Rival | None = None
+        self._rival: Claim | None = None
         self._defences_s: list[float] = []
         self._published = asyncio.Event()
         self._wake = asyncio.Event()
@@ -169,7 +170,7 @@ class Announcer:
         self._published.set()
         _LOGGER.info("Announced %r at %s, port %d", self._publication.name, ", ".join(now.addresses), self._port)
 
-    async def _settle(self, publication: Publication, rival: Rival, now: Reach) -> None:
+    async def _settle(self, publication: Publication, rival: Claim, now: Reach) -> None:
         """Keep the name or leave it: the lower host does the former, unless the other one does not give way."""
         self._rival = None
         clock = asyncio.get_running_loop().time
@@ -194,7 +195,7 @@ class Announcer:
                 await self._publication.withdraw(goodbye=goodbye)
             self._publication = None
 
-    def _note_rival(self, rival: Rival) -> None:
+    def _note_rival(self, rival: Claim) -> None:
         self._rival = rival
         self._wake.set()
 

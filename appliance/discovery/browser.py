@@ -16,6 +16,7 @@ import zeroconf
 from zeroconf import DNSQuestionType, ServiceStateChange
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from appliance.discovery.claims import ClaimWatch, drop_expired_claims
 from appliance.discovery.device import Device, usable_addresses
 from appliance.discovery.interfaces import IPInterface, is_real_interface, local_networks, multicast_addresses
 from appliance.discovery.record import SERVICE_TYPE, ServiceRecord, clean_properties, printable
@@ -44,6 +45,7 @@ class Browser:
         self._max_devices = max_devices
         self._found: dict[str, Device] = {}
         self._resolving: dict[str, asyncio.Task[None]] = {}
+        self._unsettled: set[str] = set()
         self._slots = asyncio.Semaphore(_MAX_RESOLVING)
         self._changed = asyncio.Event()
         self._zeroconf: AsyncZeroconf | None = None
@@ -61,6 +63,7 @@ class Browser:
         self._browser = AsyncServiceBrowser(
             self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change], question_type=_QUESTION
         )
+        self._zeroconf.zeroconf.async_add_listener(ClaimWatch(self._on_claim), None)
         return self
 
     async def __aexit__(
@@ -94,30 +97,46 @@ class Browser:
         self, zeroconf: zeroconf.Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
     ) -> None:
         """Called by zeroconf on our loop."""
-        if (running := self._resolving.pop(name, None)) is not None:
-            running.cancel()
         if state_change is ServiceStateChange.Removed:
+            if (running := self._resolving.pop(name, None)) is not None:
+                running.cancel()
             self._note(name, None)
         elif name in self._found or len(self._found) + len(self._resolving) < self._max_devices:
-            updated = state_change is ServiceStateChange.Updated
-            task = asyncio.create_task(self._resolve(name, again=updated), name="resolve")
-            self._resolving[name] = task
+            self._look_again(name, is_unsettled=state_change is ServiceStateChange.Updated)
+
+    def _on_claim(self, name: str, claim: tuple[str, int]) -> None:
+        """Somebody says where `name` is; where that is news, the cache holds two answers until one has expired."""
+        instance = next((known for known in self._found if known.lower() == name), None)
+        if instance is not None and claim != (self._found[instance].host.lower(), self._found[instance].port):
+            self._look_again(instance, is_unsettled=True)
+
+    def _look_again(self, name: str, *, is_unsettled: bool) -> None:
+        """Resolve a name; one task for each, which a flood of changes does not start over."""
+        if is_unsettled:
+            self._unsettled.add(name)
+        if name not in self._resolving:
+            self._resolving[name] = task = asyncio.create_task(self._resolve(name), name="resolve")
             task.add_done_callback(lambda done: self._forget(name, done))
 
     def _forget(self, name: str, done: asyncio.Task[None]) -> None:
         if self._resolving.get(name) is done:
             del self._resolving[name]
 
-    async def _resolve(self, name: str, *, again: bool) -> None:
-        async with self._slots:
-            self._note(name, await self._look_up(name) or self._found.get(name))
-        if again:
-            await asyncio.sleep(_FLUSH_DELAY_S)
-            self._note(name, await self._look_up(name) or self._found.get(name))
+    async def _resolve(self, name: str) -> None:
+        """Look up the name, and again once what was replaced has left the cache, until nothing changes meanwhile."""
+        is_unsettled = True
+        while is_unsettled:
+            is_unsettled = name in self._unsettled
+            self._unsettled.discard(name)
+            async with self._slots:
+                self._note(name, await self._look_up(name) or self._found.get(name))
+            if is_unsettled := is_unsettled or name in self._unsettled:
+                await asyncio.sleep(_FLUSH_DELAY_S)
 
     async def _look_up(self, name: str) -> Device | None:
         """Ask for the instance's host, port, TXT and addresses; None where they do not make a device."""
         assert self._zeroconf is not None
+        drop_expired_claims(self._zeroconf.zeroconf.cache, name)
         with contextlib.suppress(zeroconf.Error, ValueError):
             info = AsyncServiceInfo(SERVICE_TYPE, name)
             if await info.async_request(self._zeroconf.zeroconf, self._resolve_timeout_s * 1000, _QUESTION):

@@ -10,25 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TypeAlias
 
 import zeroconf
-from zeroconf import (  # type: ignore[attr-defined]  # DNSService is missing in the __all__ of 0.154
-    DNSQuestionType,
-    DNSService,
-    RecordUpdate,
-    RecordUpdateListener,
-    ServiceStateChange,
-)
+from zeroconf import DNSQuestionType, ServiceStateChange
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from appliance.discovery.claims import Claim, ClaimWatch
 from appliance.discovery.identity import host_name
 from appliance.discovery.interfaces import Reach
 from appliance.discovery.record import OPENAI_ALIAS, SERVICE_TYPE, ServiceRecord
 from appliance.errors import DiscoveryError
-
-Rival: TypeAlias = tuple[str, int]
-"""Who claims a name: the host and the port of the SRV record, which also decide who keeps it."""
 
 
 class Publication:
@@ -42,7 +33,7 @@ class Publication:
         port: int,
         reach: Reach,
         openai_alias: bool,
-        on_rival: Callable[[Rival], None],
+        on_rival: Callable[[Claim], None],
     ) -> None:
         self.reach = reach
         self.record = record
@@ -50,7 +41,8 @@ class Publication:
         self._host = f"{host_name(record.device_id or '')}."
         self._names = dict.fromkeys([SERVICE_TYPE, record.http_type] + [OPENAI_ALIAS] * openai_alias, name)
         self._zeroconf: AsyncZeroconf | None = None
-        self._watch = _NameWatch(on_rival, own=self.claim)
+        self._on_rival = on_rival
+        self._watched: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -58,7 +50,7 @@ class Publication:
         return self._names[SERVICE_TYPE]
 
     @property
-    def claim(self) -> Rival:
+    def claim(self) -> Claim:
         """What our own SRV records say."""
         return (self._host, self._port)
 
@@ -78,8 +70,8 @@ class Publication:
             self._names = {info.type: info.name.removesuffix(f".{info.type}") for info in infos}
             subtype = self._subtype_info()
             announcing.append(await self._zeroconf.async_register_service(subtype, cooperating_responders=True))
-            self._watch.names = frozenset(info.name.lower() for info in infos)
-            self._zeroconf.zeroconf.async_add_listener(self._watch, None)
+            self._watched = frozenset(info.name.lower() for info in infos)
+            self._zeroconf.zeroconf.async_add_listener(ClaimWatch(self._on_claim), None)
             await asyncio.gather(*announcing)
 
     async def update(self, record: ServiceRecord) -> None:
@@ -105,6 +97,11 @@ class Publication:
         with _wrapped("withdraw"):
             await instance.async_close()
         self._zeroconf = None
+
+    def _on_claim(self, name: str, claim: Claim) -> None:
+        """Resolvers probe once, and miss a claim on one of our names that comes later."""
+        if name in self._watched and claim != self.claim:
+            self._on_rival(claim)
 
     def _asking(self, instance: AsyncZeroconf) -> AsyncServiceBrowser:
         """Ask all holders of names to answer by multicast while zeroconf probes.
@@ -135,24 +132,6 @@ class Publication:
         info.type = self.record.openai_subtype
         info.key = f"{info.key}/subtype"
         return info
-
-
-class _NameWatch(RecordUpdateListener):
-    """Reports SRV records of our names that are not ours: resolvers probe once, and miss what comes later."""
-
-    def __init__(self, on_rival: Callable[[Rival], None], *, own: Rival) -> None:
-        self._on_rival = on_rival
-        self._own = own
-        self.names: frozenset[str] = frozenset()
-
-    def async_update_records(self, zc: zeroconf.Zeroconf, now: float, records: list[RecordUpdate]) -> None:
-        """Called by zeroconf for every batch of records received, our own echoes among them."""
-        for update in records:
-            record = update.new
-            if isinstance(record, DNSService) and record.key in self.names and not record.is_expired(now):
-                claim = (record.server_key, record.port)
-                if claim != self._own:
-                    self._on_rival(claim)
 
 
 def _ignore(zeroconf: zeroconf.Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:

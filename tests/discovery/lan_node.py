@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from blockbuster import blockbuster_ctx
-from zeroconf import DNSIncoming, ServiceInfo, ServiceStateChange, Zeroconf  # type: ignore[attr-defined]
+from zeroconf import DNSIncoming, DNSOutgoing, ServiceInfo, ServiceStateChange, Zeroconf  # type: ignore[attr-defined]
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from appliance.discovery import Announcer, Browser, ServiceRecord, State, find
@@ -31,6 +31,7 @@ _HOSTILE_TXT = (
     bytes(range(256)) * 4,
 )
 
+_FLAGS_QR_RESPONSE, _FLAGS_AA = 0x8000, 0x0400
 _TYPES = {1: "A", 12: "PTR", 16: "TXT", 28: "AAAA", 33: "SRV", 47: "NSEC"}
 
 
@@ -124,6 +125,34 @@ async def claim(args: argparse.Namespace) -> None:
     await asyncio.Event().wait()
 
 
+async def dispute(_args: argparse.Namespace) -> None:
+    """Two machines answer for one name at once, and one of them gives way; for two names, so that each wins once."""
+    zeroconf = AsyncZeroconf(interfaces=list(await asyncio.to_thread(multicast_addresses)))
+    names = {"first": f"first.{SERVICE_TYPE}", "second": f"second.{SERVICE_TYPE}"}
+    answers = {
+        (name, host): ServiceInfo(
+            SERVICE_TYPE, name, port=8080, server=f"{host}.local.", addresses=[bytes([10, 77, 0, end])]
+        )
+        for name in names.values()
+        for host, end in (("first", 2), ("second", 3))
+    }
+
+    def send(*infos: ServiceInfo) -> None:
+        out = DNSOutgoing(_FLAGS_QR_RESPONSE | _FLAGS_AA)
+        for info in infos:
+            for record in (info.dns_pointer(), info.dns_service(), info.dns_text(), *info.dns_addresses()):
+                out.add_answer_at_time(record, 0)
+        zeroconf.zeroconf.async_send(out)
+
+    await zeroconf.zeroconf.async_wait_for_start()
+    send(*answers.values())
+    say(event="disputed")
+    await asyncio.sleep(1.3)  # RFC 6762 section 10.2: what is younger than a second stays
+    send(answers[names["first"], "first"], answers[names["second"], "second"])
+    say(event="settled")
+    await asyncio.Event().wait()
+
+
 async def resolve(args: argparse.Namespace) -> None:
     """Resolve an instance of each of several types, as a program that knows nothing of ours does."""
     zeroconf = AsyncZeroconf(interfaces=list(await asyncio.to_thread(multicast_addresses)))
@@ -167,7 +196,7 @@ async def capture(_args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers(required=True)
-    for verb in (announce, watch, find_first, serve, get, rogue, claim, resolve, capture):
+    for verb in (announce, watch, find_first, serve, get, rogue, claim, dispute, resolve, capture):
         sub = verbs.add_parser(verb.__name__)
         sub.set_defaults(run=verb)
         sub.add_argument("--name", default="Küche")

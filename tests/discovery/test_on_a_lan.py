@@ -109,6 +109,18 @@ def test_a_device_whose_name_is_claimed_later_stays_reachable(ipv4_lan: Lan) -> 
     assert renamed["base_url"] == "http://10.77.0.1:8080/v1"
 
 
+def test_whoever_keeps_a_disputed_name_is_found_under_it(ipv4_lan: Lan) -> None:
+    watcher = ipv4_lan.node(ipv4_lan.b, "watch")
+    watcher.event("watching")
+    quarrel = ipv4_lan.node(ipv4_lan.a, "dispute")
+    quarrel.event("settled")
+    watcher.devices(
+        lambda found: (
+            {(d["name"], d["host"]) for d in found} == {("first", "first.local."), ("second", "second.local.")}
+        )
+    )
+
+
 def test_rogue_records_neither_break_the_browser_nor_are_believed(ipv4_lan: Lan) -> None:
     watcher = ipv4_lan.node(ipv4_lan.b, "watch")
     ipv4_lan.node(ipv4_lan.b, "rogue", "--addresses", "127.0.0.1,0.0.0.0,224.0.0.1,10.77.0.2").event("lying")
