@@ -1,7 +1,8 @@
 """`lantern chat`: talk to a device in the terminal, or ask it one question.
 
-The key of `--key` or `LANTERN_API_KEY` goes only to a server that the user named, by `--url` or `--name`: what merely
-turned up on the network may be anybody. Ctrl-C stops an answer and closes its connection; Ctrl-D leaves.
+The key of `--key`, `LANTERN_API_KEY` or the keyring goes to a URL that the user typed, or over TLS to a device whose
+certificate is the one that we know: what merely turned up on the network may be anybody. Ctrl-C stops an answer and
+closes its connection; Ctrl-D leaves.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import re
 import sys
 import time
@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from appliance.cli.chat_client import ChatClient, ChatError, Message
-from appliance.cli.selection import add_timeout, find_device
+from appliance.cli.selection import add_timeout
 from appliance.errors import ConfigError
+from appliance.remote import Target, target_at, target_named
 
 _HELP = """\
 /reset       forget the conversation
@@ -35,8 +36,7 @@ _EMBEDDER = re.compile(r"embed|minilm|\bbge\b|\bgte\b|\be5\b", re.IGNORECASE)
 class Conversation:
     """Which server and model, and what was said so far; owned by the command's one thread."""
 
-    base_url: str
-    key: str | None
+    target: Target
     model: str
     system: str | None = None
     temperature: float | None = None
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--url", help="the base URL, as http://192.168.1.20:8080/v1")
     where.add_argument("--name", help="a device on the network by its name, host name or id")
     parser.add_argument("--model", help="the model's id (default: the first that chats)")
-    parser.add_argument("--key", help="the API key (default: LANTERN_API_KEY); sent only with --url or --name")
+    parser.add_argument("--key", help="the API key (default: LANTERN_API_KEY, then the platform's keyring)")
     parser.add_argument("--system", help="the system message")
     parser.add_argument("--temperature", type=float, metavar="T", help="0 to 2 (default: the server's)")
     parser.add_argument("--stats", action="store_true", help="show the time to the first token, and tokens a second")
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         DiscoveryError: no URL was given and no device found.
+        TrustError: the device is not who it says it is.
         ChatError: the server refused or could not be reached.
     """
     with asyncio.Runner() as runner:
@@ -87,23 +88,21 @@ def run(args: argparse.Namespace) -> int:
 
 async def _prepare(args: argparse.Namespace) -> Conversation:
     """Find the server and the model."""
-    key = _clean_key(args.key or os.environ.get("LANTERN_API_KEY", "")) if args.url or args.name else None
     if args.url:
-        base_url = _normalized(args.url)
+        target = await target_at(args.url, key=args.key)
     else:
-        choice = await find_device(name=args.name, model=args.model, timeout_s=args.timeout)
-        print(choice.reason, file=sys.stderr)
-        base_url = choice.device.base_url
+        target = await target_named(args.name, model=args.model, key=args.key, timeout_s=args.timeout)
+        print(target.reason, file=sys.stderr)
     model = args.model
     if model is None:
-        async with ChatClient(base_url, key=key) as client:
-            model = _first_that_chats(await client.models(), base_url)
-    return Conversation(base_url, key, model, system=args.system, temperature=args.temperature, stats=args.stats)
+        async with ChatClient(target) as client:
+            model = _first_that_chats(await client.models(), target.base_url)
+    return Conversation(target, model, system=args.system, temperature=args.temperature, stats=args.stats)
 
 
 def _talk(runner: asyncio.Runner, conversation: Conversation) -> None:
     """Read, answer, repeat."""
-    print(f"{conversation.model} at {conversation.base_url}; /help tells the rest.", file=sys.stderr)
+    print(f"{conversation.model} at {conversation.target.base_url}; /help tells the rest.", file=sys.stderr)
     while True:
         try:
             line = input("> ").strip()
@@ -146,7 +145,7 @@ async def _answer(conversation: Conversation, prompt: str, out: TextIO) -> None:
     watch = _Stopwatch()
     said: list[str] = []
     try:
-        async with ChatClient(conversation.base_url, key=conversation.key) as client:
+        async with ChatClient(conversation.target) as client:
             pieces = client.stream(
                 conversation.messages(), model=conversation.model, temperature=conversation.temperature
             )
@@ -197,22 +196,7 @@ class _Stopwatch:
 def _first_that_chats(models: Sequence[Mapping[str, object]], base_url: str) -> str:
     """The first model that is no encoder: by its `kind` where the server tells it, else by its name."""
     for model in models:
-        is_encoder = model["kind"] == "encoder" if "kind" in model else _EMBEDDER.search(str(model["id"]))
+        is_encoder = model["kind"] != "decoder" if "kind" in model else _EMBEDDER.search(str(model["id"]))
         if not is_encoder:
             return str(model["id"])
     raise ChatError(f"{base_url} has no model that chats; name one with --model.")
-
-
-def _clean_key(key: str) -> str | None:
-    if not re.fullmatch(r"[!-~]*", key.strip()):
-        raise ConfigError("The API key has characters that no key has; was it copied whole?")
-    return key.strip() or None
-
-
-def _normalized(url: str) -> str:
-    """A base URL out of what people type: the scheme and `/v1` may be left out."""
-    full = url if "://" in url else f"http://{url}"
-    if not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", full):
-        raise ConfigError(f"{url!r} is no base URL; give one like http://192.168.1.20:8080/v1.")
-    full = full.rstrip("/")
-    return full if full.count("/") > 2 else f"{full}/v1"

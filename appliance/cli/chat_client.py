@@ -13,6 +13,8 @@ import aiohttp
 from appliance.cli.sse_reader import SSEReader
 from appliance.discovery.record import printable
 from appliance.errors import LanternError
+from appliance.remote.session import session_to
+from appliance.remote.target import Target
 
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_LIST_BYTES = 4 * 1024 * 1024
@@ -40,18 +42,15 @@ class Piece:
 
 
 class ChatClient:
-    """One server, and the key that it may see; `async with` opens and closes the connection."""
+    """One server, who has to be the one that we know; `async with` opens and closes the connection."""
 
-    def __init__(
-        self, base_url: str, *, key: str | None, connect_timeout_s: float = 5.0, idle_timeout_s: float = 120.0
-    ):
-        self._base_url = base_url.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._limits = aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_read=idle_timeout_s)
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._base_url = target.base_url.rstrip("/")
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(timeout=self._limits, headers=self._headers)
+        self._session = session_to(self._target)
         return self
 
     async def __aexit__(
@@ -151,7 +150,7 @@ def _object(body: bytes) -> dict[str, object]:
 def _refusal(status: int, body: bytes) -> str:
     """One sentence out of OpenAI's error object, or out of the status alone."""
     sentence = _sentence(_object(body).get("error")) or "it gives no reason; is the URL right?"
-    hint = " Give the key with --key or LANTERN_API_KEY, and the server with --name or --url." if status == 401 else ""
+    hint = " Give the key with --key or LANTERN_API_KEY." if status == 401 else ""
     return f"The server refuses ({status}): {sentence}{hint}"
 
 

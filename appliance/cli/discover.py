@@ -1,14 +1,18 @@
 """`lantern discover`: the devices on the local network, as a table, as JSON, or live.
 
-Each device is asked for its health and its models, never with a key: whoever answers on the network may be anybody.
+Each device shows its certificate and is asked for its health and its models, never with a key: whoever answers on the
+network may be anybody. The arrow marks the one that `lantern url` and `openai_client()` take when none is named.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.live import Live
@@ -19,10 +23,37 @@ from appliance.cli.formats import FORMATS
 from appliance.cli.selection import add_timeout
 from appliance.discovery import Browser, Device, browse
 from appliance.errors import DiscoveryError
+from appliance.home import lantern_home
+from appliance.remote import KnownDevices
 from appliance.remote.probe import Probe, probe_all
+from appliance.remote.target import preferred
+from appliance.remote.trust import Candidate, examine
 
 _NOTHING = "No device was found on the local network within {:g} s; is one running with `lantern serve --announce`?"
 _STATE_STYLES = {"ok": "green", "ready": "green", "no answer": "red", "degraded": "yellow", "draining": "yellow"}
+_TRUST_STYLES = {"known": "green", "refused": "red"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What is shown of one device."""
+
+    candidate: Candidate
+    probe: Probe
+    is_preferred: bool = False
+
+    @property
+    def device(self) -> Device:
+        """As it was announced."""
+        return self.candidate.found
+
+    def to_json(self) -> dict[str, object]:
+        """One object of `--json`."""
+        models = None if self.probe.models is None else list(self.probe.models)
+        answered = {"answer": self.probe.state, "models": models}
+        load = {"num_running": self.probe.num_running, "num_waiting": self.probe.num_waiting}
+        trust = {"trust": self.candidate.standing.value, "problem": self.candidate.problem or None}
+        return self.device.to_json() | answered | load | trust | {"preferred": self.is_preferred}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON array; with --watch, one a line")
     output.add_argument("--format", choices=FORMATS, help="print the configuration of another program")
+    output.add_argument("--forget", metavar="NAME", help="accept a device anew that shows another certificate")
     add_timeout(parser)
     parser.add_argument("--watch", action="store_true", help="stay, and show devices as they come and go")
 
@@ -39,7 +71,10 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         DiscoveryError: nothing was found; its exit code is the command's.
+        ConfigError: the known devices cannot be read.
     """
+    if args.forget is not None:
+        return _forget(args.forget)
     try:
         if args.watch:
             asyncio.run(_watch(args.timeout, as_json=args.json))
@@ -50,45 +85,72 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _forget(name: str) -> int:
+    gone = KnownDevices.load(lantern_home().known_devices).forget(name)
+    if not gone:
+        raise DiscoveryError(f"No device is known as {name!r}.")
+    for device in gone:
+        print(f"Forgot {device.name} ({device.identity}), known since {device.first_seen}.", file=sys.stderr)
+    return 0
+
+
 async def _list(timeout_s: float, *, as_json: bool, form: str | None) -> None:
-    devices = await browse(timeout_s=timeout_s)
-    probes = await probe_all(devices)
+    rows = await _rows(await browse(timeout_s=timeout_s))
     if as_json:
-        print(json.dumps([_to_json(device, probes[device.base_url]) for device in devices], indent=2))
-    if not devices:
+        print(json.dumps([row.to_json() for row in rows], indent=2))
+    if not rows:
         raise DiscoveryError(_NOTHING.format(timeout_s))
+    for problem in (row.candidate.problem for row in rows if row.candidate.problem):
+        print(problem, file=sys.stderr)
     if form is not None:
-        print(FORMATS[form](devices, probes), end="")
+        usable = [row for row in rows if not row.candidate.problem]
+        if not usable:
+            raise DiscoveryError("No device was found that can be trusted.")
+        usable.sort(key=lambda row: not row.is_preferred)
+        print(FORMATS[form]([r.device for r in usable], {r.device.base_url: r.probe for r in usable}), end="")
     elif not as_json:
-        Console().print(device_table(devices, probes))
+        Console().print(device_table(rows))
 
 
 async def _watch(refresh_s: float, *, as_json: bool) -> None:
     """Show every difference, and ask again after every pause: a device that lost power says no goodbye."""
     async with Browser() as browser:
-        with Live(device_table((), {}), console=Console(quiet=as_json), auto_refresh=False) as live:
+        with Live(device_table(()), console=Console(quiet=as_json), auto_refresh=False) as live:
             while True:
                 await browser.changed(refresh_s)
-                devices = browser.devices()
-                probes = await probe_all(devices)
-                live.update(device_table(devices, probes), refresh=True)
+                rows = await _rows(browser.devices())
+                live.update(device_table(rows), refresh=True)
                 if as_json:
-                    print(json.dumps([_to_json(device, probes[device.base_url]) for device in devices]), flush=True)
+                    print(json.dumps([row.to_json() for row in rows]), flush=True)
 
 
-def device_table(devices: Sequence[Device], probes: Mapping[str, Probe]) -> Table:
+async def _rows(devices: Sequence[Device]) -> list[Row]:
+    """Ask every device at once who it is, how it is and what it serves."""
+    known = await asyncio.to_thread(KnownDevices.load, lantern_home().known_devices)
+    candidates, probes = await asyncio.gather(examine(devices, known), probe_all(devices))
+    best = None
+    with contextlib.suppress(DiscoveryError):
+        best = preferred(candidates)
+    return [Row(one, probes[one.found.base_url], one is best) for one in candidates]
+
+
+def device_table(rows: Sequence[Row]) -> Table:
     """The table that people see; all texts in it are foreign, so none is read as markup."""
-    width = max((len(device.base_url) for device in devices), default=0)  # an address that is cut is of no use
+    width = max((len(row.device.base_url) for row in rows), default=0)  # an address that is cut is of no use
     address = Column("Address", min_width=width)
-    table = Table("Name", address, "Models", "Auth", "Version", "State", box=None, pad_edge=False)
-    for device in devices:
-        probe = probes[device.base_url]
+    table = Table("", "Name", address, "Models", "Load", "Trust", "Version", "State", box=None, pad_edge=False)
+    for row in rows:
+        device, probe, trust = row.device, row.probe, row.candidate.standing.value
         models = ", ".join(probe.models) if probe.models is not None else str(device.num_models)
-        cells = [device.name, device.base_url, models, device.auth.value, device.version or "?"]
-        table.add_row(*map(Text, cells), Text(probe.state, style=_STATE_STYLES.get(probe.state, "")))
+        cells = ["→" if row.is_preferred else "", device.name, device.base_url, models, _load(probe)]
+        state = Text(probe.state, style=_STATE_STYLES.get(probe.state, ""))
+        shown = Text(f"{trust}, key" if device.auth.value == "bearer" else trust, style=_TRUST_STYLES.get(trust, ""))
+        table.add_row(*map(Text, cells), shown, Text(device.version or "?"), state)
     return table
 
 
-def _to_json(device: Device, probe: Probe) -> dict[str, object]:
-    answered = {"answer": probe.state, "models": None if probe.models is None else list(probe.models)}
-    return device.to_json() | answered
+def _load(probe: Probe) -> str:
+    """Requests that run, and those that wait."""
+    if probe.num_running is None:
+        return "?"
+    return str(probe.num_running) + (f" +{probe.num_waiting}" if probe.num_waiting else "")

@@ -96,10 +96,15 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The device to talk to, and the sentence that says why it is this one."""
+    """The device to talk to, and why it is this one."""
 
     device: Device
-    reason: str
+    why: str
+
+    @property
+    def reason(self) -> str:
+        """One sentence for people."""
+        return f"Using {self.device.name} at {self.device.base_url}: {self.why}."
 
 
 def choose(
@@ -138,7 +143,7 @@ def choose(
     else:
         order = "by state and name, those that we know first" if known else "by state and name"
         why = f"it is the first of {len(ordered)} {order}" + (f", and {why}" if why else "")
-    return Choice(best, f"Using {best.name} at {best.base_url}: {why}.")
+    return Choice(best, why)
 
 
 def usable_addresses(

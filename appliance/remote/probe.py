@@ -15,14 +15,22 @@ from appliance.remote.pinned_tls import PinnedContext
 
 _MAX_BODY_BYTES = 256 * 1024
 _MAX_MODELS = 100
+_NO_ANSWER = "no answer"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a device said; `models` is None where it did not tell."""
+    """What a device said; `models` is None where it did not tell, and so is the load: how many requests it has."""
 
     state: str
     models: tuple[str, ...] | None = None
+    num_running: int | None = None
+    num_waiting: int | None = None
+
+    @property
+    def answers(self) -> bool:
+        """Whether anybody is there."""
+        return self.state != _NO_ANSWER
 
 
 async def probe_all(devices: Sequence[Device], *, timeout_s: float = 1.5) -> dict[str, Probe]:
@@ -47,9 +55,10 @@ async def probe(base_url: str, *, pin: str | None = None, key: str | None = None
             _get(session, f"{root}/health"), _get(session, f"{base_url}/models")
         )
     if status is None:
-        return Probe("no answer")
+        return Probe(_NO_ANSWER)
     state = health.get("status")
-    return Probe(printable(state, max_chars=16) if isinstance(state, str) else "ready", _ids(models))
+    shown = printable(state, max_chars=16) if isinstance(state, str) else "ready"
+    return Probe(shown, _ids(models), _sum(health, "num_running"), _sum(health, "num_waiting"))
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int | None, dict[str, object]]:
@@ -73,3 +82,12 @@ def _ids(models: dict[str, object]) -> tuple[str, ...] | None:
         return None
     ids = [item["id"] for item in data if isinstance(item, dict) and isinstance(item.get("id"), str)]
     return tuple(printable(id_) for id_ in ids[:_MAX_MODELS])
+
+
+def _sum(health: dict[str, object], count: str) -> int | None:
+    """A figure of all engines together."""
+    engines = health.get("engines")
+    if not isinstance(engines, dict):
+        return None
+    counts = [engine.get(count) for engine in engines.values() if isinstance(engine, dict)]
+    return sum(value for value in counts if isinstance(value, int))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -114,10 +114,29 @@ async def select(
         asked = meant or candidates
         answers = await asyncio.gather(*(_models(c, key if may_have_key(c) else "") for c in asked))
         served = {c.device.base_url: ids for c, ids in zip(asked, answers, strict=True)}
+    chosen, choice = _choose(candidates, name=name, model=model, served=served)
+    return Selection(chosen, choice, known, may_have_key(chosen))
+
+
+def preferred(candidates: Sequence[Candidate]) -> Candidate:
+    """The one that is taken when none is named.
+
+    Raises:
+        DiscoveryError: there is none that is not refused.
+    """
+    return _choose([c for c in candidates if c.standing is not Standing.REFUSED])[0]
+
+
+def _choose(
+    candidates: Sequence[Candidate],
+    *,
+    name: str | None = None,
+    model: str | None = None,
+    served: Mapping[str, tuple[str, ...]] | None = None,
+) -> tuple[Candidate, Choice]:
     names = {c.device.base_url: c.entry.name for c in candidates if c.entry is not None}
     choice = choose([c.device for c in candidates], name=name, model=model, models=served, known=names)
-    chosen = next(c for c in candidates if c.device is choice.device)
-    return Selection(chosen, choice, known, may_have_key(chosen))
+    return next(c for c in candidates if c.device is choice.device), choice
 
 
 async def target_at(url: str, *, key: str | None = None, home: Home | None = None) -> Target:

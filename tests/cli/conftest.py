@@ -22,6 +22,7 @@ class Play:
     script: list[bytes] = field(default_factory=list)
     status: int = 200
     models: Any = field(default_factory=lambda: {"data": [{"id": "all-minilm-l6-v2"}, {"id": "chatty"}]})
+    health: dict[str, object] = field(default_factory=lambda: {"status": "ok"})
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     client_left: threading.Event = field(default_factory=threading.Event)
@@ -34,7 +35,7 @@ async def _run(play: Play, ready: threading.Event, stop: asyncio.Event) -> None:
         return web.json_response(play.models)
 
     async def health(_request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+        return web.json_response(play.health)
 
     async def chat(request: web.Request) -> web.StreamResponse:
         play.requests.append(await request.json())

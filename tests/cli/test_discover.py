@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import pytest
 from rich.console import Console
 
-from appliance.cli.discover import device_table
+from appliance.__main__ import main
+from appliance.cli.discover import Row, device_table
 from appliance.discovery import Device, ServiceRecord
+from appliance.remote import KnownDevices
 from appliance.remote.probe import Probe, probe_all
+from appliance.remote.trust import Candidate, Standing
 
 if TYPE_CHECKING:
     from .conftest import Play
@@ -48,10 +53,48 @@ def test_an_answer_of_another_shape_is_no_list_of_models(play: Play) -> None:
     assert probe(play) == Probe("ok", ("x�[31m",))
 
 
-def test_a_foreign_name_is_not_read_as_markup_and_the_address_is_whole() -> None:
-    found = device(8080, name="[red]kitchen[/red]")
+def row(found: Device, answer: Probe, standing: Standing = Standing.PLAIN, *, is_preferred: bool = False) -> Row:
+    return Row(Candidate(found, found, standing), answer, is_preferred)
+
+
+def shown(*rows: Row) -> str:
     screen = io.StringIO()
-    table = device_table([found], {found.base_url: Probe("ready", ("a-rather-long-model-id",) * 3)})
-    Console(file=screen, width=80).print(table)
-    assert "[red]kitchen[/red]" in screen.getvalue()
-    assert "http://127.0.0.1:8080/v1" in screen.getvalue()
+    Console(file=screen, width=100).print(device_table(rows))
+    return screen.getvalue()
+
+
+def test_a_foreign_name_is_not_read_as_markup_and_the_address_is_whole() -> None:
+    table = shown(row(device(8080, name="[red]kitchen[/red]"), Probe("ready", ("a-rather-long-model-id",) * 3)))
+    assert "[red]kitchen[/red]" in table
+    assert "http://127.0.0.1:8080/v1" in table
+
+
+def test_the_table_tells_the_load_the_trust_and_which_one_is_taken() -> None:
+    busy = row(device(8080), Probe("ok", ("m",), num_running=3, num_waiting=2), Standing.KNOWN, is_preferred=True)
+    silent = row(device(8081, name="attic"), Probe("no answer"), Standing.REFUSED)
+    header, first, second = shown(busy, silent).splitlines()
+    assert header.split() == ["Name", "Address", "Models", "Load", "Trust", "Version", "State"]
+    assert first.split()[:2] == ["→", "kitchen"]
+    assert "3 +2" in first
+    assert "known, key" in first
+    assert second.startswith(" ")
+    assert "refused" in second
+
+
+def test_a_device_tells_how_many_requests_it_has(play: Play) -> None:
+    engines: dict[str, object] = {"a": {"num_running": 2, "num_waiting": 1}, "b": {"num_running": 1}, "c": "odd"}
+    play.health = {"status": "ok", "engines": engines}
+    assert (probe(play).num_running, probe(play).num_waiting) == (3, 1)
+    play.health = {"status": "ok", "engines": 7}
+    assert probe(play).num_running is None
+
+
+def test_a_device_is_forgotten_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LANTERN_HOME", str(tmp_path))
+    KnownDevices.load(tmp_path / "known_devices").remember("a" * 16, "sha256//" + "A" * 43 + "=", name="kitchen")
+    assert main(["discover", "--forget", "Kitchen"]) == 0
+    assert capsys.readouterr().err.startswith("Forgot kitchen (aaaaaaaaaaaaaaaa)")
+    assert KnownDevices.load(tmp_path / "known_devices").all == ()
+    assert main(["discover", "--forget", "Kitchen"]) == 4
