@@ -104,7 +104,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
     bundle = _opened(arguments.bundle)
     with StageProgress() as progress:
-        figures = measure_bundle(bundle, lantern_home(), progress, _options(arguments), arguments.source)
+        figures = measure_bundle(
+            bundle, lantern_home(), progress, _options(arguments), arguments.source, arguments.similarity
+        )
     if arguments.json:
         print(json.dumps(figures, indent=2, sort_keys=True))
     else:
@@ -147,6 +149,8 @@ def _recipe_of(arguments: argparse.Namespace) -> Recipe:
         fields["weights"].update(max_kl=arguments.max_kl, max_mb=arguments.max_mb)
     if arguments.calibration is not None:
         fields["calibration"]["file"] = str(arguments.calibration)
+    if arguments.similarity is not None:
+        fields["evaluation"]["similarity"] = str(arguments.similarity)
     return Recipe.create(**fields)
 
 

@@ -39,6 +39,7 @@ def parser(description: str | None, commands: Mapping[str, Command]) -> argparse
     evaluate.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
     evaluate.add_argument("--source", metavar="SOURCE", help="its checkpoint, where the bundle does not say")
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
+    _add_similarity(evaluate)
     _add_decisions(evaluate)
     compare = add("compare", "two bundles' sizes and figures side by side")
     compare.add_argument("first", metavar="A", help=_BUNDLE_HELP)
@@ -72,6 +73,16 @@ def _add_quality(build: argparse.ArgumentParser) -> None:
     build.add_argument("--max-mb", type=float, metavar="MB", help="auto: the best file of at most this size")
     build.add_argument("--kv-cache", choices=("float32", "int8"), help="how keys and values are kept while it runs")
     build.add_argument("--calibration", type=Path, metavar="FILE", help="UTF-8 text that the weights are fitted to")
+    _add_similarity(build)
+
+
+def _add_similarity(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--similarity",
+        type=Path,
+        metavar="FILE",
+        help="rated sentence pairs (.tsv, .csv or .jsonl) for an encoder's Spearman correlation",
+    )
 
 
 def _add_decisions(command: argparse.ArgumentParser) -> None:

@@ -17,7 +17,7 @@ from quantize.pipeline import open_stages, replace_folder
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
 from quantize.run import Run, float_checkpoint, input_sha256
-from quantize.sources.checkpoint import ENCODERS, architecture_of
+from quantize.sources.checkpoint import ENCODERS, architecture_of, is_reranker
 from quantize.sources.source import resolve
 
 
@@ -109,7 +109,9 @@ def open_run(
 @contextlib.contextmanager
 def _ingredients(recipe: Recipe, home: Home, progress: StageProgress, options: BuildOptions) -> Iterator[Ingredients]:
     with open_run(recipe, home, progress, options) as (run, checkpoint):
-        if architecture_of(checkpoint) in ENCODERS:
+        if is_reranker(checkpoint):
+            from quantize.encoders.run import run_reranker as run_stages
+        elif architecture_of(checkpoint) in ENCODERS:
             from quantize.encoders.run import run_encoder as run_stages
         else:
             from quantize.decoders.run import run_decoder as run_stages

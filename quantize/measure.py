@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 import psutil
 
-from appliance.bundle import Bundle, DecoderSpec, EncoderSpec
+from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, RerankerSpec
 from appliance.bundle.manifest import MODEL_NAME
-from appliance.engine.provider import session_options
+from appliance.engine.embedder import Reranker
+from appliance.engine.prepacked import ModelFile
 from appliance.engine.types import StepPlan
 from appliance.errors import QuantizeError
 from appliance.home import Home
 from quantize.build import BuildOptions, open_run
 from quantize.decoders.run import fused_graph
+from quantize.encoders.run import float_reference
 from quantize.evaluation import texts
 from quantize.evaluation.answers import answers_of, compare_answers, task_metrics
 from quantize.evaluation.decoder import Metrics, evaluate_decoder, load_runner, perplexity, runner_threads
-from quantize.evaluation.encoder import embed, evaluate_encoder
+from quantize.evaluation.encoder import evaluate_encoder, load_embedder
+from quantize.evaluation.reranker import encoded_pairs, evaluate_reranker, query_document_pairs
+from quantize.evaluation.similarity import read_rated_pairs
 from quantize.evaluation.tasks import TASKS
-from quantize.fusion.export import ENCODER_TASK
+from quantize.fusion.export import RERANKER_TASK
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
-from quantize.run import exported
-from quantize.sources.checkpoint import read_decoder_config, read_encoder_config
+from quantize.run import Run, exported
+from quantize.sources.decoder_config import read_decoder_config
+from quantize.sources.encoder_config import read_encoder_config
 from quantize.sources.sentence import load_tokenizer, read_layout
 
 _NEEDED = frozenset({"source", "context_length", "weights"})  # the fields that the float graph and its source need
@@ -36,7 +41,12 @@ _SPEED_SNIPPETS = [20] * 32  # words each
 
 
 def measure_bundle(
-    bundle: Bundle, home: Home, progress: StageProgress, options: BuildOptions, source: str | None
+    bundle: Bundle,
+    home: Home,
+    progress: StageProgress,
+    options: BuildOptions,
+    source: str | None,
+    similarity: Path | None = None,
 ) -> Metrics:
     """All figures that can be had: quality against the float model only where the checkpoint can.
 
@@ -45,7 +55,7 @@ def measure_bundle(
     """
     spec = bundle.manifest.model
     with progress.stage("speed"):
-        speed = _decoder_speed(bundle.folder, spec) if isinstance(spec, DecoderSpec) else _encoder_speed(bundle, spec)
+        speed = _decoder_speed(bundle.folder, spec) if isinstance(spec, DecoderSpec) else _text_speed(bundle, spec)
     recipe = recipe_of(bundle, source)
     if recipe is None:
         progress.note("the bundle does not say where its checkpoint lies: no KL; name it with --source")
@@ -57,12 +67,7 @@ def measure_bundle(
             fused = fused_graph(run, checkpoint, read_decoder_config(checkpoint)).folder
             with progress.stage("evaluate"):
                 return speed | _decoder_quality(bundle.folder, spec, fused, progress)
-        config = read_encoder_config(checkpoint)
-        layout = read_layout(checkpoint, config)
-        reference = exported(run, checkpoint, ENCODER_TASK).folder
-        with progress.stage("evaluate"):
-            found = evaluate_encoder(reference, bundle.folder, checkpoint, layout, progress.advance_to)
-    return speed | found.metrics
+        return speed | _quality_of_texts(bundle, spec, run, checkpoint, similarity)
 
 
 def recipe_of(bundle: Bundle, source: str | None) -> Recipe | None:
@@ -75,6 +80,22 @@ def recipe_of(bundle: Bundle, source: str | None) -> Recipe | None:
     if source is None and bundle.manifest.source.revision is not None:
         part["revision"] = bundle.manifest.source.revision
     return Recipe.create(**{**fields, "name": bundle.name, "license": bundle.manifest.license, "source": part})
+
+
+def _quality_of_texts(
+    bundle: Bundle, spec: EncoderSpec | RerankerSpec, run: Run, checkpoint: Path, similarity: Path | None
+) -> Metrics:
+    report = run.progress.advance_to
+    if isinstance(spec, RerankerSpec):
+        reference = exported(run, checkpoint, RERANKER_TASK).folder
+        with run.progress.stage("evaluate"):
+            return evaluate_reranker(reference, bundle.folder, checkpoint, spec.max_tokens, report).metrics
+    config = read_encoder_config(checkpoint)
+    layout = read_layout(checkpoint, config)
+    reference = float_reference(run, checkpoint, config, layout).folder
+    rated = [] if similarity is None else read_rated_pairs(similarity)
+    with run.progress.stage("evaluate"):
+        return evaluate_encoder(reference, bundle.folder, checkpoint, spec, layout, report, rated).metrics
 
 
 def _decoder_quality(folder: Path, spec: DecoderSpec, fused: Path, progress: StageProgress) -> Metrics:
@@ -110,16 +131,27 @@ def _decoder_speed(folder: Path, spec: DecoderSpec) -> Metrics:
     }
 
 
-def _encoder_speed(bundle: Bundle, spec: EncoderSpec) -> Metrics:
+def _text_speed(bundle: Bundle, spec: EncoderSpec | RerankerSpec) -> Metrics:
+    """Texts of 20 words, or pairs of a query and a document, in one batch."""
     before = psutil.Process().memory_info().rss
-    session = ort.InferenceSession(str(bundle.path(MODEL_NAME)), session_options(runner_threads()))
-    tokenizer = load_tokenizer(bundle.folder)
-    snippets = texts.snippets([texts.held_out_prose()], _SPEED_SNIPPETS, 131)
-    tokens = [tokenizer.encode(text).ids[: spec.max_tokens] for text in snippets]
-    embed(session, tokens)
+    compute = _vectors(bundle, spec) if isinstance(spec, EncoderSpec) else _scores(bundle, spec)
+    num_texts = compute()
     started = time.perf_counter()
-    embed(session, tokens)
+    compute()
     return {
-        "texts_per_s": len(tokens) / (time.perf_counter() - started),
+        "texts_per_s": num_texts / (time.perf_counter() - started),
         "memory_mb": (psutil.Process().memory_info().rss - before) / 1e6,
     }
+
+
+def _vectors(bundle: Bundle, spec: EncoderSpec) -> Callable[[], int]:
+    embedder, tokenizer = load_embedder(bundle.folder, spec), load_tokenizer(bundle.folder)
+    snippets = texts.snippets([texts.held_out_prose()], _SPEED_SNIPPETS, 131)
+    tokens = [tokenizer.encode(text).ids[: spec.max_tokens] for text in snippets]
+    return lambda: len(embedder.embed(tokens))
+
+
+def _scores(bundle: Bundle, spec: RerankerSpec) -> Callable[[], int]:
+    reranker = Reranker(ModelFile(bundle.path(MODEL_NAME)), num_threads=runner_threads())
+    pairs = encoded_pairs(bundle.folder, query_document_pairs([texts.held_out_prose()], 4), spec.max_tokens)
+    return lambda: len(reranker.score(pairs))

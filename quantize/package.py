@@ -13,7 +13,17 @@ from pathlib import Path
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
-from appliance.bundle import DecoderSpec, EncoderSpec, EvalReport, FileEntry, Manifest, SigningKey, write_bundle
+from appliance.bundle import (
+    DecoderSpec,
+    EncoderSpec,
+    EvalReport,
+    FileEntry,
+    Manifest,
+    RerankerSpec,
+    SigningKey,
+    write_bundle,
+)
+from appliance.bundle.folder import describe_files
 from appliance.bundle.manifest import (
     CHAT_TEMPLATE_NAME,
     LICENSE_NAME,
@@ -23,7 +33,6 @@ from appliance.bundle.manifest import (
     SamplingDefaults,
 )
 from appliance.bundle.manifest import Source as SourceRecord
-from appliance.bundle.folder import describe_files
 from appliance.errors import QuantizeError
 from quantize.evaluation.findings import Findings
 from quantize.evaluation.questions import chat_template
@@ -34,7 +43,7 @@ from quantize.reporting.report import REPORT_NAME, report_page
 from quantize.sources.checkpoint import read_json
 from quantize.sources.decoder_config import DecoderConfig
 from quantize.sources.encoder_config import EncoderConfig
-from quantize.sources.sentence import SentenceLayout
+from quantize.sources.sentence import SentenceLayout, pair_limit
 from quantize.sources.source import Source
 
 _END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
@@ -48,7 +57,7 @@ class Ingredients:
     source: Source
     checkpoint: Path
     model_folder: Path
-    spec: DecoderSpec | EncoderSpec
+    spec: DecoderSpec | EncoderSpec | RerankerSpec
     evaluation: EvalReport
     input_sha256: str
     findings: Findings
@@ -111,10 +120,31 @@ def context_length(config: DecoderConfig, recipe: Recipe) -> int:
     return min(config.max_positions, recipe.context_length)
 
 
-def encoder_spec(config: EncoderConfig, layout: SentenceLayout, checkpoint: Path) -> EncoderSpec:
-    """What a device must know of a text encoder."""
+def encoder_spec(config: EncoderConfig, layout: SentenceLayout, checkpoint: Path, recipe: Recipe) -> EncoderSpec:
+    """What a device must know of a text encoder; the recipe's prompts take the place of the checkpoint's.
+
+    Raises:
+        QuantizeError: the tokenizer is larger than the vocabulary, or the default prompt is not there.
+    """
     _check_vocabulary(Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME)), config.vocab_size)
-    return EncoderSpec(architecture=config.architecture, dimensions=config.hidden_size, max_tokens=layout.max_tokens)
+    prompts = recipe.prompts or dict(layout.prompts)
+    default = recipe.default_prompt_name or (None if recipe.prompts else layout.default_prompt_name)
+    try:
+        return EncoderSpec(
+            architecture=config.architecture,
+            dimensions=config.hidden_size,
+            max_tokens=layout.max_tokens,
+            prompts=prompts,
+            default_prompt_name=default,
+        )
+    except ValidationError as err:
+        raise QuantizeError(f"the prompts are not valid: {err.errors()[0]['msg']}") from err
+
+
+def reranker_spec(config: EncoderConfig, checkpoint: Path) -> RerankerSpec:
+    """What a device must know of a cross-encoder."""
+    _check_vocabulary(Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME)), config.vocab_size)
+    return RerankerSpec(architecture=config.architecture, max_tokens=pair_limit(checkpoint, config))
 
 
 def tokenizer_bytes(checkpoint: Path) -> bytes:
@@ -144,6 +174,7 @@ def _portable(recipe: Recipe, source: Source) -> dict[str, object]:
     """The recipe without any path of this machine."""
     fields: dict[str, object] = recipe.model_dump(mode="json", exclude_none=True)
     fields["calibration"] = recipe.calibration.identity()
+    fields["evaluation"] = recipe.evaluation.identity()
     fields["source"] = {**recipe.source.model_dump(mode="json", exclude_none=True), "uri": source.uri}
     return fields
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from appliance.bundle.manifest import BundleName, SamplingDefaults, Sha256
+from appliance.bundle.manifest import BundleName, Prompt, SamplingDefaults, Sha256
 from appliance.errors import QuantizeError
 
 Scheme = Literal["auto", "int4", "int8"]
@@ -95,6 +95,25 @@ class CalibrationPart(_Part):
         return fields
 
 
+class EvaluationPart(_Part):
+    """What is measured beyond the built-in text: `similarity` is a file of sentence pairs that people have rated."""
+
+    similarity: str | None = None
+
+    def identity(self) -> dict[str, object]:
+        """The file by its content, so that no path of this machine is part of it.
+
+        Raises:
+            QuantizeError: it cannot be read.
+        """
+        if self.similarity is None:
+            return {}
+        try:
+            return {"similarity_sha256": hashlib.sha256(Path(self.similarity).read_bytes()).hexdigest()}
+        except OSError as err:
+            raise QuantizeError(f"the rated sentences {self.similarity} cannot be read: {err.strerror}") from err
+
+
 class GatesPart(_Part):
     """What the evaluation must reach; an absent gate lets everything pass."""
 
@@ -102,10 +121,14 @@ class GatesPart(_Part):
     min_top1: Annotated[float, Field(gt=0, le=1)] | None = None
     min_cosine_mean: Annotated[float, Field(gt=0, le=1)] | None = None
     min_cosine: Annotated[float, Field(gt=0, le=1)] | None = None
+    min_order: Annotated[float, Field(gt=0, le=1)] | None = None
 
 
 class Recipe(_Part):
-    """One TOML file of `recipes/`, or what the command line says instead."""
+    """One TOML file of `recipes/`, or what the command line says instead.
+
+    `prompts` are for encoders whose checkpoint names none, or other ones.
+    """
 
     name: BundleName
     why: str = ""
@@ -115,6 +138,9 @@ class Recipe(_Part):
     weights: WeightsPart = WeightsPart()
     calibration: CalibrationPart = CalibrationPart()
     sampling: SamplingDefaults = SamplingDefaults()
+    prompts: dict[str, Prompt] = Field(default_factory=dict)
+    default_prompt_name: str | None = None
+    evaluation: EvaluationPart = EvaluationPart()
     gates: GatesPart = GatesPart()
 
     @classmethod

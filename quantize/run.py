@@ -25,8 +25,8 @@ VERSIONS = {
     "sensitivity": 1,
     "search": 1,
     "kv-scales": 1,
-    "weights": 2,
-    "evaluate": 2,
+    "weights": 3,
+    "evaluate": 3,
     "package": 2,
 }
 
@@ -56,6 +56,7 @@ def input_sha256(recipe: Recipe, source_sha256: str) -> str:
     """The identity of all that decides a bundle's bytes: checkpoint, recipe, code and tools."""
     fields = recipe.model_dump(mode="json", exclude={"source", "why"})
     fields["calibration"] = recipe.calibration.identity()
+    fields["evaluation"] = recipe.evaluation.identity()
     return content_key({"recipe": fields, "source": source_sha256, "versions": VERSIONS, "tools": tool_versions()})
 
 
@@ -116,6 +117,7 @@ def failed_gates(gates: GatesPart, metrics: Metrics) -> list[str]:
         "top1_agreement": gates.min_top1,
         "cosine_mean": gates.min_cosine_mean,
         "cosine_min": gates.min_cosine,
+        "order_agreement": gates.min_order,
     }
     clauses = []
     for name, value in metrics.items():

@@ -1,7 +1,7 @@
 """The model bundle: the one format that the device and the workstation share."""
 
 from appliance.bundle.folder import Bundle, open_bundle, write_bundle
-from appliance.bundle.manifest import DecoderSpec, EncoderSpec, EvalReport, FileEntry, Manifest
+from appliance.bundle.manifest import DecoderSpec, EncoderSpec, EvalReport, FileEntry, Manifest, RerankerSpec
 from appliance.bundle.signing import SigningKey, TrustedKeys
 from appliance.bundle.store import BundleStore
 
@@ -13,6 +13,7 @@ __all__ = [
     "EvalReport",
     "FileEntry",
     "Manifest",
+    "RerankerSpec",
     "SigningKey",
     "TrustedKeys",
     "open_bundle",

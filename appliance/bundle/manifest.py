@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from appliance.errors import BundleError
 
@@ -28,6 +28,7 @@ FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]
 BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=1 << 31)]
+Prompt = Annotated[str, StringConstraints(max_length=4096)]
 
 
 class _Record(BaseModel):
@@ -67,16 +68,35 @@ class DecoderSpec(_Record):
 
 
 class EncoderSpec(_Record):
-    """A text encoder whose graph gives unit vectors: pooling and normalization are inside."""
+    """A text encoder whose graph gives unit vectors: pooling and normalization are inside.
+
+    `prompts` are texts to put in front of an input, by what the input is for.
+    """
 
     kind: Literal["encoder"] = "encoder"
     architecture: str
     dimensions: Count
     max_tokens: Count
     matryoshka_dimensions: tuple[int, ...] = ()
+    prompts: dict[str, Prompt] = Field(default_factory=dict)
+    default_prompt_name: str | None = None
+
+    @model_validator(mode="after")
+    def _the_default_prompt_is_there(self) -> Self:
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise ValueError(f"there is no prompt {self.default_prompt_name!r}, which is to be the default")
+        return self
 
 
-ModelSpec = Annotated[DecoderSpec | EncoderSpec, Field(discriminator="kind")]
+class RerankerSpec(_Record):
+    """A cross-encoder whose graph gives one logit for a query and a document."""
+
+    kind: Literal["reranker"] = "reranker"
+    architecture: str
+    max_tokens: Count
+
+
+ModelSpec = Annotated[DecoderSpec | EncoderSpec | RerankerSpec, Field(discriminator="kind")]
 
 
 class Source(_Record):

@@ -1,4 +1,8 @@
-"""The embedder's thread and its asyncio side: what arrives while one batch runs goes together into the next."""
+"""The thread of a model that reads texts, and its asyncio side: what waits goes together, and long requests take turns.
+
+A request's texts are computed in rounds. Each round holds texts of every request that waits, so that a request for a
+thousand does not hold up one for a single text. No row depends on what else runs.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +10,61 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Sized
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.engine.embedder import Embedder
+from appliance.engine.embedder import Embedder, Reranker, TokenPair
 from appliance.errors import LanternError, ModelError, OverloadedError, UnavailableError
 
 _LOGGER = logging.getLogger(__name__)
 
+_MAX_TOKENS_PER_ROUND = 8192
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    sequences: Sequence[Sequence[int]]
-    result: asyncio.Future[NDArray[np.float32]]
+Rows = NDArray[np.float32]
+Item = TypeVar("Item", bound=Sized)
 
 
-class AsyncEmbedder:
-    """An embedder in a thread of its own. Every method is called on the event loop."""
+class _Job(Generic[Item]):
+    """One request; belongs to the model's thread after it was queued, but for `result`."""
+
+    def __init__(self, items: Sequence[Item], result: asyncio.Future[Rows]) -> None:
+        self.items = items
+        self.result = result
+        self.waiting = sorted(range(len(items)), key=lambda i: (len(items[i]), -i))  # the longest at the end
+        self.rows: Rows | None = None
+
+    def keep(self, indices: Sequence[int], rows: Rows) -> None:
+        """Put the rows of a round where they belong."""
+        if self.rows is None:
+            self.rows = np.empty((len(self.items), *rows.shape[1:]), np.float32)
+        self.rows[list(indices)] = rows
+
+
+class AsyncTextModel(Generic[Item]):
+    """A function from texts to rows in a thread of its own. Every method is called on the event loop."""
 
     def __init__(
         self,
-        embedder: Embedder,
+        compute: Callable[[Sequence[Item]], Rows],
         *,
         name: str,
         max_waiting: int = 64,
-        max_sequences_per_batch: int = 64,
+        max_items_per_round: int = 64,
         on_failure: Callable[[BaseException], None],
     ) -> None:
-        """`max_waiting` bounds jobs; `max_sequences_per_batch` how many sequences of several jobs run together."""
-        self._embedder = embedder
+        """`max_waiting` bounds requests; `max_items_per_round` how many texts of all of them run together."""
+        self._compute = compute
         self._max_waiting = max_waiting
-        self._max_sequences = max_sequences_per_batch
+        self._max_items = max_items_per_round
         self._on_failure = on_failure
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Job[Item] | None] = queue.SimpleQueue()
         self._num_jobs = 0
         self._accepts = False
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name=f"embedder-{name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"texts-{name}", daemon=True)
 
     def start(self) -> None:
         """Start the thread."""
@@ -56,74 +75,126 @@ class AsyncEmbedder:
     async def stop(self) -> None:
         """Finish what is queued, then end the thread."""
         self._accepts = False
-        self._jobs.put(None)
+        self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def embed(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """Unit vectors (N, D) float32, each independent of what else runs; cancelling skips a job not begun.
+    async def submit(self, items: Sequence[Item]) -> Rows:
+        """A row for each item, in order; cancelling leaves out what has not been begun.
 
         Raises:
             OverloadedError: the queue is full.
-            UnavailableError: the embedder does not run (any more).
+            UnavailableError: the model does not run (any more).
             ModelError: the model failed.
         """
         if not self._accepts or self._loop is None:
             raise UnavailableError("the server is not accepting requests right now; try again in a few seconds")
         if self._num_jobs >= self._max_waiting:
-            raise OverloadedError(f"{self._num_jobs} embedding requests are waiting already; try again later")
-        job = _Job(sequences, self._loop.create_future())
+            raise OverloadedError(f"{self._num_jobs} requests for this model are waiting already; try again later")
+        job = _Job(items, self._loop.create_future())
         self._num_jobs += 1
         try:
-            self._jobs.put(job)
+            self._inbox.put(job)
             return await job.result
         finally:
             self._num_jobs -= 1
 
     def _run(self) -> None:
-        """The embedder's thread."""
+        """The model's thread."""
         loop = self._loop
         assert loop is not None
-        while jobs := self._take():
-            wanted = [job for job in jobs if not job.result.cancelled()]
+        jobs: list[_Job[Item]] = []
+        ends = False
+        while jobs or not ends:
+            ends = self._take(jobs, wait=not jobs) or ends
+            jobs = [job for job in jobs if not job.result.cancelled()]
             try:
-                vectors = self._embedder.embed([s for job in wanted for s in job.sequences])
+                self._round(jobs)
             except Exception as err:
-                _LOGGER.exception("the embedder's thread ends")
-                loop.call_soon_threadsafe(self._fail, wanted, err)
+                _LOGGER.exception("the thread of a model that reads texts ends")
+                loop.call_soon_threadsafe(self._fail, jobs, err)
                 return
-            start = 0
-            for job in wanted:
-                end = start + len(job.sequences)
-                loop.call_soon_threadsafe(_resolve, job.result, vectors[start:end])
-                start = end
+            for job in [job for job in jobs if not job.waiting]:
+                loop.call_soon_threadsafe(_resolve, job)
+                jobs.remove(job)
+            jobs = jobs[1:] + jobs[:1]  # another one is first where a round has no room for all
 
-    def _take(self) -> list[_Job]:
-        """At least one job, and those that wait behind it as far as they fit; empty ends the thread."""
-        first = self._jobs.get()
-        if first is None:
-            return []
-        jobs, num_sequences = [first], len(first.sequences)
-        while num_sequences < self._max_sequences:
+    def _take(self, jobs: list[_Job[Item]], *, wait: bool) -> bool:
+        """Add what has arrived; whether the end was among it."""
+        while True:
             try:
-                job = self._jobs.get_nowait()
+                job = self._inbox.get(block=wait)
             except queue.Empty:
-                break
+                return False
             if job is None:
-                self._jobs.put(None)
-                break
+                return True
             jobs.append(job)
-            num_sequences += len(job.sequences)
-        return jobs
+            wait = False
 
-    def _fail(self, jobs: list[_Job], err: Exception) -> None:
+    def _round(self, jobs: list[_Job[Item]]) -> None:
+        """Compute the next items of every job."""
+        chosen = choose([job.waiting for job in jobs], [job.items for job in jobs], self._max_items)
+        if not chosen:
+            return
+        rows = self._compute([jobs[at].items[index] for at, index in chosen])
+        for at, job in enumerate(jobs):
+            places = [place for place, (owner, _) in enumerate(chosen) if owner == at]
+            if places:
+                job.keep([chosen[place][1] for place in places], rows[places])
+
+    def _fail(self, jobs: list[_Job[Item]], err: Exception) -> None:
         self._accepts = False
         error = err if isinstance(err, LanternError) else ModelError("the model failed; the server restarts")
-        for job in jobs:
+        queued: list[_Job[Item]] = []
+        self._take(queued, wait=False)
+        for job in [*jobs, *queued]:
             if not job.result.done():
                 job.result.set_exception(error)
         self._on_failure(err)
 
 
-def _resolve(future: asyncio.Future[NDArray[np.float32]], vectors: NDArray[np.float32]) -> None:
-    if not future.done():
-        future.set_result(vectors)
+class AsyncEmbedder(AsyncTextModel[Sequence[int]]):
+    """An embedder in a thread of its own."""
+
+    def __init__(self, embedder: Embedder, *, name: str, on_failure: Callable[[BaseException], None]) -> None:
+        super().__init__(embedder.embed, name=name, on_failure=on_failure)
+
+    async def embed(self, sequences: Sequence[Sequence[int]]) -> Rows:
+        """Unit vectors (N, D) float32; see `submit`."""
+        return await self.submit(sequences)
+
+
+class AsyncReranker(AsyncTextModel[TokenPair]):
+    """A reranker in a thread of its own."""
+
+    def __init__(self, reranker: Reranker, *, name: str, on_failure: Callable[[BaseException], None]) -> None:
+        super().__init__(reranker.score, name=name, on_failure=on_failure)
+
+    async def score(self, pairs: Sequence[TokenPair]) -> Rows:
+        """Logits (N,) float32; see `submit`."""
+        return await self.submit(pairs)
+
+
+def choose(
+    waiting: Sequence[list[int]],
+    items: Sequence[Sequence[Sized]],
+    max_items: int,
+    max_tokens: int = _MAX_TOKENS_PER_ROUND,
+) -> list[tuple[int, int]]:
+    """Take items of one round from the ends of the lists: the longest of each job in turn, at least one in all."""
+    chosen: list[tuple[int, int]] = []
+    num_tokens = 0
+    owners = [at for at, indices in enumerate(waiting) if indices]
+    while owners and len(chosen) < max_items:
+        for at in owners:
+            length = len(items[at][waiting[at][-1]])
+            if chosen and (num_tokens + length > max_tokens or len(chosen) >= max_items):
+                return chosen
+            chosen.append((at, waiting[at].pop()))
+            num_tokens += length
+        owners = [at for at in owners if waiting[at]]
+    return chosen
+
+
+def _resolve(job: _Job[Item]) -> None:
+    if not job.result.done():
+        job.result.set_result(np.empty(0, np.float32) if job.rows is None else job.rows)

@@ -20,6 +20,7 @@ from tokenizers.models import BPE
 
 from appliance.errors import BundleError
 from appliance.text.literal import LiteralEncoder
+from appliance.text.pair import PairFrame
 from appliance.text.prompt import RenderedPrompt
 from appliance.text.specials import SpecialSpellings
 from appliance.text.token_bytes import ByteTable, build_byte_table
@@ -93,6 +94,11 @@ class Tokenizer:
     def encode_framed(self, text: str) -> tuple[int, ...]:
         """Encode a user's text with the tokens that the vocabulary's own post-processor puts around it."""
         return (*self._prefix, *self._encode_user_text(_whole_characters(text)), *self._suffix)
+
+    @cached_property
+    def pair_frame(self) -> PairFrame:
+        """The tokens that the vocabulary's own post-processor puts around two texts."""
+        return PairFrame.of(self._tokenizer)
 
     def token_bytes(self, token: int) -> bytes:
         """The exact bytes that a token adds to the text; none for a special token or an id that has no token."""

@@ -18,7 +18,7 @@ from quantize.pipeline import StageOutput
 from quantize.precision.search import load_allocation, load_tries
 from quantize.precision.sensitivity import load_sensitivity
 from quantize.run import Metrics, Run, evaluated, exported, input_sha256
-from quantize.sources.checkpoint import DecoderConfig, read_decoder_config
+from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
 
 
 def run_decoder(run: Run, checkpoint: Path) -> Ingredients:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,67 +10,88 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from appliance.engine.embedder import TokenPair
 from appliance.engine.provider import session_options
-from appliance.errors import QuantizeError
-from quantize.encoders.bert import EncoderGraph, Weights
+from quantize.encoders.graph import EncoderGraph
+from quantize.encoders.weights import load_tensors
 from quantize.evaluation import texts
 from quantize.evaluation.decoder import runner_threads
+from quantize.evaluation.reranker import encoded_pairs, query_document_pairs
 from quantize.graph.files import save_graph
-from quantize.sources.checkpoint import EncoderConfig
+from quantize.sources.encoder_config import EncoderConfig
 from quantize.sources.sentence import SentenceLayout, load_tokenizer
 
 _LENGTHS = [3, 10, 20, 40, 90, 160]  # words
 _NUM_SNIPPETS = 96
 _STEP_WORDS = 977
+_NUM_QUERIES = 12
+
+Feeds = dict[str, NDArray[np.int64]]
+Finish = Callable[[EncoderGraph], ir.Model]
 
 
 def build_encoder(
     checkpoint: Path, target: Path, config: EncoderConfig, layout: SentenceLayout, *, smoothing: float
 ) -> None:
-    """Write the int8 graph into the target folder."""
-    weights = load_weights(checkpoint)
-    peaks = _channel_peaks(checkpoint, config, weights, layout)
-    graph = EncoderGraph(config, weights, layout.pooling, peaks=peaks, smoothing=smoothing)
-    save_graph(graph.build(), target)
-
-
-def load_weights(checkpoint: Path) -> Weights:
-    """All tensors of a checkpoint as float32, without the prefix that task heads add.
+    """Write the int8 graph of an embedding model into the target folder.
 
     Raises:
-        QuantizeError: the files cannot be read.
+        QuantizeError: the weights are not those of config.json.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    weights: dict[str, NDArray[np.float32]] = {}
-    try:
-        for path in sorted(checkpoint.glob("*.safetensors")):
-            for name, tensor in load_file(path).items():
-                weights[name.removeprefix("bert.").removeprefix("roberta.")] = tensor.float().numpy()
-    except SafetensorError as err:
-        raise QuantizeError(f"the weights cannot be read: {err}") from err
-    return weights
+    tokenizer = load_tokenizer(checkpoint)
+    lengths = _LENGTHS * (_NUM_SNIPPETS // len(_LENGTHS))
+    snippets = texts.snippets(texts.prose() + texts.code(), lengths, _STEP_WORDS)
+    feeds = [_feeds_of(tokenizer.encode(text).ids[: layout.max_tokens]) for text in snippets]
+    _build(checkpoint, target, config, lambda graph: graph.vectors(layout.pooling), feeds, smoothing)
 
 
-def _channel_peaks(
-    checkpoint: Path, config: EncoderConfig, weights: Weights, layout: SentenceLayout
-) -> dict[str, NDArray[np.float32]]:
-    graph = EncoderGraph(config, weights, layout.pooling)
-    model = graph.build()
+def build_reranker(checkpoint: Path, target: Path, config: EncoderConfig, max_tokens: int, *, smoothing: float) -> None:
+    """Write the int8 graph of a cross-encoder into the target folder.
+
+    Raises:
+        QuantizeError: the weights are not those of config.json.
+    """
+    pairs = query_document_pairs(texts.prose() + texts.code(), _NUM_QUERIES)
+    feeds = [_feeds_of_pair(pair) for pair in encoded_pairs(checkpoint, pairs, max_tokens)]
+    _build(checkpoint, target, config, EncoderGraph.scores, feeds, smoothing)
+
+
+def build_float_encoder(checkpoint: Path, target: Path, config: EncoderConfig, layout: SentenceLayout) -> None:
+    """Write the float graph, for a reference where optimum knows none."""
+    save_graph(EncoderGraph(config, load_tensors(checkpoint)).vectors(layout.pooling), target)
+
+
+def _build(
+    checkpoint: Path, target: Path, config: EncoderConfig, finish: Finish, feeds: Sequence[Feeds], smoothing: float
+) -> None:
+    tensors = load_tensors(checkpoint)
+    graph = EncoderGraph(config, tensors)
+    peaks = _channel_peaks(graph, finish(graph), feeds)
+    save_graph(finish(EncoderGraph(config, tensors, peaks=peaks, smoothing=smoothing)), target)
+
+
+def _channel_peaks(graph: EncoderGraph, model: ir.Model, feeds: Sequence[Feeds]) -> dict[str, NDArray[np.float32]]:
+    """The largest magnitude in each input channel of every product."""
     names = list(graph.products.inputs)
     for value in dict.fromkeys(graph.products.inputs.values()):
         value.type = ir.TensorType(ir.DataType.FLOAT)
         model.graph.outputs.append(value)
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), session_options(runner_threads()))
-    tokenizer = load_tokenizer(checkpoint)
-    lengths = _LENGTHS * (_NUM_SNIPPETS // len(_LENGTHS))
+    wanted = [graph.products.inputs[name].name for name in names]
     peaks: dict[str, NDArray[np.float32]] = {}
-    for text in texts.snippets(texts.prose() + texts.code(), lengths, _STEP_WORDS):
-        ids = np.asarray([tokenizer.encode(text).ids[: layout.max_tokens]], np.int64)
-        wanted = [graph.products.inputs[name].name for name in names]
-        arrays = session.run(wanted, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-        for name, array in zip(names, arrays, strict=True):
+    for text in feeds:
+        for name, array in zip(names, session.run(wanted, text), strict=True):
             peak = np.abs(array).max(axis=0)
             peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
     return peaks
+
+
+def _feeds_of(ids: Sequence[int]) -> Feeds:
+    row = np.asarray([ids], np.int64)
+    return {"input_ids": row, "attention_mask": np.ones_like(row)}
+
+
+def _feeds_of_pair(pair: TokenPair) -> Feeds:
+    feeds = _feeds_of(pair.tokens)
+    places = np.arange(len(pair.tokens))[None]
+    return {**feeds, "token_type_ids": (places >= pair.second_start).astype(np.int64)}

@@ -22,7 +22,7 @@ from quantize.graph.edit import (
     scalar_of,
     source_of,
 )
-from quantize.sources.checkpoint import DecoderConfig
+from quantize.sources.decoder_config import DecoderConfig
 
 _NORM = "SimplifiedLayerNormalization"
 _ALONG_VALUES = frozenset({"Unsqueeze", "Expand", "Reshape", "Cast", "Identity"})

@@ -1,4 +1,4 @@
-"""The float graph, by optimum: a decoder with its K/V cache, or an encoder up to its last hidden state."""
+"""The float graph by optimum: a decoder with its K/V cache, an encoder up to its last hidden state, a cross-encoder."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from quantize.quiet import quiet
 
 DECODER_TASK = "text-generation-with-past"
 ENCODER_TASK = "feature-extraction"
+RERANKER_TASK = "text-classification"
 
 
 def export(checkpoint: Path, target: Path, *, task: str) -> None:

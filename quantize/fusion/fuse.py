@@ -16,7 +16,7 @@ from quantize.fusion.mlp import fuse_gate_up
 from quantize.fusion.norms import fuse_norms, fuse_skips
 from quantize.fusion.rope import RopeTables
 from quantize.graph.edit import MICROSOFT, Editor, constant_of, new_input, refuse, replace_value, source_of
-from quantize.sources.checkpoint import DecoderConfig
+from quantize.sources.decoder_config import DecoderConfig
 
 _FLOAT = int(ir.DataType.FLOAT)
 _FLOAT_OPS = frozenset({"MatMul", "Gather", "SkipSimplifiedLayerNormalization", "GroupQueryAttention", "Add", "Mul"})

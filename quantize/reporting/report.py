@@ -18,10 +18,15 @@ REPORT_NAME = "report.html"
 _STYLE = Path(__file__).parent / "report.css"
 _NOT_XML = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_MEASURED = {
+    "decoder": ("KL of one position", "positions"),
+    "encoder": ("1 − cosine of one text", "texts"),
+    "reranker": ("difference in the score of one pair, as a share of the scores' spread", "pairs"),
+}
 _MEANINGS = {
     "kl_mean": "KL divergence from the float model, nats a token, mean",
     "kl_p99": "the same, 99th percentile",
-    "top1_agreement": "share of positions where both models hold the same token for the likeliest",
+    "top1_agreement": "how often both models hold the same token, or document, for the best",
     "perplexity": "of the held-out text",
     "perplexity_float": "the float model's",
     "tokens": "positions measured",
@@ -30,8 +35,15 @@ _MEANINGS = {
     "tasks_right_float": "answered right by the float model",
     "cosine_mean": "cosine to the float model's vectors, mean",
     "cosine_min": "the same, worst snippet",
-    "batch_difference": "largest difference that the batch makes to a vector",
+    "batch_difference": "largest difference that the batch makes to a vector or a score",
     "snippets": "texts measured",
+    "neighbour_agreement": "share of texts whose nearest other text is the float model's",
+    "spearman": "rank correlation of cosines and people's ratings",
+    "spearman_float": "the float model's",
+    "rated_pairs": "pairs of sentences that people rated",
+    "score_correlation": "of the float model's scores and these",
+    "order_agreement": "share of two documents that both models order alike",
+    "pairs": "pairs of a query and a document measured",
 }
 
 
@@ -114,7 +126,7 @@ def _sensitivity(findings: Findings) -> str:
 def _distribution(found: Distribution | None, kind: str) -> str:
     if found is None:
         return ""
-    what = ("KL of one position", "positions") if kind == "decoder" else ("1 − cosine of one text", "texts")
+    what = _MEASURED[kind]
     rows = [(f"{quantile:.1%}", f"{value:g}") for quantile, value in found.quantiles]
     chart = bars(found.edges, found.counts, x_title=what[0], y_title=what[1])
     return _section("Distribution", chart + _table((f"share of {what[1]}", f"{what[0]} at most"), rows))

@@ -20,7 +20,7 @@ from quantize.build import build_into_store, build_to_folder, installed_and_curr
 from quantize.package import decoder_spec, tokenizer_bytes
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
-from quantize.sources.checkpoint import DecoderConfig, read_decoder_config
+from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
 from tests.quantize.tiny import TEMPLATE, change_json, write_decoder, write_encoder
 
 _CALIBRATION = {"num_windows": 6, "window_tokens": 32}

@@ -9,6 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from quantize.quiet import quiet
+from tests.quantize.nomic import write_nomic
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TEMPLATE = (
@@ -35,6 +36,25 @@ _LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
+}
+_TEXT_MODEL: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 1,
+}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "modernbert": {
+        "local_attention": 16,
+        "reference_compile": False,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
 }
 DECODERS: dict[str, dict[str, Any]] = {
     "llama": {"rope_scaling": _LLAMA3},
@@ -74,25 +94,10 @@ def write_decoder(folder: Path, architecture: str, **changes: Any) -> Path:
 
 def write_encoder(folder: Path, architecture: str = "bert", *, pooling: str = "mean_tokens") -> Path:
     """A sentence-transformers folder with a random encoder."""
-    with quiet():
-        import torch
-        from transformers import AutoConfig, AutoModel
-
-        torch.manual_seed(0)
-        config = AutoConfig.for_model(
-            architecture,
-            vocab_size=VOCAB,
-            hidden_size=64,
-            intermediate_size=128,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=128,
-        )
-        model = AutoModel.from_config(config, add_pooling_layer=False)
-        for parameter in model.parameters():
-            if parameter.ndim == 2:
-                parameter.data *= 4
-        model.save_pretrained(folder)
+    if architecture == "nomic_bert":
+        write_nomic(folder)
+    else:
+        _write_text_model(folder, architecture, "AutoModel")
     write_tokenizer(folder, truncate_at=32)
     modules = [{"type": f"sentence_transformers.models.{name}"} for name in ("Transformer", "Pooling", "Normalize")]
     (folder / "modules.json").write_text(json.dumps(modules))
@@ -100,6 +105,38 @@ def write_encoder(folder: Path, architecture: str = "bert", *, pooling: str = "m
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}": True}))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
     return folder
+
+
+def write_reranker(folder: Path, architecture: str = "bert", **changes: Any) -> Path:
+    """A cross-encoder's folder with a random model of one label, and a tokenizer that knows pairs."""
+    _write_text_model(folder, architecture, "AutoModelForSequenceClassification", num_labels=1, **changes)
+    write_tokenizer(folder)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{SPECIALS[1]} $A {SPECIALS[2]}",
+        pair=f"{SPECIALS[1]} $A {SPECIALS[2]} $B:1 {SPECIALS[2]}:1",
+        special_tokens=[(name, SPECIALS.index(name)) for name in SPECIALS[1:]],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def _write_text_model(folder: Path, architecture: str, auto_class: str, **changes: Any) -> None:
+    with quiet():
+        import torch
+        import transformers
+
+        torch.manual_seed(0)
+        fields = {**_TEXT_MODEL, **ENCODERS.get(architecture, {}), **changes}
+        config = transformers.AutoConfig.for_model(architecture, **fields)
+        pooler = {"add_pooling_layer": False} if auto_class == "AutoModel" and architecture != "modernbert" else {}
+        model = getattr(transformers, auto_class).from_config(config, **pooler)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2:
+                parameter.data *= 4
+            elif "norm" in name.lower():
+                parameter.data += torch.randn_like(parameter) * 0.1
+        model.save_pretrained(folder)
 
 
 def write_tokenizer(folder: Path, *, truncate_at: int | None = None) -> None:

@@ -17,7 +17,7 @@ from appliance.errors import QuantizeError
 from quantize.fusion.export import DECODER_TASK, export
 from quantize.fusion.fuse import fuse, fuse_file
 from quantize.quiet import quiet
-from quantize.sources.checkpoint import DecoderConfig, read_decoder_config
+from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
 from tests.quantize.tiny import DECODERS, VOCAB, write_decoder
 
 _CHUNKS = ((0, 17), (17, 26), (26, 27), (27, 28), (28, 30))

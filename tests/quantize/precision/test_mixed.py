@@ -24,7 +24,7 @@ from quantize.precision.kv_scales import load_kv_scales, measure_kv_scales
 from quantize.precision.parts import Part
 from quantize.precision.sensitivity import load_sensitivity, measure_sensitivity
 from quantize.precision.weights import matrices_of
-from quantize.sources.checkpoint import read_decoder_config
+from quantize.sources.decoder_config import read_decoder_config
 from tests.quantize.tiny import VOCAB, write_decoder
 
 _RNG = np.random.default_rng(3)

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import QuantizeError
-from quantize.sources.checkpoint import architecture_of, check_weights, read_decoder_config, read_encoder_config
+from quantize.sources.checkpoint import architecture_of, check_weights
+from quantize.sources.decoder_config import read_decoder_config
+from quantize.sources.encoder_config import read_encoder_config
 from quantize.sources.sentence import read_layout
 from tests.quantize.tiny import change_json, write_decoder, write_encoder
 
