@@ -9,7 +9,8 @@ MINUTES ?= 10
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run test setup lock bench soak install uninstall clean image-deps deb
+.PHONY: help run test setup lock bench soak install uninstall clean image-deps deb \
+	image update-bundle image-test
 
 help:
 	@echo "make run    build the starter models when absent, then serve them (HOST=$(HOST) PORT=$(PORT))"
@@ -18,6 +19,7 @@ help:
 	@echo "make soak   mixed load for MINUTES=10, and what it did to memory, descriptors and latency"
 	@echo "make install, make uninstall   the systemd service below /opt/lantern"
 	@echo "make deb    Debian packages for amd64 and arm64 in dist/ (DEB_PYTHON=3.13, the device's Python)"
+	@echo "make image  the image for BOARD=raspberry-pi; make update-bundle, its signed update; make image-test boots both"
 	@echo "make image-deps   what the next ones need on this Debian machine, as root"
 	@echo "make lock   resolve the dependencies again"
 	@echo "make clean  remove the virtual environment; models stay in LANTERN_HOME"
@@ -45,6 +47,7 @@ uninstall:
 
 # images/README.md tells what these make and need.
 DEB_PYTHON ?= 3.13
+BOARD ?= raspberry-pi
 IMAGES := $(BIN)/python -m images
 
 image-deps:
@@ -53,6 +56,15 @@ image-deps:
 deb: setup
 	$(IMAGES) deb --architecture amd64 --python $(DEB_PYTHON)
 	$(IMAGES) deb --architecture arm64 --python $(DEB_PYTHON)
+
+image: setup
+	$(IMAGES) image --board $(BOARD)
+
+update-bundle: setup
+	$(IMAGES) update-bundle
+
+image-test: setup
+	LANTERN_IMAGE_TESTS=1 $(BIN)/python -m pytest tests/images/boots -x -s
 
 setup: $(STAMP)
 

@@ -6,7 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from images.workplace import ROOT
+from images.deb.build import build_deb
+from images.raspberry_pi.image import build_image, build_update
+from images.workplace import ROOT, VERSION
 
 _DIST = ROOT / "dist"
 
@@ -19,12 +21,24 @@ def main(argv: list[str] | None = None) -> int:
     deb = verbs.add_parser("deb", help="the Debian package")
     deb.add_argument("--architecture", choices=["arm64", "amd64"], default="arm64")
     deb.add_argument("--python", default="3.13", help="the Python of the device: 3.13 on trixie, 3.12 on JetPack 7")
-    deb.add_argument("--uncommitted", action="store_true", help="package the work tree instead of the last commit")
+    image = verbs.add_parser("image", help="the image of a board")
+    image.add_argument("--board", choices=["raspberry-pi"], required=True)
+    image.add_argument("--uncompressed", action="store_true", help="leave the .img alone")
+    update = verbs.add_parser("update-bundle", help="a signed update for devices in use")
+    for verb in (image, update):
+        verb.add_argument("--version", default=VERSION, help="the version that devices compare (default: %(default)s)")
+    for verb in (deb, image, update):
+        verb.add_argument("--uncommitted", action="store_true", help="package the work tree instead of the last commit")
     args = parser.parse_args(argv)
+    is_committed_only = not args.uncommitted
     if args.verb == "deb":
-        from images.deb.build import build_deb
-
-        build_deb(args.architecture, args.python, args.out, is_committed_only=not args.uncommitted)
+        build_deb(args.architecture, args.python, args.out, is_committed_only=is_committed_only)
+    elif args.verb == "image":
+        build_image(
+            args.out, version=args.version, is_committed_only=is_committed_only, compressed=not args.uncompressed
+        )
+    else:
+        build_update(args.out, version=args.version, is_committed_only=is_committed_only)
     return 0
 
 

@@ -27,7 +27,7 @@ _SHORT_INITRAMFS = (
 _ADD_BACKPORTS_KERNEL = (
     'export APT_CONFIG="$MMDEBSTRAP_APT_CONFIG"; kernel=$(apt-cache depends linux-image-arm64/trixie-backports '
     "| sed -n 's/^ *Depends: \\(linux-image-.*\\)/\\1/p'); "
-    'apt-get install --yes --no-install-recommends "$kernel"'
+    'apt-get install --yes --no-install-recommends --target-release trixie-backports "$kernel"'
 )
 
 

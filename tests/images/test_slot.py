@@ -167,7 +167,7 @@ def test_the_two_copies_are_written_in_turn(card: Card) -> None:
 
 
 def test_it_stays_where_it_is_when_the_firmware_does_not_follow(card: Card) -> None:
-    """A device tree is missing, say: the firmware then ignores os_prefix in silence and starts the kernel of the root."""
+    """Without a device tree, say, the firmware ignores os_prefix in silence and starts the kernel of the root."""
     card.start()
     update(card)
     assert card.pointed == "b"

@@ -1,0 +1,77 @@
+"""Confirms the running system once it is healthy, and restarts one on trial that does not become so in time.
+
+Healthy is what an update can break: the API answers, and onnxruntime computes a product right. A model of the user's,
+or the internet, may be missing: going back to the old system would not bring them. A restart lets the chooser count.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from appliance.image import slots, update_state
+from appliance.image.slots import UpdateError
+
+_DEADLINE_S = 180.0
+_INTERVAL_S = 2.0
+_HEALTH = "http://127.0.0.1:8080/health"
+_PRODUCT = ["/opt/lantern/bin/python", "-m", "appliance.engine.product"]
+_CMDLINE = Path("/proc/cmdline")
+
+
+def main() -> int:
+    """0: confirmed; 1: not healthy, so restarting, or staying where nothing better is known."""
+    version, is_on_trial = slots.running_version(), not slots.is_confirmed()
+    end_s = time.monotonic() + _deadline_s(_CMDLINE.read_text("utf-8"))
+    while time.monotonic() < end_s:
+        if _answers() and _computes():
+            slots.confirm()
+            update_state.keep(update_state.after_start(update_state.load(), version))
+            _say(f"{version} is healthy and confirmed")
+            return 0
+        time.sleep(_INTERVAL_S)
+    if is_on_trial:
+        _say(f"{version} is on trial and did not become healthy in time: restarting")
+        subprocess.run(["/usr/bin/systemctl", "reboot"], check=False)
+    else:
+        _say(f"{version} is not healthy, but was before: it stays")
+    return 1
+
+
+def _deadline_s(cmdline: str) -> float:
+    """An emulated board needs longer: lantern.deadline=SECONDS on the kernel's command line."""
+    found = re.search(r"\blantern\.deadline=(\d{1,6})\b", cmdline)
+    return float(found[1]) if found else _DEADLINE_S
+
+
+def _answers() -> bool:
+    try:
+        with urllib.request.urlopen(_HEALTH, timeout=20) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _computes() -> bool:
+    try:
+        return subprocess.run(_PRODUCT, check=False, timeout=120).returncode == 0  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"lantern-confirm: {text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except UpdateError as err:
+        _say(err.message)
+        sys.exit(1)

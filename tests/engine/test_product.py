@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from appliance.engine.product import product_is_right
+
+
+def test_this_machine_multiplies() -> None:
+    assert product_is_right()
+
+
+def test_the_command_says_so_by_its_exit_code() -> None:
+    assert subprocess.run([sys.executable, "-m", "appliance.engine.product"], check=False).returncode == 0
