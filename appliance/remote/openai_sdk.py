@@ -45,7 +45,9 @@ def openai_client(
     sdk = _sdk()
     target = _run(name, model=model, api_key=api_key, timeout_s=timeout_s)
     common = _common(sdk, target, options.pop("default_headers", {}))
-    client: OpenAI = sdk.OpenAI(**common, http_client=sdk.DefaultHttpxClient(**_transport(target)), **options)
+    client: OpenAI = sdk.OpenAI(
+        **common, http_client=sdk.DefaultHttpxClient(**_transport(target, _without_key)), **options
+    )
     return client
 
 
@@ -58,27 +60,44 @@ async def async_openai_client(
     **options: Any,
 ) -> AsyncOpenAI:
     """As `openai_client`, from within an event loop: an `openai.AsyncOpenAI`."""
-    sdk = await asyncio.to_thread(_sdk)
     target = await target_named(name, model=model, key=api_key, timeout_s=timeout_s)
-    common = _common(sdk, target, options.pop("default_headers", {}))
-    http = sdk.DefaultAsyncHttpxClient(**_transport(target))
-    client: AsyncOpenAI = sdk.AsyncOpenAI(**common, http_client=http, **options)
-    return client
+
+    def make() -> AsyncOpenAI:
+        sdk = _sdk()
+        common = _common(sdk, target, options.pop("default_headers", {}))
+        http = sdk.DefaultAsyncHttpxClient(**_transport(target, _async_without_key))
+        client: AsyncOpenAI = sdk.AsyncOpenAI(**common, http_client=http, **options)
+        return client
+
+    return await asyncio.to_thread(make)  # the SDK reads files when it is first used
 
 
 def _common(sdk: ModuleType, target: Target, headers: Mapping[str, object]) -> dict[str, Any]:
     """A device sees nothing of what the environment holds for OpenAI's cloud: no key, no organization, no project."""
-    unsaid = ["OpenAI-Organization", "OpenAI-Project"] + ["Authorization"] * (target.key is None)
+    unsaid = ["OpenAI-Organization", "OpenAI-Project"]
     return {
         "base_url": target.base_url,
-        "api_key": target.key or "none",
+        "api_key": target.key or "none",  # the SDK refuses to be without; see _without_key
         "default_headers": dict.fromkeys(unsaid, sdk.Omit()) | dict(headers),
     }
 
 
-def _transport(target: Target) -> dict[str, Any]:
+def _without_key(request: Any) -> None:
+    del request.headers["Authorization"]
+
+
+async def _async_without_key(request: Any) -> None:
+    _without_key(request)
+
+
+def _transport(target: Target, hook: object) -> dict[str, Any]:
     trust = {} if target.pin is None else {"verify": PinnedContext(target.pin)}
-    return {"follow_redirects": False, "trust_env": False, **trust}
+    return {
+        "follow_redirects": False,
+        "trust_env": False,
+        "event_hooks": {"request": [hook] * (target.key is None)},
+        **trust,
+    }
 
 
 def _run(name: str | None, *, model: str | None, api_key: str | None, timeout_s: float) -> Target:

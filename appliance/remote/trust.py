@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from appliance.discovery.device import Device
@@ -17,6 +17,7 @@ from appliance.remote.known_devices import KnownDevice, KnownDevices
 from appliance.remote.pinned_tls import read_pin
 
 _HANDSHAKE_TIMEOUT_S = 2.0
+_MAX_ADDRESSES = 4
 
 
 class Standing(StrEnum):
@@ -67,14 +68,24 @@ def judge(found: Device, pin: str | None, known: KnownDevices) -> Candidate:
 
 
 async def _examine(found: Device, known: KnownDevices) -> Candidate:
+    """Ask at every address: a rogue may have added its own to the host name, and some may lead nowhere from here."""
     secured = found.secured()
     if secured is None:
         return judge(found, None, known)
+    addresses = secured.addresses[:_MAX_ADDRESSES]
+    answers = await asyncio.gather(*(_pin_at(address, secured.port) for address in addresses))
+    pins = {address: pin for address, pin in zip(addresses, answers, strict=True) if isinstance(pin, str)}
+    if not pins:
+        return _refused(secured, found, f"{_called(secured)} cannot be checked: {answers[0]}")
+    best = next((address for address, pin in pins.items() if known.with_pin(pin)), next(iter(pins)))
+    return judge(replace(found, addresses=(best, *(a for a in found.addresses if a != best))), pins[best], known)
+
+
+async def _pin_at(address: str, port: int) -> str | TrustError:
     try:
-        pin = await read_pin(secured.addresses[0], secured.port, timeout_s=_HANDSHAKE_TIMEOUT_S)
+        return await read_pin(address, port, timeout_s=_HANDSHAKE_TIMEOUT_S)
     except TrustError as err:
-        return _refused(secured, found, f"{_called(secured)} cannot be checked: {err.message}")
-    return judge(found, pin, known)
+        return err
 
 
 def _refused(device: Device, found: Device, problem: str) -> Candidate:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.lan import Facts, Lan
+
 if TYPE_CHECKING:
-    from .conftest import Avahi, Facts, Lan
+    from .conftest import Avahi
 
 pytestmark = pytest.mark.netns
 

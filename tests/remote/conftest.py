@@ -19,6 +19,9 @@ from appliance.discovery.device import Device
 from appliance.discovery.record import ServiceRecord
 from appliance.home import Home
 from appliance.tls import device_certificate, pin_of, server_context
+from tests.lan import ipv4_lan, lan
+
+__all__ = ["ipv4_lan", "lan"]
 
 KEY = "sk-lantern-0123456789"
 _BODY = b'{"object": "list", "data": [{"id": "chatty", "object": "model", "created": 0, "owned_by": "x"}]}'
