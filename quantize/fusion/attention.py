@@ -75,7 +75,7 @@ class AttentionFuser:
                 "num_heads": self._config.num_heads,
                 "kv_num_heads": self._config.num_kv_heads,
                 "scale": scale,
-                "do_rotary": 1,
+                "do_rotary": int(bool(tables)),
                 "rotary_interleaved": 0,
                 "local_window_size": self._config.window_of(layer) or -1,
             },

@@ -12,10 +12,11 @@ from onnx_ir.passes import common as passes
 from appliance.bundle.manifest import MODEL_DATA_NAME, MODEL_NAME
 from appliance.errors import QuantizeError
 from quantize.fusion.attention import AttentionFuser, StepInputs
+from quantize.fusion.head import unscaled_head
 from quantize.fusion.mlp import fuse_gate_up
 from quantize.fusion.norms import fuse_norms, fuse_skips
 from quantize.fusion.rope import RopeTables
-from quantize.graph.edit import MICROSOFT, Editor, constant_of, new_input, refuse, replace_value, source_of
+from quantize.graph.edit import MICROSOFT, Editor, constant_of, new_input, refuse, replace_value
 from quantize.sources.decoder_config import DecoderConfig
 
 _FLOAT = int(ir.DataType.FLOAT)
@@ -69,14 +70,14 @@ def _gather_rows_before_head(edit: Editor, config: DecoderConfig, logit_rows: ir
     logits = next((value for value in edit.graph.outputs if value.name == "logits"), None)
     if logits is None:
         raise refuse(None, "it has no output logits")
-    head = source_of(logits, "MatMul")
+    head = unscaled_head(edit, logits)
     if constant_of(head.inputs[1]) is None:
         raise refuse(head, "the head's weight is not a constant")
     shape = edit.constant("shape_-1_hidden", np.array([-1, config.hidden_size], np.int64))
     hidden = edit.node("Reshape", [head.inputs[0], shape], "/head/flat", before=head)
     hidden = edit.node("Gather", [hidden, logit_rows], "/head/rows", before=head, axis=0)
     head.replace_input_with(0, hidden)
-    logits.shape = ir.Shape(["rows", config.vocab_size])
+    head.outputs[0].shape = ir.Shape(["rows", config.vocab_size])
 
 
 def _clean(model: ir.Model) -> None:

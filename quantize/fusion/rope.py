@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from quantize.graph.edit import Editor, constant_of, refuse, scalar_of, source_of
 
 _MAX_STEPS_TO_TRIG = 6
+_NOT_ROTATED = frozenset({"Transpose", "SimplifiedLayerNormalization"})  # what heads come from
 
 
 class RopeTables:
@@ -23,12 +24,14 @@ class RopeTables:
         self._anchor = anchor
         self._made: dict[str, tuple[ir.Value, ir.Value]] = {}
 
-    def unrotate(self, rotated: ir.Value) -> tuple[ir.Value, tuple[ir.Value, ir.Value]]:
-        """The tensor before its rotation, and the tables that rotate it.
+    def unrotate(self, rotated: ir.Value) -> tuple[ir.Value, tuple[()] | tuple[ir.Value, ir.Value]]:
+        """The tensor before its rotation, and the tables that rotate it; none in a layer without positions.
 
         Raises:
             QuantizeError: the value is not rotated in the form x * cos + half(x) * sin.
         """
+        if source_of(rotated).op_type in _NOT_ROTATED:
+            return rotated, ()
         total = source_of(rotated, "Add", "Concat")
         if total.op_type == "Concat":  # only the first part of each head turns
             total = source_of(total.inputs[0], "Add")

@@ -61,12 +61,7 @@ def parts_of(matrix: Matrix, spec: DecoderSpec) -> list[Part]:
 def pieces_of(
     parts: Sequence[Part], is_int8: Mapping[str, bool], stored: Mapping[Bits, QuantizedMatrix]
 ) -> list[QuantizedMatrix]:
-    """The matrix in as few pieces as the parts' widths allow; `stored` holds it whole in each width that is needed."""
-    runs: list[tuple[Bits, int, int]] = []
-    for part in parts:
-        bits: Bits = 8 if is_int8[part.name] else 4
-        if runs and runs[-1][0] == bits:
-            runs[-1] = (bits, runs[-1][1], part.stop)
-        else:
-            runs.append((bits, part.start, part.stop))
-    return [stored[bits].rows(slice(start, stop)) for bits, start, stop in runs]
+    """The matrix whole where all parts have one width, else part by part; `stored` holds it in each width needed."""
+    if len(stored) == 1:
+        return list(stored.values())
+    return [stored[8 if is_int8[part.name] else 4].rows(part.rows) for part in parts]

@@ -92,7 +92,8 @@ def _run_window(model: torch.nn.Module, window: torch.Tensor, generator: torch.G
 
 def _probes(model: torch.nn.Module, fit: Path, parts: Sequence[Part]) -> list[_Probe]:
     """One for each module of the checkpoint: a part's own, or the joined one that the checkpoint already has."""
-    modules = dict(model.base_model.named_modules())
+    # Not by `base_model`, which for some families is the whole model.
+    modules = {name.removeprefix("model."): module for name, module in model.named_modules()}
     by_matrix: dict[str, list[Part]] = {}
     for part in parts:
         by_matrix.setdefault(part.matrix, []).append(part)

@@ -14,6 +14,7 @@ from quantize.graph.codec import BLOCK, QuantizedMatrix, round_to_nearest
 from quantize.graph.edit import Editor, constant_of, refuse, replace_value
 
 _HEAD = "lm_head"
+_NUM_QKV = 3  # GroupQueryAttention takes queries, keys and values joined, or as three inputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +103,28 @@ def _replace_product(edit: Editor, matrix: Matrix, pieces: Sequence[QuantizedMat
             edit, node.inputs[0], stored, f"{matrix.name}{suffix}", f"{output}{suffix}", node
         )
         outputs.append(value)
-    joined = outputs[0] if len(outputs) == 1 else edit.node("Concat", outputs, output, before=node, axis=-1)
-    _take_over(node.outputs[0], joined)
+    if len(outputs) == 1 or not _read_apart(node.outputs[0], outputs):
+        joined = outputs[0] if len(outputs) == 1 else edit.node("Concat", outputs, output, before=node, axis=-1)
+        _take_over(node.outputs[0], joined)
     return by_block
+
+
+def _read_apart(product: ir.Value, pieces: Sequence[ir.Value]) -> bool:
+    """Give the pieces to the one node that takes the product apart anyway; whether there is such a node."""
+    uses = list(product.uses())
+    if len(uses) != 1:
+        return False
+    reader = uses[0].node
+    if reader.op_type == "GroupQueryAttention" and uses[0].idx == 0 and len(pieces) == _NUM_QKV:
+        for at, piece in enumerate(pieces):
+            reader.replace_input_with(at, piece)
+        return True
+    if reader.op_type == "Split" and len(reader.outputs) == len(pieces):
+        for old, new in zip(reader.outputs, pieces, strict=True):
+            replace_value(old, new)
+        reader.graph.remove(reader, safe=True)
+        return True
+    return False
 
 
 def _replace_gather(edit: Editor, gather: ir.Node, stored: QuantizedMatrix, by_block: ir.Value) -> None:

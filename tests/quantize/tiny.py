@@ -68,6 +68,14 @@ DECODERS: dict[str, dict[str, Any]] = {
     },
     "phi3": {},
     "mistral": {"sliding_window": 8},
+    "smollm3": {"no_rope_layer_interval": 2, "tie_word_embeddings": True},
+    "granite": {
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.6,
+        "attention_multiplier": 0.2,
+        "logits_scaling": 4.0,
+        "tie_word_embeddings": True,
+    },
 }
 
 
