@@ -33,6 +33,15 @@ class ServerConfig(_Section):
         Field(description="Accepted keys, beside those of `lantern keys create`."),
     ] = []
     allow_open: Annotated[bool, Field(description="Whether the network may use the server without any key.")] = False
+    claimable: Annotated[
+        bool, Field(description="Whether a device without any key waits for `lantern claim`, and serves nobody before.")
+    ] = False
+    claim_file: Annotated[
+        str, Field(description="A file, such as one on the boot partition, that opens claiming once more.")
+    ] = ""
+    plain_administration: Annotated[
+        bool, Field(description="Whether other machines may claim and administer over plain HTTP, readable by others.")
+    ] = False
     host_names: Annotated[
         list[Annotated[str, Field(min_length=1)]],
         Field(description="More names under which clients address this server, in their Host header."),
@@ -72,17 +81,33 @@ class EngineConfig(_Section):
 
     slots: Annotated[int, Field(ge=1, le=64, description="Requests that run at once.")] = 4
     context_length: Annotated[int, Field(ge=64, le=131072, description="Tokens of one conversation.")] = 2048
-    threads: Annotated[int, Field(ge=0, le=256, description="Threads of a model; 0: one for each core.")] = 0
+    threads: Annotated[int, Field(ge=0, le=256, description="Threads of a model; 0: as proved fastest here.")] = 0
     spinning: Annotated[
-        bool, Field(description="Keep threads awake between operators: faster on idle cores, slow beside other work.")
-    ] = True
+        bool | Literal["auto"],
+        Field(
+            description="Keep threads awake between operators: faster on idle cores, slow beside other work; "
+            "auto: as proved faster here."
+        ),
+    ] = "auto"
     queue: Annotated[int, Field(ge=0, le=1024, description="Requests that wait beyond the slots.")] = 32
 
 
 class ModelsConfig(_Section):
-    """Other names for installed models: `aliases = { "gpt-4o-mini" = "smollm2-135m-instruct" }`."""
+    """Which models are in memory, and other names for them: `aliases = { "gpt-4o-mini" = "smollm2-135m-instruct" }`."""
 
     aliases: Annotated[dict[str, str], Field(description="Name that clients ask for = name of the model.")] = {}
+    preload: Annotated[
+        list[str], Field(description='Models to load at start, others when asked for; "*": all that fit.')
+    ] = ["*"]
+    memory_mib: Annotated[
+        int, Field(ge=0, le=1 << 20, description="Memory for all loaded models; 0: what is free at start.")
+    ] = 0
+    keep_alive_s: Annotated[
+        float, Field(ge=0, description="Idle seconds before a model is unloaded; 0: when others need the memory.")
+    ] = 0.0
+    keep_alive_of_s: Annotated[
+        dict[str, Annotated[float, Field(ge=0)]], Field(description="The same for single models, by name.")
+    ] = {}
 
 
 class DiscoveryConfig(_Section):

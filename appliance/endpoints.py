@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import socket
 from dataclasses import dataclass
 
 from appliance.config import Config
 from appliance.errors import ConfigError
+from appliance.host.addresses import is_loopback
 from appliance.host.sockets import passed_sockets
 from appliance.server.listener import bind
 
@@ -59,16 +59,6 @@ def open_endpoints(config: Config) -> Endpoints:
         https = tuple(_bind(host, config.tls.port)) if config.tls.enabled else ()
         undo.pop_all()
     return Endpoints(tuple(http), https)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name is this machine's own."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:

@@ -140,6 +140,14 @@ class ConfigError(LanternError):
     exit_code = 2
 
 
+class UnknownNameError(ConfigError):
+    """There is nothing of this name."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
 class DiscoveryError(LanternError):
     """Nothing suitable was found on the local network."""
 

@@ -36,6 +36,16 @@ class Home:
         return self.root / "keys" / "api"
 
     @property
+    def claimed(self) -> Path:
+        """Remembers that somebody claimed this device."""
+        return self.root / "keys" / "claimed.json"
+
+    @property
+    def running(self) -> Path:
+        """Where the running server listens, and the key with which commands on this machine administer it."""
+        return self.root / "running.json"
+
+    @property
     def tls(self) -> Path:
         """The device's own certificate and its key."""
         return self.root / "keys" / "tls.pem"

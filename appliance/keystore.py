@@ -20,7 +20,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, ConflictError, UnknownNameError
 from appliance.files import sync_folder, write_whole
 
 _LOGGER = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ class KeyStore:
         """Make a key of this name.
 
         Raises:
-            ConfigError: the name is taken or not valid, or the rate is not.
+            ConfigError: the name or the rate is not valid.
+            ConflictError: the name is taken.
         """
         secret = _PREFIX + secrets.token_urlsafe(32)
         try:
@@ -110,12 +111,12 @@ class KeyStore:
         """Forget a key.
 
         Raises:
-            ConfigError: there is none of this name.
+            UnknownNameError: there is none of this name.
         """
         path = self._folder / f"{name}{_SUFFIX}"
         if path not in self._paths():
             known = ", ".join(p.stem for p in sorted(self._paths())) or "none"
-            raise ConfigError(f"There is no key {name!r}; keys: {known}.")
+            raise UnknownNameError(f"There is no key {name!r}; keys: {known}.")
         path.unlink()
         sync_folder(self._folder)
 
@@ -132,4 +133,4 @@ class KeyStore:
         try:
             write_whole(self._folder / f"{key.name}{_SUFFIX}", key.model_dump_json(indent=1).encode(), replace=False)
         except FileExistsError as err:
-            raise ConfigError(f"There is a key {key.name!r} already; revoke it, or take another name.") from err
+            raise ConflictError(f"There is a key {key.name!r} already; revoke it, or take another name.") from err

@@ -15,20 +15,22 @@ from pathlib import Path
 from aiohttp import web
 
 from appliance import __version__
+from appliance.access import Access, open_access, told_locally
 from appliance.bundle import BundleStore, TrustedKeys
 from appliance.config import Config
 from appliance.discovery.announcer import Announcer
 from appliance.discovery.identity import host_name, load_device_id
 from appliance.discovery.record import Auth, ServiceRecord, State
-from appliance.endpoints import Endpoints, is_loopback, open_endpoints
+from appliance.endpoints import Endpoints, open_endpoints
 from appliance.engine.loop import AsyncEngine
-from appliance.errors import ConfigError
+from appliance.errors import BundleError
 from appliance.home import Home
-from appliance.host.cores import usable_cores
+from appliance.host.addresses import is_loopback
 from appliance.host.sdnotify import notify, watchdog_interval_s
 from appliance.host.thermal import Thermal, read_thermal
-from appliance.keystore import KeyStore
-from appliance.models import ChatModel, EngineSettings, ModelPool
+from appliance.install import Installer
+from appliance.models import ChatModel, EngineSettings, ModelPool, PoolSettings
+from appliance.server.admin.administration import Administration
 from appliance.server.app import make_app
 from appliance.server.context import ServerContext
 from appliance.server.cors import Cors
@@ -42,6 +44,7 @@ from appliance.watchdog import Watchdog
 _LOGGER = logging.getLogger(__name__)
 
 _THERMAL_INTERVAL_S = 10.0
+_APIS = {"decoder": "chat", "encoder": "emb"}
 
 
 class Service:
@@ -54,31 +57,44 @@ class Service:
         *,
         on_ready: Callable[[Service], None] = lambda _: None,
         faults: tuple[str, ...] = (),
+        reopen_claim: bool = False,
     ) -> None:
-        """`on_ready` is called once, when the first request can be answered; `faults` make it say degraded."""
+        """`on_ready` is called once, when the first request can be answered; `faults` make it say degraded.
+
+        `reopen_claim` lets a device that was claimed be claimed once more.
+        """
         self._config = config
         self._home = home
         self._on_ready = on_ready
         self._faults = faults
+        self._reopen_claim = reopen_claim
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         self._endpoints = Endpoints((), ())
         self._thermal = Thermal()
         self._pin: str | None = None
         self._device_id = load_device_id(home)
+        store = BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys))
         self._pool = ModelPool(
-            BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys)),
+            store,
             cache=home.prepacked,
             settings=_engine_settings(config),
             aliases=config.models.aliases,
             on_failure=self._fail,
+            pool_settings=_pool_settings(config),
         )
+        self._installer = Installer(store, _engine_settings(config), held_bytes=lambda: self._pool.reserved_bytes)
 
     @property
     def port(self) -> int:
         """The port in use."""
         port: int = self._endpoints.all[0].getsockname()[1]
         return port
+
+    @property
+    def https_port(self) -> int | None:
+        """The port of HTTPS, if it is served."""
+        return self._endpoints.https[0].getsockname()[1] if self._endpoints.https else None
 
     @property
     def base_url(self) -> str:
@@ -108,23 +124,28 @@ class Service:
         async with contextlib.AsyncExitStack() as stack:
             self._endpoints = open_endpoints(self._config)
             stack.callback(self._endpoints.close)
-            keys = await asyncio.to_thread(self._key_ring)
+            access = await asyncio.to_thread(self._access)
             threads = ThreadPoolExecutor(2, thread_name_prefix="text")
             stack.callback(threads.shutdown, wait=False, cancel_futures=True)
             tls = await asyncio.to_thread(self._tls) if self._endpoints.https else None
-            listener = self._listener(make_app(self._context(threads, keys)), tls)
+            administration = self._administration(access)
+            listener = self._listener(make_app(self._context(threads, access.ring, administration)), tls)
             stack.push_async_callback(listener.close)
             if not self._endpoints.are_passed:
                 await listener.start()
             stack.push_async_callback(self._close_pool)
-            await self._pool.load_all()
+            await asyncio.to_thread(self._installer.sweep)
+            await self._start_pool(access.ring)
+            stack.push_async_callback(administration.close)
             if self._endpoints.are_passed:
                 await listener.start()
                 stack.callback(listener.stop_accepting)
             await stack.enter_async_context(self._watching_heat())
             if self._config.discovery.announce:
-                await stack.enter_async_context(self._announcer(keys))
+                await stack.enter_async_context(self._announcer(access.ring))
             await stack.enter_async_context(self._watchdog())
+            root_url = self.base_url.removesuffix("/v1")
+            await stack.enter_async_context(told_locally(self._home.running, root_url, self._pin, access.local_key))
             notify("READY=1")
             self._on_ready(self)
             await self._stopping.wait()
@@ -136,7 +157,7 @@ class Service:
     def _proto(self) -> str:
         return "http" if self._endpoints.http else "https"
 
-    def _context(self, threads: ThreadPoolExecutor, keys: KeyRing) -> ServerContext:
+    def _context(self, threads: ThreadPoolExecutor, keys: KeyRing, administration: Administration) -> ServerContext:
         server = self._config.server
         own_names = {*server.host_names, f"{host_name(self._device_id)}", socket.gethostname()}
         own_names |= {f"{name.partition('.')[0]}.local" for name in own_names}
@@ -152,22 +173,21 @@ class Service:
             max_wait_s=server.max_wait_s,
             thermal=lambda: self._thermal,
             faults=self._faults,
+            administration=administration,
+            plain_administration=server.plain_administration,
         )
         context.metrics.watch(self._pool, lambda: self._thermal)
         return context
 
-    def _key_ring(self) -> KeyRing:
-        """The keys, which a server that others can reach does not do without unless it was told so."""
+    def _access(self) -> Access:
         server = self._config.server
         is_exposed = self._endpoints.is_exposed or not is_loopback(server.host)
-        must = is_exposed and not server.allow_open
-        store = KeyStore(self._home.api_keys)
-        if must and not server.keys and not store.all():
-            raise ConfigError(
-                "The network can reach this server and there is no key, so anybody could use it; make one with: "
-                "lantern keys create NAME, set LANTERN_API_KEY, or say --no-auth if that is what you want."
-            )
-        return KeyRing(server.keys, store=store, required=must)
+        return open_access(server, self._home, is_exposed=is_exposed, reopen_claim=self._reopen_claim)
+
+    def _administration(self, access: Access) -> Administration:
+        return Administration(
+            self._pool, self._installer, access.store, access.claiming, trusted_keys=self._home.trusted_keys
+        )
 
     def _listener(self, app: web.Application, tls: ssl.SSLContext | None) -> Listener:
         server = self._config.server
@@ -187,23 +207,31 @@ class Service:
 
     def _announcer(self, keys: KeyRing) -> Announcer:
         config = self._config
-        models = self._pool.loaded()
-        apis = ("chat",) * any(isinstance(m, ChatModel) for m in models)
-        apis += ("emb",) * any(not isinstance(m, ChatModel) for m in models)
+        kinds = [m.bundle.manifest.model.kind for m in self._pool.installed()]
+        apis = tuple(api for kind, api in _APIS.items() if kind in kinds)
         record = ServiceRecord(
             device_id=self._device_id,
             version=__version__,
             auth=Auth.NONE if keys.is_open else Auth.BEARER,
             apis=apis,
-            num_models=len(models),
+            num_models=len(kinds),
             state=State.READY,
             proto=self._proto,
             fingerprint=self._pin,
+            tls_port=self.https_port,
         )
         hosts = sorted({s.getsockname()[0] for s in self._endpoints.all})
         return Announcer(
             record, name=config.discovery.name or f"lantern-{self._device_id[:8]}", port=self.port, hosts=hosts
         )
+
+    async def _start_pool(self, keys: KeyRing) -> None:
+        """A device without any model starts where somebody can give it one."""
+        await self._pool.start()
+        if not self._pool.installed() and keys.is_open:
+            bundles = self._home.bundles
+            reason = next(iter(self._pool.damaged.values()), f"no model is installed in {bundles}")
+            raise BundleError(f"{reason}; build the starter models with: lantern-quantize starter")
 
     async def _close_pool(self) -> None:
         await self._pool.close(drain_s=0.0 if self._failure else self._config.server.drain_s)
@@ -230,6 +258,7 @@ class Service:
         async def read() -> None:
             while True:
                 self._thermal = await asyncio.to_thread(read_thermal)
+                self._pool.rest_slots(int(self._thermal.is_throttled))
                 await asyncio.sleep(_THERMAL_INTERVAL_S)
 
         task = asyncio.create_task(read())
@@ -246,7 +275,18 @@ def _engine_settings(config: Config) -> EngineSettings:
     return EngineSettings(
         num_slots=engine.slots,
         context_length=engine.context_length,
-        num_threads=engine.threads or usable_cores(),
-        spinning=engine.spinning,
+        num_threads=engine.threads or None,
+        spinning=None if engine.spinning == "auto" else engine.spinning,
         max_waiting=engine.queue,
+    )
+
+
+def _pool_settings(config: Config) -> PoolSettings:
+    models = config.models
+    return PoolSettings(
+        preload=tuple(models.preload),
+        memory_bytes=(models.memory_mib << 20) or None,
+        keep_alive_s=models.keep_alive_s,
+        keep_alive_of_s=models.keep_alive_of_s,
+        load_wait_s=config.server.max_wait_s,
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, ConflictError
 from appliance.keystore import KeyStore, Role
 
 
@@ -36,7 +36,7 @@ def test_a_name_that_is_no_file_name_is_refused(tmp_path: Path, name: str) -> No
 def test_a_name_is_taken_once(tmp_path: Path) -> None:
     store = KeyStore(tmp_path)
     first = store.create("phone")
-    with pytest.raises(ConfigError, match="already"):
+    with pytest.raises(ConflictError, match="already"):
         store.create("phone")
     assert store.all() == [first.key]
 

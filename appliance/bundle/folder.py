@@ -19,11 +19,16 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle whose signature and files were verified."""
+    """A bundle whose signature and files were verified.
+
+    `digest` is the SHA-256 of the manifest as it was signed: the identity of this exact bundle, whatever fields a later
+    version of the program knows of.
+    """
 
     folder: Path
     manifest: Manifest
     signer: str
+    digest: str
 
     @property
     def name(self) -> str:
@@ -55,7 +60,7 @@ def describe_bundle(folder: Path, trusted: TrustedKeys) -> Bundle:
         raise BundleError(f"there is no bundle at {folder}")
     data = read_small(folder, MANIFEST_NAME)
     signer = trusted.verify(data, read_small(folder, SIGNATURE_NAME))
-    return Bundle(folder, Manifest.from_bytes(data), signer)
+    return Bundle(folder, Manifest.from_bytes(data), signer, hashlib.sha256(data).hexdigest())
 
 
 def open_bundle(folder: Path, trusted: TrustedKeys) -> Bundle:

@@ -21,6 +21,10 @@ MODEL_DATA_NAME = "model.onnx.data"
 TOKENIZER_NAME = "tokenizer.json"
 CHAT_TEMPLATE_NAME = "chat_template.jinja"
 LICENSE_NAME = "LICENSE"
+# Optional, for decoders whose graph has float K/V: what the device needs to keep K/V in int8 instead, where memory is
+# short. Little-endian float32 (num_layers, 2, num_kv_heads * head_dim): of every layer the scales of keys (after
+# rotation), then of values, one a channel. The device derives the int8 graph from model.onnx by itself.
+KV_SCALES_NAME = "kv_scales.bin"
 
 MAX_MANIFEST_BYTES = 1 << 20
 

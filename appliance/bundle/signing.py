@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from appliance.errors import BundleError, ConfigError, UntrustedSignerError
+from appliance.errors import BundleError, ConfigError, UnknownNameError, UntrustedSignerError
 from appliance.files import sync_folder, write_whole
 
 _LOGGER = logging.getLogger(__name__)
@@ -125,12 +125,12 @@ class TrustedKeys:
         """Trust a key no longer; what it signed does not load again.
 
         Raises:
-            ConfigError: it was not trusted.
+            UnknownNameError: it was not trusted.
         """
         path = folder / f"{signer}{_SUFFIX}"
         if path not in folder.glob(f"*{_SUFFIX}"):
             known = ", ".join(sorted(p.stem for p in folder.glob(f"*{_SUFFIX}"))) or "none"
-            raise ConfigError(f"The key {signer[:64]!r} is not trusted here; trusted: {known}.")
+            raise UnknownNameError(f"The key {signer[:64]!r} is not trusted here; trusted: {known}.")
         path.unlink()
         sync_folder(folder)
 

@@ -12,9 +12,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from appliance.bundle.aliases import Aliases
 from appliance.bundle.folder import Bundle, describe_bundle, open_bundle
 from appliance.bundle.signing import TrustedKeys
 from appliance.errors import BundleError, ConflictError, StorageFullError
@@ -25,6 +27,7 @@ RESERVE_BYTES = 64 << 20  # what an install leaves free, so that logs and keys s
 _STAGING = ".staging"
 _ACTIVE = "active"
 _LOCK = ".lock"
+_ALIASES = ".aliases.json"
 _LOCK_POLL_S = 0.05
 
 
@@ -47,6 +50,11 @@ class BundleStore:
     def trusted(self) -> TrustedKeys:
         """The keys whose bundles it takes."""
         return self._trusted
+
+    @property
+    def aliases(self) -> Aliases:
+        """Other names for its models."""
+        return Aliases(self._root / _ALIASES)
 
     @contextlib.contextmanager
     def writing(self, *, wait_s: float = 10.0) -> Iterator[None]:
@@ -128,31 +136,34 @@ class BundleStore:
                 f"{free >> 20} MiB are free in {self._root}"
             )
 
-    def install(self, staged: Path) -> Bundle:
+    def install(self, staged: Path, *, accept: Callable[[Bundle], None] = lambda _: None) -> Bundle:
         """Verify a folder on the store's file system, make it durable, and activate it in one rename.
+
+        `accept` is asked about a bundle that is not here yet, after it was verified; what it raises ends the install.
 
         Raises:
             BundleError: it does not verify; nothing has changed.
         """
         bundle = open_bundle(staged, self._trusted)
         home = self._root / bundle.name
-        target = home / bundle.manifest.digest
+        target = home / bundle.digest
+        if target.exists() and self._is_whole(target):
+            os.utime(target)  # it is the latest install now, which a rollback goes by
+            self._activate(home, target.name)
+            return replace(bundle, folder=target)
+        accept(bundle)
+        if target.exists():
+            self._bury(target)
         if not home.exists():
             home.mkdir(parents=True)
             sync_folder(self._root)
-        if target.exists():
-            if self._is_whole(target):
-                os.utime(target)  # it is the latest install now, which a rollback goes by
-                self._activate(home, target.name)
-                return Bundle(target, bundle.manifest, bundle.signer)
-            self._bury(target)
         for entry in os.scandir(staged):
             _sync_file(Path(entry.path))
         sync_folder(staged)
         staged.rename(target)
         sync_folder(home)
         self._activate(home, target.name)
-        return Bundle(target, bundle.manifest, bundle.signer)
+        return replace(bundle, folder=target)
 
     def add(self, folder: Path) -> Bundle:
         """Copy a bundle folder into the store and install it."""

@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.bundle.folder import Bundle, describe_bundle, verify_file
+from appliance.bundle.folder import describe_bundle, verify_file
 from appliance.bundle.manifest import MANIFEST_NAME, SIGNATURE_NAME, FileEntry, Manifest
 from appliance.bundle.store import BundleStore
 from appliance.errors import BundleError, ConflictError, LanternError, StorageFullError
@@ -194,11 +194,6 @@ class Uploads:
             sync_folder(self._root)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
-
-
-def bundle_of(upload: Upload) -> Bundle:
-    """A complete upload as the bundle that it will be."""
-    return Bundle(upload.folder, upload.manifest, upload.signer)
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

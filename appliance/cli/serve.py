@@ -19,7 +19,6 @@ from appliance.errors import ConfigError
 from appliance.home import Home, lantern_home
 from appliance.last_good import LastGood
 from appliance.logs import configure_logging
-from appliance.models import ChatModel, EmbeddingModel
 from appliance.safe_mode import serve_health_only
 from appliance.service import Service
 
@@ -34,9 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--announce", action="store_true", default=None, help="announce this server by DNS-SD")
     parser.add_argument("--name", help="the name to announce (default: lantern-ID)")
     parser.add_argument("--no-auth", action="store_true", default=None, help="allow a network address without a key")
+    parser.add_argument(
+        "--claimable", action="store_true", default=None, help="while there is no key, wait for `lantern claim`"
+    )
+    parser.add_argument("--reopen-claim", action="store_true", help="let this device be claimed once more")
     parser.add_argument("--slots", type=int, help="requests that run at once (default 4)")
     parser.add_argument("--context-length", type=int, help="tokens of one conversation (default 2048)")
-    parser.add_argument("--threads", type=int, help="threads of a model (default: one a core)")
+    parser.add_argument("--threads", type=int, help="threads of a model (default: as proved fastest here)")
+    parser.add_argument(
+        "--preload", action="append", metavar="NAME", help="load only these models at start, others when asked for"
+    )
     parser.add_argument("--last-good", action="store_true", help="use the last good settings where these are not valid")
     parser.add_argument("--safe", action="store_true", help="load no model and answer /health only")
     parser.add_argument(
@@ -79,10 +85,13 @@ def _run(
     faults: tuple[str, ...] = (),
 ) -> None:
     configure_logging(config.log.level, style=config.log.style)
-    asyncio.run(_serve_health(config, home) if args.safe else _serve(config, home, keep, faults))
+    serving = partial(_serve, config, home, keep=keep, faults=faults, reopen_claim=args.reopen_claim)
+    asyncio.run(_serve_health(config, home) if args.safe else serving())
 
 
-async def _serve(config: Config, home: Home, keep: Callable[[], object], faults: tuple[str, ...]) -> None:
+async def _serve(
+    config: Config, home: Home, *, keep: Callable[[], object], faults: tuple[str, ...], reopen_claim: bool
+) -> None:
     loop = asyncio.get_running_loop()
 
     def on_ready(service: Service) -> None:
@@ -92,7 +101,7 @@ async def _serve(config: Config, home: Home, keep: Callable[[], object], faults:
         if "NOTIFY_SOCKET" not in os.environ:
             _print_ready(service)
 
-    service = Service(config, home, on_ready=on_ready, faults=faults)
+    service = Service(config, home, on_ready=on_ready, faults=faults, reopen_claim=reopen_claim)
     _on_stop_signals(service.stop)
     await service.run()
 
@@ -121,20 +130,22 @@ def _flags(args: argparse.Namespace) -> dict[tuple[str, str], Any]:
         ("server", "host"): args.host,
         ("server", "port"): args.port,
         ("server", "allow_open"): args.no_auth,
+        ("server", "claimable"): args.claimable,
         ("discovery", "announce"): args.announce,
         ("discovery", "name"): args.name,
         ("engine", "slots"): args.slots,
         ("engine", "context_length"): args.context_length,
         ("engine", "threads"): args.threads,
         ("engine", "spinning"): args.spinning,
+        ("models", "preload"): args.preload,
     }
     return {key: value for key, value in flags.items() if value is not None}
 
 
 def _print_ready(service: Service) -> None:
-    models = service.pool.loaded()
-    chats = [m.bundle.name for m in models if isinstance(m, ChatModel)]
-    encoders = [m.bundle.name for m in models if isinstance(m, EmbeddingModel)]
+    kinds = {m.id: m.bundle.manifest.model.kind for m in service.pool.installed()}
+    chats = [name for name, kind in kinds.items() if kind == "decoder"]
+    encoders = [name for name, kind in kinds.items() if kind == "encoder"]
     key = '"YOUR_KEY"' if os.environ.get("LANTERN_API_KEY") else '"any"'
     print(f"\nLantern is ready.  Base URL: {service.base_url}")
     print(f"Models: {', '.join(m.id for m in service.pool.listed())}\n")

@@ -14,9 +14,9 @@ from appliance import __version__
 from appliance.bundle import BundleStore, TrustedKeys
 from appliance.config import Config, load_config
 from appliance.diagnosis.finding import Finding, bad, good, note
-from appliance.endpoints import is_loopback
 from appliance.errors import ConfigError, LanternError
 from appliance.home import Home
+from appliance.host.addresses import is_loopback
 from appliance.keystore import KeyStore
 
 _UNIT = "lantern.service"

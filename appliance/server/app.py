@@ -8,11 +8,13 @@ import uuid
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
-from appliance.errors import InvalidRequestError, LanternError, UnavailableError
+from appliance.errors import ForbiddenError, InvalidRequestError, LanternError, UnavailableError
+from appliance.host.addresses import is_loopback
 from appliance.keystore import Role
-from appliance.server import chat, completions, embeddings, models, openapi, status
+from appliance.server import admin, chat, completions, embeddings, models, openapi, rerank, status
+from appliance.server.admin.uploads import PIECE_TYPE
 from appliance.server.context import CONTEXT, KEY_ID, REQUEST_ID, ServerContext
 from appliance.server.error_body import InternalError, error_body, error_headers
 from appliance.server.record import RECORD, RequestRecord
@@ -22,8 +24,12 @@ _LOGGER = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+JSON_TYPE = "application/json"
+
 _OPEN_PATHS = frozenset({"/health"})
-_ADMINISTRATION = "/admin/"
+_ADMINISTRATION = "/admin"
+_CLAIM = "/admin/claim"
+_PIECES = re.compile(r"^/admin/(uploads/[^/]*/files/.*|update)$")
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
 
 
@@ -32,6 +38,12 @@ class NotFoundError(InvalidRequestError):
 
     status = 404
     code = "not_found"
+
+
+class HttpsRequiredError(ForbiddenError):
+    """Administration from another machine, where others could read the key."""
+
+    code = "https_required"
 
 
 class MethodNotAllowedError(InvalidRequestError):
@@ -53,8 +65,9 @@ def make_app(context: ServerContext) -> web.Application:
     app = web.Application(client_max_size=context.max_body_bytes, middlewares=[_identify, _translate, _admit])
     app[CONTEXT] = context
     app.on_response_prepare.append(_open_to_pages)
-    for module in (chat, completions, embeddings, models, openapi, status):
+    for module in (chat, completions, embeddings, models, openapi, rerank, status):
         app.add_routes(module.ROUTES)
+    app.add_routes(admin.ROUTES)
     return app
 
 
@@ -102,19 +115,38 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
 
 @web.middleware
 async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The guard, then the key: every path but liveness needs one where keys are configured."""
+    """The guard, then the key: every path but liveness needs one where keys are configured, administration always."""
     context = request.app[CONTEXT]
-    context.guard.check(request, is_from_allowed_page=context.cors.allows(request))
+    body_type = PIECE_TYPE if request.method == hdrs.METH_PUT and _PIECES.match(request.path) else JSON_TYPE
+    context.guard.check(request, is_from_allowed_page=context.cors.allows(request), body_type=body_type)
     if context.cors.is_preflight(request):
         return context.cors.preflight(request)
-    if request.path not in _OPEN_PATHS:
-        if context.is_safe_mode:
-            raise UnavailableError("The server failed several times and is in safe mode; its log has the reason.")
-        caller = await context.keys.admit(request.headers.getall("Authorization", []))
+    if request.path in _OPEN_PATHS:
+        return await handler(request)
+    is_administration = request.path.startswith(_ADMINISTRATION)
+    if is_administration:
+        _check_privacy(request, context)
+    elif context.is_safe_mode:
+        raise UnavailableError("The server failed several times and is in safe mode; its log has the reason.")
+    if not (request.path == _CLAIM and _can_be_claimed(context)):
+        role = Role.ADMINISTRATION if is_administration else Role.INFERENCE
+        caller = await context.keys.admit(request.headers.getall(hdrs.AUTHORIZATION, []), role=role)
         request[KEY_ID] = request[RECORD].key_id = caller.id
-        if request.path.startswith(_ADMINISTRATION):
-            caller.require(Role.ADMINISTRATION)
     return await handler(request)
+
+
+def _can_be_claimed(context: ServerContext) -> bool:
+    """Whether the route of the claim answers without a key; it says itself when that is over."""
+    return context.administration is not None and context.administration.claiming.is_enabled
+
+
+def _check_privacy(request: web.Request, context: ServerContext) -> None:
+    """Keys that administer do not cross the network in clear."""
+    if not (request.secure or context.plain_administration or is_loopback(request.remote or "")):
+        raise HttpsRequiredError(
+            "Administration from another machine goes over HTTPS, since others on the network can read plain HTTP, and "
+            "with it the key. Switch on tls.enabled there, or allow it with server.plain_administration."
+        )
 
 
 def _error_response(err: LanternError, *, allow: str | None = None) -> web.Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -15,12 +16,16 @@ from appliance.server.guard import Guard
 from appliance.server.keys import KeyRing
 from appliance.server.metrics import Metrics
 
+if TYPE_CHECKING:
+    from appliance.server.admin.administration import Administration
+
 
 @dataclass(frozen=True, slots=True)
 class ServerContext:
     """The server's collaborators and limits. `text_threads` runs templates and tokenizers off the event loop.
 
-    `faults` are what the service could start in spite of, such as settings that are not valid.
+    `faults` are what the service could start in spite of, such as settings that are not valid. `plain_administration`
+    lets other machines administer over plain HTTP.
     """
 
     pool: ModelPool
@@ -38,6 +43,8 @@ class ServerContext:
     faults: tuple[str, ...] = ()
     is_safe_mode: bool = False
     cors: Cors = field(default_factory=Cors)
+    administration: Administration | None = None
+    plain_administration: bool = False
 
 
 CONTEXT = web.AppKey("context", ServerContext)

@@ -35,21 +35,21 @@ class Guard:
     def __init__(self, *, host_names: Iterable[str]) -> None:
         self._host_names = {name.lower().rstrip(".") for name in host_names} | {"localhost"}
 
-    def check(self, request: web.Request, *, is_from_allowed_page: bool = False) -> None:
+    def check(
+        self, request: web.Request, *, is_from_allowed_page: bool = False, body_type: str = "application/json"
+    ) -> None:
         """Refuse by raising; pages of origins that the operator allowed may come from other sites.
 
         Raises:
             MisdirectedRequestError: the Host header is missing, doubled, or foreign.
             ForbiddenError: a page of another site sent it.
-            UnsupportedMediaTypeError: a body that is not JSON, or compressed.
+            UnsupportedMediaTypeError: a body of another type than this, or compressed.
         """
         self._check_host(request)
         if request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and not is_from_allowed_page:
             raise ForbiddenError("Requests from pages of other sites are refused; see the setting server.cors_origins.")
-        if request.body_exists and request.content_type != "application/json":
-            raise UnsupportedMediaTypeError(
-                f"The content type must be application/json, not {request.content_type[:80]!r}."
-            )
+        if request.body_exists and request.content_type != body_type:
+            raise UnsupportedMediaTypeError(f"The content type must be {body_type}, not {request.content_type[:80]!r}.")
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
             raise UnsupportedMediaTypeError("A body must be sent without a Content-Encoding.")
 

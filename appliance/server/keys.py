@@ -17,6 +17,12 @@ _SCHEME = "bearer"
 _MAX_KEY_CHARS = 512
 
 
+class UnclaimedError(AuthenticationError):
+    """No key can be right, since there is none yet."""
+
+    code = "unclaimed"
+
+
 class RateLimitError(OverloadedError):
     """This key asks more often than it may."""
 
@@ -27,10 +33,10 @@ class RateLimitError(OverloadedError):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose request it is; the id is "" where no key is needed."""
+    """Whose request it is; the id is "" where no key is needed, which never administers."""
 
     id: str = ""
-    role: Role = Role.ADMINISTRATION
+    role: Role = Role.INFERENCE
 
     def require(self, role: Role) -> None:
         """Refuse what this key is not for.
@@ -52,7 +58,8 @@ class _Known:
 class KeyRing:
     """The accepted keys: those of the settings, and those of the store as it is now.
 
-    Without any, everybody is let in, unless `required`; once there was a key, none is let in without one again.
+    Without any, everybody is let in, unless `required`; once there was a key, none is let in without one again. Nobody
+    administers without one at all.
     """
 
     def __init__(
@@ -61,10 +68,15 @@ class KeyRing:
         *,
         store: KeyStore | None = None,
         required: bool = False,
+        is_claimable: bool = False,
+        local_key: str | None = None,
         refresh_interval_s: float = 0.5,
     ) -> None:
+        """`local_key` is for commands on this machine, and does not count as a key that others need."""
         digests = [_digest(key) for key in keys]
-        self._fixed = [_Known(d, Caller(d.hex()[:12])) for d in digests]
+        self._fixed = [_Known(d, Caller(d.hex()[:12], Role.ADMINISTRATION)) for d in digests]
+        self._local = [_Known(_digest(k), Caller("local", Role.ADMINISTRATION)) for k in (local_key,) if k is not None]
+        self._is_claimable = is_claimable
         self._stored: list[_Known] = []
         self._store = store
         self._is_required = required or bool(self._fixed)
@@ -80,25 +92,40 @@ class KeyRing:
         """Whether no key is needed."""
         return not self._is_required
 
-    async def admit(self, authorizations: Sequence[str]) -> Caller:
-        """Whose request carries these Authorization headers (RFC 6750, section 2.1).
+    @property
+    def is_unclaimed(self) -> bool:
+        """Whether a key is needed, there is none, and somebody may claim the device."""
+        return self._is_claimable and self._is_required and not (self._fixed or self._stored)
+
+    async def admit(self, authorizations: Sequence[str], *, role: Role = Role.INFERENCE) -> Caller:
+        """Whose request, which needs this role, carries these Authorization headers (RFC 6750, section 2.1).
 
         Raises:
             AuthenticationError: no key, malformed, or not one of ours.
+            ForbiddenError: a key that has not that role.
             RateLimitError: a key that asks too often.
         """
         if self._store is not None and time.monotonic() - self._refreshed_s >= self._refresh_interval_s:
-            await asyncio.to_thread(self._read)
-        if self.is_open:
+            await self.refresh()
+        if self.is_open and role is Role.INFERENCE:
             return Caller()
+        if self.is_unclaimed and not authorizations:
+            raise UnclaimedError("This device serves nobody before it is claimed; claim it with: lantern claim NAME")
         digest = _digest(_bearer(authorizations))
-        matches = [known for known in (*self._fixed, *self._stored) if hmac.compare_digest(digest, known.digest)]
+        everybody = (*self._fixed, *self._local, *self._stored)
+        matches = [known for known in everybody if hmac.compare_digest(digest, known.digest)]
         if not matches:
             raise AuthenticationError("Incorrect API key provided.")
         known = matches[0]
         if known.rate is not None:
             self._buckets.setdefault(known.caller.id, _Bucket(known.rate)).take()
+        known.caller.require(role)
         return known.caller
+
+    async def refresh(self) -> None:
+        """See at once which keys there are now."""
+        if self._store is not None:
+            await asyncio.to_thread(self._read)
 
     def _read(self) -> None:
         """Look whether the store changed; runs in a thread, and replaces the list in one assignment."""

@@ -257,6 +257,37 @@ class EmbeddingList(Answer):
     usage: EmbeddingUsage
 
 
+class RankedDocument(Answer):
+    """The text of a document, as it came."""
+
+    text: str
+
+
+class RankedResult(Answer):
+    """How relevant a document is to the query, from 0 to 1; with `raw_scores` the model's own number."""
+
+    index: int
+    relevance_score: float
+    document: RankedDocument | Absent = None
+
+
+class RerankUsage(Answer):
+    """Tokens of all pairs of the query and a document."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class RerankResponse(Answer):
+    """The documents from the most relevant to the least."""
+
+    id: str
+    object: Literal["list"]
+    model: str
+    results: list[RankedResult]
+    usage: RerankUsage
+
+
 class Model(Answer):
     """A model, or another name for one."""
 
@@ -264,7 +295,7 @@ class Model(Answer):
     object: Literal["model"]
     created: int
     owned_by: str
-    kind: Literal["decoder", "encoder"] = Field(json_schema_extra=EXTENSION)
+    kind: Literal["decoder", "encoder", "reranker"] = Field(json_schema_extra=EXTENSION)
 
 
 class ModelList(Answer):
@@ -279,5 +310,5 @@ class Health(Answer):
 
     model_config = ConfigDict(extra="allow")
 
-    status: Literal["starting", "ok", "degraded", "draining"]
+    status: Literal["starting", "unclaimed", "ok", "degraded", "draining", "safe"]
     version: str

@@ -15,10 +15,12 @@ from appliance.server.context import CONTEXT, ServerContext
 
 ROUTES = web.RouteTableDef()
 
+_ALIVE = frozenset({"ok", "degraded", "unclaimed"})
+
 
 @ROUTES.get("/health")
 async def health(request: web.Request) -> web.Response:
-    """`status` is starting, ok, degraded (a bundle or the settings were refused), draining or safe."""
+    """`status` is starting, unclaimed, ok, degraded (a bundle or the settings were refused), draining or safe."""
     context = request.app[CONTEXT]
     state = _state(context)
     pool = context.pool
@@ -29,7 +31,7 @@ async def health(request: web.Request) -> web.Response:
         "throttled": context.thermal().is_throttled,
         "engines": engines,
     }
-    return web.json_response(body, status=200 if state in {"ok", "degraded"} else 503)
+    return web.json_response(body, status=200 if state in _ALIVE else 503)
 
 
 @ROUTES.get("/ready")
@@ -57,4 +59,6 @@ def _state(context: ServerContext) -> str:
         return "draining"
     if not context.pool.is_ready:
         return "starting"
+    if context.keys.is_unclaimed:
+        return "unclaimed"
     return "degraded" if context.pool.damaged or context.faults else "ok"

@@ -1,0 +1,202 @@
+"""A new device is claimed once, by whoever asks first, and serves nobody before."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from appliance.home import Home
+from appliance.keystore import KeyStore
+from tests.conftest import RunningServer, a_config, serving
+from tests.install.tiny_bundles import TinyDevice
+from tests.server.admin.clients import Administrator, error_of, own_address
+
+CLAIMABLE: dict[str, object] = {"claimable": True}
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> TinyDevice:
+    made = TinyDevice(tmp_path)
+    made.store.add(made.make())
+    return made
+
+
+@pytest.fixture
+def home(device: TinyDevice) -> Home:
+    return Home(device.root / "home")
+
+
+def claim(server: RunningServer, name: object = "owner", **options: object) -> httpx2.Response:
+    return httpx2.post(f"{server.root_url}/admin/claim", json={"name": name}, **options)  # type: ignore[arg-type]
+
+
+def test_an_unclaimed_device_says_so_and_serves_nobody(home: Home) -> None:
+    with serving(a_config(server=CLAIMABLE), home) as server:
+        health = httpx2.get(f"{server.root_url}/health")
+        assert health.status_code == 200
+        assert health.json()["status"] == "unclaimed"
+        stranger = Administrator(server, key=None)
+        for path in ("/v1/models", "/metrics", "/ready", "/admin/models", "/admin/keys"):
+            refused = stranger.ask("GET", path)
+            assert refused.status_code == 401
+            assert error_of(refused)["code"] == "unclaimed"
+            assert "lantern claim" in error_of(refused)["message"]
+        refused = stranger.ask("POST", "/v1/embeddings", {"model": "tiny", "input": "x"})
+        assert refused.status_code == 401
+
+
+def test_a_claim_gives_a_key_that_administers_at_once_and_no_second_one(home: Home) -> None:
+    with serving(a_config(server=CLAIMABLE), home) as server:
+        claimed = claim(server)
+        assert claimed.status_code == 201
+        owner = Administrator(server, claimed.json()["key"])
+        assert claimed.json()["role"] == "administration"
+        assert [k["name"] for k in owner.ask("GET", "/admin/keys").json()["keys"]] == ["owner"]
+        assert owner.vector()
+        assert httpx2.get(f"{server.root_url}/health").json()["status"] == "ok"
+        second = claim(server, "thief")
+        assert second.status_code == 409
+        assert error_of(second)["code"] == "already_claimed"
+        assert len(KeyStore(home.api_keys).all()) == 1
+
+
+def test_of_many_who_claim_at_once_one_succeeds(home: Home) -> None:
+    with serving(a_config(server=CLAIMABLE), home) as server, ThreadPoolExecutor(8, "asyncio_claims") as threads:
+        start = threading.Barrier(8)
+
+        def one(i: int) -> int:
+            start.wait(10)
+            return claim(server, f"claimer-{i}").status_code
+
+        statuses = sorted(threads.map(one, range(8)))
+    assert statuses == [201] + [409] * 7
+    assert len(KeyStore(home.api_keys).all()) == 1
+
+
+def test_a_claim_outlives_restarts_and_even_its_keys(home: Home) -> None:
+    with serving(a_config(server=CLAIMABLE), home) as server:
+        assert claim(server).status_code == 201
+    KeyStore(home.api_keys).revoke("owner")
+    with serving(a_config(server=CLAIMABLE), home) as server:
+        assert claim(server, "thief").status_code == 409
+
+
+def test_keys_made_by_command_count_as_a_claim_even_after_they_are_gone(home: Home) -> None:
+    KeyStore(home.api_keys).create("by-command")
+    with serving(a_config(server=CLAIMABLE), home) as server:
+        assert claim(server, "thief").status_code == 409
+    KeyStore(home.api_keys).revoke("by-command")
+    with serving(a_config(server=CLAIMABLE), home) as server:
+        assert claim(server, "thief").status_code == 409
+
+
+def test_a_key_in_the_settings_makes_a_claim_unnecessary(home: Home) -> None:
+    with serving(a_config(server={**CLAIMABLE, "keys": ["sk-configured"]}), home) as server:
+        assert claim(server).status_code == 409
+        assert httpx2.get(f"{server.root_url}/health").json()["status"] == "ok"
+
+
+def test_without_being_told_so_a_server_cannot_be_claimed(home: Home) -> None:
+    with serving(a_config(), home) as server:
+        assert claim(server).status_code == 401
+    with serving(a_config(server={"keys": ["sk-configured"]}), home) as server:
+        assert claim(server).status_code == 401
+    assert KeyStore(home.api_keys).all() == []
+
+
+def test_a_file_put_on_the_device_opens_it_once(home: Home, tmp_path: Path) -> None:
+    ticket = tmp_path / "lantern-claim"
+    config = a_config(server={**CLAIMABLE, "claim_file": str(ticket)})
+    with serving(config, home) as server:
+        assert claim(server, "first").status_code == 201
+        assert claim(server, "second").status_code == 409
+        ticket.touch()
+        assert claim(server, "second").status_code == 201
+        assert claim(server, "third").status_code == 409
+    with serving(config, home) as server:
+        assert claim(server, "third").status_code == 409
+        os.utime(ticket, (1, 1))  # put there again
+        assert claim(server, "third").status_code == 201
+    assert {k.name for k in KeyStore(home.api_keys).all()} == {"first", "second", "third"}
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a b", "x" * 65, "-x", 7, None, ["x"], {}])
+def test_a_name_that_is_none_claims_nothing(home: Home, name: object) -> None:
+    with serving(a_config(server=CLAIMABLE), home) as server:
+        refused = claim(server, name)
+        assert refused.status_code == 400
+        assert error_of(refused)["message"]
+        assert claim(server).status_code == 201
+
+
+def test_no_page_of_another_site_claims_the_device(home: Home) -> None:
+    with serving(a_config(server=CLAIMABLE), home) as server:
+        url = f"{server.root_url}/admin/claim"
+        body = '{"name": "thief"}'
+        json_type = {"content-type": "application/json"}
+        assert httpx2.post(url, content=body, headers={"content-type": "text/plain"}).status_code == 415
+        assert httpx2.post(url, content=body, headers={**json_type, "sec-fetch-site": "cross-site"}).status_code == 403
+        assert httpx2.post(url, content=body, headers={**json_type, "host": "evil.example"}).status_code == 421
+        assert httpx2.get(url).status_code == 405
+        assert claim(server).status_code == 201
+
+
+def test_the_new_key_is_nowhere_in_the_log(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG), serving(a_config(server=CLAIMABLE), home) as server:
+        key = claim(server).json()["key"]
+        Administrator(server, key).ask("GET", "/admin/keys")
+    said = "\n".join(f"{r.getMessage()} {vars(r)}" for r in caplog.records if r.name.startswith(("app", "aio")))
+    assert "claimed by owner" in said
+    assert key not in said
+    assert key not in "".join(p.read_text("utf-8") for p in home.api_keys.iterdir())
+
+
+def test_from_another_machine_a_claim_and_administration_need_https(home: Home) -> None:
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback")
+    config = a_config(server={**CLAIMABLE, "host": "0.0.0.0"}, tls={"enabled": True, "port": 0})
+    with serving(config, home) as server:
+        plain = f"http://{address}:{server.service.port}"
+        secure = f"https://{address}:{server.service.https_port}"
+        refused = httpx2.post(f"{plain}/admin/claim", json={"name": "owner"})
+        assert refused.status_code == 403
+        assert error_of(refused)["code"] == "https_required"
+        with httpx2.Client(verify=False) as client:
+            key = client.post(f"{secure}/admin/claim", json={"name": "owner"}).json()["key"]
+            headers = {"authorization": f"Bearer {key}"}
+            assert client.get(f"{secure}/admin/models", headers=headers).status_code == 200
+        refused = httpx2.get(f"{plain}/admin/models", headers=headers)
+        assert error_of(refused)["code"] == "https_required"
+        assert httpx2.get(f"{plain}/v1/models", headers=headers).status_code == 200
+
+
+def test_plain_http_is_enough_where_the_operator_says_so(home: Home) -> None:
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback")
+    config = a_config(server={**CLAIMABLE, "host": "0.0.0.0", "plain_administration": True})
+    with serving(config, home) as server:
+        plain = f"http://{address}:{server.service.port}"
+        assert httpx2.post(f"{plain}/admin/claim", json={"name": "owner"}).status_code == 201
+
+
+def test_a_device_without_any_model_starts_and_can_be_claimed(tmp_path: Path) -> None:
+    with serving(a_config(server=CLAIMABLE), Home(tmp_path / "empty")) as server:
+        key = claim(server).json()["key"]
+        assert Administrator(server, key).ask("GET", "/admin/models").json()["models"] == []
+
+
+def test_an_open_server_is_administered_with_a_key_only(home: Home) -> None:
+    with serving(a_config(), home) as server:
+        anybody = Administrator(server, key=None)
+        assert anybody.vector()
+        for method, path in (("GET", "/admin/models"), ("DELETE", "/admin/models/tiny"), ("POST", "/admin/trust")):
+            assert anybody.ask(method, path).status_code == 401
+        assert Administrator(server, "any").ask("GET", "/admin/models").status_code == 401
