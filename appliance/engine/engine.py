@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.engine.drafter import Draft, Drafter
 from appliance.engine.model_runner import ModelRunner
 from appliance.engine.sampler import sample
 from appliance.engine.scheduler import ChunkTurn, DecodeTurn, Scheduler
@@ -18,19 +22,34 @@ _WORTH_WAITING = 64  # shared tokens for which a prompt waits until another one 
 class Engine:
     """Requests in, one StepOutput per sampled token out. Not thread-safe: see loop.py."""
 
-    def __init__(self, runner: ModelRunner, scheduler: Scheduler | None = None) -> None:
+    def __init__(
+        self,
+        runner: ModelRunner,
+        scheduler: Scheduler | None = None,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._runner = runner
+        self._clock = clock
+        self._drafter = Drafter(runner.stepwise_width) if runner.stepwise_width else None
         self._scheduler = scheduler or Scheduler()
         self._pool = SlotPool(runner.num_rows)
+        self._num_resting = 0
         self._num_steps = 0
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
         self._num_generated_tokens = 0
+        self._num_drafted_tokens = 0
+        self._num_accepted_tokens = 0
 
     @property
     def has_work(self) -> bool:
         """Whether step() would do anything."""
         return self._scheduler.has_work
+
+    def rest_slots(self, num_slots: int) -> None:
+        """From now on leave so many slots empty, but one; who runs goes on."""
+        self._num_resting = min(num_slots, self._pool.num_rows - 1)
 
     def add(self, request: Request) -> None:
         """Queue a request whose prompt and max_tokens together fit into a row."""
@@ -40,7 +59,7 @@ class Engine:
         """Forget a request at once; its row is free for the next step."""
         sequence = self._scheduler.remove(request_id)
         if sequence is not None and sequence.has_row:
-            self._move(self._pool.release(request_id))
+            self._release(request_id)
 
     def step(self) -> list[StepOutput]:
         """Admit who fits, run the model once, and say what it brought.
@@ -70,13 +89,15 @@ class Engine:
             num_prompt_tokens=self._num_prompt_tokens,
             num_cached_tokens=self._num_cached_tokens,
             num_generated_tokens=self._num_generated_tokens,
+            num_drafted_tokens=self._num_drafted_tokens,
+            num_accepted_tokens=self._num_accepted_tokens,
         )
 
     def _admit(self) -> list[StepOutput]:
         """Rows for those who wait, in order; the outputs tell them that they run and what was cached."""
         outputs = []
         for sequence in self._scheduler.waiting():
-            if not self._pool.has_idle_row:
+            if not self._pool.has_idle_row or self._scheduler.num_running + self._num_resting >= self._pool.num_rows:
                 break
             request = sequence.request
             if self._waits_for_a_prefix(request):
@@ -125,6 +146,10 @@ class Engine:
 
     def _run_decode(self) -> list[StepOutput]:
         sequences = [self._scheduler.decoding(owner) for owner in self._pool.decoding_owners()]
+        draft = self._draft(sequences[0]) if len(sequences) == 1 else None
+        if draft is not None:
+            return self._run_draft(sequences[0], draft)
+        begin_s = self._clock()
         logits = self._runner.run(
             StepPlan(
                 first_row=0,
@@ -133,10 +158,52 @@ class Engine:
                 logit_rows=np.arange(len(sequences)),
             )
         )
+        if self._drafter is not None and len(sequences) == 1:
+            self._drafter.stepped(self._clock() - begin_s)
         for sequence in sequences:
             sequence.num_computed += 1
             self._pool.extend(sequence.request.id, sequence.tokens[-1:])
         return [output for i, s in enumerate(sequences) for output in self._commit(s, logits[i])]
+
+    def _draft(self, sequence: Sequence) -> Draft | None:
+        """What may follow a sequence that decodes alone, where a longer step fits into its row."""
+        width = self._runner.stepwise_width
+        if self._drafter is None or width is None or sequence.num_computed + width > self._runner.capacity:
+            return None
+        room = sequence.request.params.max_tokens - sequence.num_generated - 1
+        return self._drafter.draft(sequence.request.id, sequence.tokens, room)
+
+    def _run_draft(self, sequence: Sequence, draft: Draft) -> list[StepOutput]:
+        """Compute the draft in one step, and commit token by token as far as it is what would have been said anyway."""
+        width, drafter = self._runner.stepwise_width, self._drafter
+        assert width is not None
+        assert drafter is not None
+        known = [sequence.tokens[-1], *draft.tokens]
+        begin_s = self._clock()
+        logits = self._runner.run(
+            StepPlan(
+                first_row=0,
+                input_ids=np.array([known + [0] * (width - len(known))], np.int64),
+                past_lens=np.array([sequence.num_computed], np.int32),
+                logit_rows=np.arange(len(known)),
+                is_stepwise=True,
+            )
+        )
+        seconds = self._clock() - begin_s
+        outputs: list[StepOutput] = []
+        num_right = 0
+        for i, token in enumerate(known):
+            sequence.num_computed += 1
+            self._pool.extend(sequence.request.id, [token])
+            outputs += self._commit(sequence, logits[i])
+            is_right = sequence.num_pending == 1 and sequence.tokens[-1:] == known[i + 1 : i + 2]
+            if outputs[-1].finish_reason is not None or not is_right:
+                break
+            num_right += 1
+        drafter.tried(draft, num_right, seconds)
+        self._num_drafted_tokens += len(draft.tokens)
+        self._num_accepted_tokens += num_right
+        return outputs
 
     def _commit(self, sequence: Sequence, logits: NDArray[np.float32]) -> list[StepOutput]:
         """Sample, append what follows, and free the row in the step that finishes."""
@@ -177,8 +244,13 @@ class Engine:
         self, sequence: Sequence, token: int | None, reason: FinishReason, logprobs: TokenLogprobs | None = None
     ) -> StepOutput:
         self._scheduler.remove(sequence.request.id)
-        self._move(self._pool.release(sequence.request.id))
+        self._release(sequence.request.id)
         return StepOutput(sequence.request.id, token, reason, logprobs)
+
+    def _release(self, request_id: str) -> None:
+        self._move(self._pool.release(request_id))
+        if self._drafter is not None:
+            self._drafter.forget(request_id)
 
     def _move(self, moves: tuple[RowMove, ...]) -> None:
         for move in moves:

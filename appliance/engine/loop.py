@@ -34,6 +34,11 @@ class _Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class _Rest:
+    num_slots: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Stop:
     pass
 
@@ -43,7 +48,7 @@ class _Ping:
     answer: asyncio.Future[None]
 
 
-_Message = _Add | _Cancel | _Ping | _Stop
+_Message = _Add | _Cancel | _Ping | _Rest | _Stop
 
 
 class TokenStream:
@@ -159,6 +164,10 @@ class AsyncEngine:
         self._inbox.put(_Ping(answer))
         await answer
 
+    def rest_slots(self, num_slots: int) -> None:
+        """Leave so many slots empty from now on, but one."""
+        self._inbox.put(_Rest(num_slots))
+
     @property
     def is_alive(self) -> bool:
         """Whether the engine thread runs."""
@@ -250,6 +259,8 @@ class AsyncEngine:
                     self._engine.cancel(request_id)
                 case _Ping(answer):
                     answer.get_loop().call_soon_threadsafe(_answer, answer)
+                case _Rest(num_slots):
+                    self._engine.rest_slots(num_slots)
                 case _Stop():
                     return False
 

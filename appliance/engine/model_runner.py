@@ -6,6 +6,8 @@ inputs   input_ids (B, S) int64; seqlens_k (B,) int32, tokens in the row after t
          total_sequence_length () int32; logit_rows (R,) int64, rows of the flattened B * S tokens;
          past_key_values.I.key and .value (B, kv_heads, capacity, head_dim)
 outputs  logits (R, V) float32; present.I.key and .value, the same memory as the past
+
+Its stepwise variant (engine/graph_edit.py) has S = `stepwise_width`; its lengths are those of the first token.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
+from appliance.engine.graph_edit import present_names
 from appliance.engine.kv_cache import KVCache
 from appliance.engine.prepacked import ModelFile
 from appliance.engine.types import StepPlan
@@ -37,6 +40,10 @@ class ModelRunner(Protocol):
     @property
     def vocab_size(self) -> int:
         """V."""
+
+    @property
+    def stepwise_width(self) -> int | None:
+        """S of stepwise plans; None where there is no graph for them."""
 
     def run(self, plan: StepPlan) -> NDArray[np.float32]:
         """Compute the plan's tokens, writing K/V in place.
@@ -75,11 +82,13 @@ class OrtModelRunner:
         """
         try:
             self._session = model.session(num_threads, spinning=spinning)
+            self._stepwise = model.stepwise_session(num_threads, spinning=spinning)
         except Exception as err:
             raise ModelError(f"{model.path.name} cannot be loaded: {_first_line(err)}") from err
+        self._stepwise_width = model.stepwise_width if self._stepwise is not None else None
         self._cache = KVCache(spec, num_rows=num_rows, capacity=capacity)
         self._vocab_size = spec.vocab_size
-        self._bindings: dict[tuple[int, int], ort.IOBinding] = {}
+        self._bindings: dict[tuple[int, int, bool], ort.IOBinding] = {}
         self._bound: tuple[NDArray[np.generic], ...] = ()
 
     @property
@@ -97,11 +106,18 @@ class OrtModelRunner:
         """V."""
         return self._vocab_size
 
+    @property
+    def stepwise_width(self) -> int | None:
+        """S of stepwise plans; None where there is no graph for them."""
+        return self._stepwise_width
+
     def run(self, plan: StepPlan) -> NDArray[np.float32]:
         """See ModelRunner.run; deterministic, and no row's result depends on its neighbours."""
         num_rows, num_new = plan.input_ids.shape
-        total = plan.past_lens + np.int32(num_new)
-        binding = self._binding(plan.first_row, num_rows)
+        total = plan.past_lens + np.int32(1 if plan.is_stepwise else num_new)  # of the first token, or of all
+        session = self._stepwise if plan.is_stepwise else self._session
+        assert session is not None
+        binding = self._binding(session, plan.first_row, num_rows, plan.is_stepwise)
         feeds: dict[str, NDArray[np.generic]] = {
             "input_ids": np.ascontiguousarray(plan.input_ids),
             "seqlens_k": (total - 1).astype(np.int32),
@@ -115,7 +131,7 @@ class OrtModelRunner:
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         try:
-            self._session.run_with_iobinding(binding)
+            session.run_with_iobinding(binding)
         except Exception as err:
             raise ModelError(f"the model failed in a step: {_first_line(err)}") from err
         return logits
@@ -128,15 +144,18 @@ class OrtModelRunner:
         """Exchange the first tokens of two rows."""
         self._cache.swap_rows(a, b, num_tokens)
 
-    def _binding(self, first_row: int, num_rows: int) -> ort.IOBinding:
-        key = (first_row, num_rows)
+    def _binding(
+        self, session: ort.InferenceSession, first_row: int, num_rows: int, is_stepwise: bool
+    ) -> ort.IOBinding:
+        key = (first_row, num_rows, is_stepwise)
         if key not in self._bindings:
-            binding = self._session.io_binding()
+            self._bindings[key] = binding = session.io_binding()
+            num_presents = self._stepwise_width or 1 if is_stepwise else 1
             for name, array in self._cache.items():
                 view = array[first_row : first_row + num_rows]
                 binding.bind_input(f"past_key_values.{name}", "cpu", 0, view.dtype, view.shape, view.ctypes.data)
-                binding.bind_output(f"present.{name}", "cpu", 0, view.dtype, view.shape, view.ctypes.data)
-            self._bindings[key] = binding
+                for present in present_names(name, num_presents):
+                    binding.bind_output(present, "cpu", 0, view.dtype, view.shape, view.ctypes.data)
         return self._bindings[key]
 
 

@@ -1,7 +1,8 @@
 """A model as onnxruntime wants it on this machine: optimized, its weights packed for the processor, mapped from a file.
 
 Made once in a child process, whose peak of memory ends with it; where that fails, the bundle's own file is loaded. It
-belongs to one bundle, one processor and one onnxruntime version; when any differs, it is made again.
+belongs to one bundle, one processor and one onnxruntime version; when any differs, it is made again. The child also
+measures how many threads suit the model here.
 """
 
 from __future__ import annotations
@@ -14,34 +15,54 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import onnxruntime as ort
 
 from appliance.bundle import Bundle
 from appliance.bundle.manifest import MODEL_NAME
+from appliance.engine.graph_edit import stepwise
 from appliance.engine.provider import session_options
+from appliance.engine.tuning import Tuning, tune
+from appliance.host.cores import usable_cores
 
 _LOGGER = logging.getLogger(__name__)
 
 _DATA_NAME = "weights.bin"
+_STEPWISE_NAME = "stepwise.onnx"
+_TUNING_NAME = "tuning.json"
+_LAYOUT = "2"  # of the folder; another one is made again
 _MIN_EXTERNAL_BYTES = 1024
+_ONE_AT_A_TIME = threading.Lock()  # a measurement beside another one tells nothing
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """A graph to load, and whether onnxruntime has already optimized it."""
+    """A graph to load, whether onnxruntime has already optimized it, and how it runs best on this board."""
 
     path: Path
     is_optimized: bool = False
+    tuning: Tuning = field(default_factory=Tuning.default)
+
+    stepwise_width: ClassVar[int] = 6  # tokens of a stepwise run
 
     def session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession:
         """Load it for the CPU."""
+        return self._load(self.path, num_threads, spinning=spinning)
+
+    def stepwise_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
+        """Load its stepwise variant, where there is one; both map the same weights."""
+        path = self.path.with_name(_STEPWISE_NAME)
+        return self._load(path, num_threads, spinning=spinning) if self.is_optimized and path.exists() else None
+
+    def _load(self, path: Path, num_threads: int, *, spinning: bool) -> ort.InferenceSession:
         options = session_options(num_threads, spinning=spinning)
         if self.is_optimized:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return ort.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def prepacked(bundle: Bundle, cache: Path, *, timeout_s: float = 600.0) -> ModelFile:
@@ -49,14 +70,15 @@ def prepacked(bundle: Bundle, cache: Path, *, timeout_s: float = 600.0) -> Model
     source = bundle.path(MODEL_NAME)
     home = cache / bundle.name
     target = home / _key(bundle)
-    if not (target / MODEL_NAME).exists():
-        _LOGGER.info("Preparing %s for this processor (once)", bundle.name)
-        if not _make(source, target, timeout_s):
-            return ModelFile(source)
-        for other in home.iterdir():
-            if other != target:
-                shutil.rmtree(other, ignore_errors=True)
-    return ModelFile(target / MODEL_NAME, is_optimized=True)
+    with _ONE_AT_A_TIME:
+        if not (target / MODEL_NAME).exists():
+            _LOGGER.info("Preparing %s for this processor (once)", bundle.name)
+            if not _make(source, target, timeout_s):
+                return ModelFile(source)
+            for other in home.iterdir():
+                if other != target:
+                    shutil.rmtree(other, ignore_errors=True)
+    return ModelFile(target / MODEL_NAME, is_optimized=True, tuning=Tuning.read(target / _TUNING_NAME))
 
 
 def _make(source: Path, target: Path, timeout_s: float) -> bool:
@@ -76,7 +98,7 @@ def _make(source: Path, target: Path, timeout_s: float) -> bool:
 
 
 def _key(bundle: Bundle) -> str:
-    parts = (bundle.manifest.digest, ort.__version__, platform.machine(), _processor())
+    parts = (_LAYOUT, bundle.digest, ort.__version__, platform.machine(), _processor(), f"cores {usable_cores()}")
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -98,8 +120,18 @@ def _write(source: Path, folder: Path) -> None:
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_min_size_in_bytes", str(_MIN_EXTERNAL_BYTES)
     )
-    ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    if "seqlens_k" in {i.name for i in session.get_inputs()}:
+        optimized = (folder / MODEL_NAME).read_bytes()
+        (folder / _STEPWISE_NAME).write_bytes(stepwise(optimized, ModelFile.stepwise_width))
+
+
+def _tune(folder: Path) -> None:
+    file = ModelFile(folder / MODEL_NAME, is_optimized=True)
+    tuning = tune(lambda num_threads, spinning: file.session(num_threads, spinning=spinning), usable_cores())
+    tuning.write(folder / _TUNING_NAME)
 
 
 if __name__ == "__main__":
     _write(Path(sys.argv[1]), Path(sys.argv[2]))
+    _tune(Path(sys.argv[2]))

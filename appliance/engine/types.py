@@ -114,12 +114,14 @@ class StepPlan:
 
     `input_ids` (B, S) int64; `past_lens` (B,) int32, tokens already in each row; rows are
     `[first_row, first_row + B)`; `logit_rows` (R,) int64, indices into the B * S tokens whose logits are wanted.
+    `is_stepwise`: B = 1, S is the runner's `stepwise_width`, and each token gets what a step of its own would have.
     """
 
     first_row: int
     input_ids: NDArray[np.int64]
     past_lens: NDArray[np.int32]
     logit_rows: NDArray[np.int64]
+    is_stepwise: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -143,3 +145,5 @@ class EngineStats:
     num_prompt_tokens: int
     num_cached_tokens: int
     num_generated_tokens: int
+    num_drafted_tokens: int = 0
+    num_accepted_tokens: int = 0

@@ -13,7 +13,15 @@ VOCAB_SIZE = 1000
 class CountingRunner:
     """Checks on every step that each row holds exactly what the plan says it holds."""
 
-    def __init__(self, *, num_rows: int = 4, capacity: int = 256, vocab_size: int = VOCAB_SIZE) -> None:
+    def __init__(
+        self,
+        *,
+        num_rows: int = 4,
+        capacity: int = 256,
+        vocab_size: int = VOCAB_SIZE,
+        stepwise_width: int | None = None,
+    ) -> None:
+        self.stepwise_width = stepwise_width
         self.num_rows = num_rows
         self.capacity = capacity
         self.vocab_size = vocab_size
@@ -22,6 +30,7 @@ class CountingRunner:
 
     def run(self, plan: StepPlan) -> NDArray[np.float32]:
         assert plan.num_rows == 1 or plan.input_ids.shape[1] == 1
+        assert not plan.is_stepwise or plan.input_ids.shape == (1, self.stepwise_width)
         self.plans.append(plan)
         flat: list[tuple[int, int]] = []
         for i in range(plan.num_rows):

@@ -1,0 +1,121 @@
+"""How many threads, spinning or not: measured once on this board with the model itself, and kept beside it.
+
+Knows a graph by its inputs only. What it measures is a short request: a prompt of 128 tokens and as many answered ones,
+or short and long texts for an encoder. Each candidate's best round counts, since other work can only slow it down.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from appliance.host.cores import usable_cores
+
+_NUM_ROUNDS = 3
+_NUM_STEPS = 12
+_PROMPT_TOKENS = 128
+_WORTH_A_CORE = 0.03  # less than this share of time is not worth another thread, or one that spins
+
+Session = Callable[[int, bool], ort.InferenceSession]
+_Feeds = dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """Threads of one session, and whether they stay awake between operators."""
+
+    num_threads: int
+    spinning: bool
+
+    def with_settings(self, num_threads: int | None, spinning: bool | None) -> Tuning:
+        """The same, where the settings do not say otherwise."""
+        chosen = self if num_threads is None else replace(self, num_threads=num_threads)
+        return chosen if spinning is None else replace(chosen, spinning=spinning)
+
+    @classmethod
+    def default(cls) -> Tuning:
+        """Before anything was measured."""
+        return cls(usable_cores(), spinning=True)
+
+    @classmethod
+    def read(cls, path: Path) -> Tuning:
+        """What was kept; the default where that is nothing."""
+        try:
+            raw = json.loads(path.read_text("ascii"))
+            return cls(int(raw["num_threads"]), bool(raw["spinning"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls.default()
+
+    def write(self, path: Path) -> None:
+        """Keep it."""
+        path.write_text(json.dumps(asdict(self)), "ascii")
+
+
+def candidates(num_cores: int) -> list[Tuning]:
+    """From the most modest to the most greedy."""
+    threads = sorted({1, max(1, num_cores // 2), max(1, num_cores - 1), num_cores})
+    return [Tuning(n, spinning) for n in threads for spinning in ((False, True) if n > 1 else (False,))]
+
+
+def choose(measured: Sequence[tuple[Tuning, float]]) -> Tuning:
+    """The fastest of (candidate, seconds), or a more modest one that is as good as that; candidates are in order."""
+    best_s = min(seconds for _, seconds in measured)
+    return next(tuning for tuning, seconds in measured if seconds <= best_s * (1 + _WORTH_A_CORE))
+
+
+def tune(session: Session, num_cores: int) -> Tuning:
+    """Try the candidates in turn, some rounds of each; `session(num_threads, spinning)` loads the model."""
+    tried = [(tuning, session(tuning.num_threads, tuning.spinning)) for tuning in candidates(num_cores)]
+    best_s = dict.fromkeys((tuning for tuning, _ in tried), float("inf"))
+    for _ in range(_NUM_ROUNDS):
+        for tuning, loaded in tried:
+            best_s[tuning] = min(best_s[tuning], _request_s(loaded))
+    return choose(list(best_s.items()))
+
+
+def _request_s(session: ort.InferenceSession) -> float:
+    """Seconds of a short request."""
+    total_s = 0.0
+    for feeds, num_runs, weight in _loads(session):
+        session.run(None, feeds)
+        begin_s = time.perf_counter()
+        for _ in range(num_runs):
+            session.run(None, feeds)
+        total_s += weight * (time.perf_counter() - begin_s) / num_runs
+    return total_s
+
+
+def _loads(session: ort.InferenceSession) -> Iterator[tuple[_Feeds, int, int]]:
+    """Feeds, how often to run them, and how many such runs a request has."""
+    names = {i.name for i in session.get_inputs()}
+    if "seqlens_k" in names:
+        yield _decoder_feeds(session, num_past=0, num_new=_PROMPT_TOKENS), 1, 1
+        yield _decoder_feeds(session, num_past=_PROMPT_TOKENS, num_new=1), _NUM_STEPS, _PROMPT_TOKENS
+        return
+    for batch, length in ((1, 32), (8, 64)):
+        feeds: _Feeds = {name: np.zeros((batch, length), np.int64) for name in names}
+        feeds["input_ids"] = np.ones((batch, length), np.int64)
+        feeds["attention_mask"] = np.ones((batch, length), np.int64)
+        yield feeds, 2, 1
+
+
+def _decoder_feeds(session: ort.InferenceSession, *, num_past: int, num_new: int) -> _Feeds:
+    capacity = 2 * _PROMPT_TOKENS
+    feeds: _Feeds = {
+        "input_ids": np.ones((1, num_new), np.int64),
+        "seqlens_k": np.array([num_past + num_new - 1], np.int32),
+        "total_sequence_length": np.array(num_past + num_new, np.int32),
+        "logit_rows": np.array([num_new - 1], np.int64),
+    }
+    for known in session.get_inputs():
+        if known.name.startswith("past_key_values."):
+            dtype = np.int8 if known.type == "tensor(int8)" else np.float32
+            feeds[known.name] = np.zeros((1, known.shape[1], capacity, known.shape[3]), dtype)
+    return feeds
