@@ -16,6 +16,7 @@ from appliance.bundle import Bundle, DecoderSpec
 from appliance.bundle.manifest import MODEL_DATA_NAME, MODEL_NAME
 from appliance.engine.model_runner import OrtModelRunner
 from appliance.engine.prepacked import prepacked
+from appliance.host.cores import usable_cores
 
 DECODE_CONTEXT = 128  # where decode is compared: with the bound, and with the same over HTTP
 _BATCHES = (1, 2, 4, 8)
@@ -39,13 +40,15 @@ def measure_in_process(
     limit = min(engine.context_length, spec.context_length)
     plan = replace(plan, engine=replace(engine, context_length=limit))
     on_progress(f"loading {bundle.name}")
+    file = prepacked(bundle, cache)
+    tuning = file.tuning.with_settings(engine.num_threads, engine.spinning)
     runner = OrtModelRunner(
-        prepacked(bundle, cache),
+        file,
         spec,
         num_rows=max(_BATCHES),
         capacity=limit,
-        num_threads=engine.num_threads,
-        spinning=engine.spinning,
+        num_threads=tuning.num_threads,
+        spinning=tuning.spinning,
     )
     bench = DecoderBench(runner)
     figures: list[Figure] = []
@@ -71,7 +74,7 @@ def _decode(plan: BenchPlan, bench: DecoderBench, num_bytes: float, on_progress:
     metrics = {n: Metric("decode", f"decode at context {n}", "tok/s") for n in plan.contexts}
     figures = _rounds(plan, metrics, lambda n: bench.decode_rate(n, num_steps=plan.num_tokens), on_progress)
     on_progress("reading memory")
-    reads = [read_bandwidth(plan.engine.num_threads) for _ in range(plan.repeat)]
+    reads = [read_bandwidth(usable_cores()) for _ in range(plan.repeat)]
     figures.append(Figure(Metric("decode", "memory read", "GB/s"), tuple(r / _BYTES_PER_GB for r in reads)))
     if plan.contexts[0] == DECODE_CONTEXT:
         shares = tuple(rate * num_bytes / read * 100 for rate, read in zip(figures[0].samples, reads, strict=True))

@@ -103,12 +103,16 @@ def listening_process(url: str) -> int | None:
 
 
 def _command(settings: EngineSettings, port: int) -> list[str]:
-    return [
+    command = [
         *(sys.executable, "-m", "appliance", "serve", "--config", os.devnull),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--slots", str(settings.num_slots), "--context-length", str(settings.context_length)),
-        *("--threads", str(settings.num_threads), "--spinning" if settings.spinning else "--no-spinning"),
     ]
+    if settings.num_threads is not None:
+        command += ["--threads", str(settings.num_threads)]
+    if settings.spinning is not None:
+        command.append("--spinning" if settings.spinning else "--no-spinning")
+    return command
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from appliance.bench.figures import Figure, Metric
@@ -14,6 +15,8 @@ from appliance.bench.over_http import Measured, measure_over_http
 from appliance.bench.plan import ENGINE_GROUPS, SERVER_GROUPS, BenchPlan
 from appliance.bench.report import ModelSummary, Report, Subject
 from appliance.bundle import BundleStore
+from appliance.engine.prepacked import prepacked
+from appliance.models import EngineSettings
 
 
 def run_bench(
@@ -46,11 +49,18 @@ def run_bench(
         load_before=load_before,
         load_after=load_average(),
         repeat=plan.repeat,
-        engine=plan.engine if plan.endpoint is None else None,
+        engine=_tuned(plan, store, cache) if plan.endpoint is None else None,
         subjects=tuple(subjects),
         figures=tuple(figures),
         peer_figures=measured[1].figures if len(measured) > 1 else None,
     )
+
+
+def _tuned(plan: BenchPlan, store: BundleStore, cache: Path) -> EngineSettings:
+    """The settings as the chat model runs with them on this machine."""
+    bundle, _ = installed_decoder(store, plan.chat_model)
+    tuning = prepacked(bundle, cache).tuning.with_settings(plan.engine.num_threads, plan.engine.spinning)
+    return replace(plan.engine, num_threads=tuning.num_threads, spinning=tuning.spinning)
 
 
 def _servers(measured: list[Measured], store: BundleStore | None) -> list[Subject]:

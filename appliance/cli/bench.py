@@ -18,7 +18,6 @@ from appliance.bundle import BundleStore, TrustedKeys
 from appliance.config import load_config
 from appliance.errors import ConfigError
 from appliance.home import lantern_home
-from appliance.host.cores import usable_cores
 from appliance.models import EngineSettings
 
 _PLAIN_WIDTH = 140  # a pipe or a file has no width of its own
@@ -118,8 +117,8 @@ def _engine(args: argparse.Namespace, root: Path) -> EngineSettings:
     return EngineSettings(
         num_slots=engine.slots,
         context_length=engine.context_length,
-        num_threads=engine.threads or usable_cores(),
-        spinning=engine.spinning,
+        num_threads=engine.threads or None,
+        spinning=None if engine.spinning == "auto" else engine.spinning,
         max_waiting=engine.queue,
     )
 

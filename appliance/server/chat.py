@@ -36,23 +36,23 @@ ROUTES = web.RouteTableDef()
 async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     """Everything that can be refused is refused before the first byte of an answer."""
     wire = await read_as(request, ChatRequest)
-    context = request.app[CONTEXT]
-    model = context.pool.chat(wire.model)
     _refuse_unsupported(wire)
+    context = request.app[CONTEXT]
     loop = asyncio.get_running_loop()
-    plan = await loop.run_in_executor(context.text_threads, plan_chat, model, wire)
-    with contextlib.ExitStack() as streams:
-        readers = []
-        for i, params in enumerate(_sampling(wire, model, plan)):
-            request_id = f"{request[REQUEST_ID]}-{i}-{uuid.uuid4().hex[:8]}"
-            asked = Request(request_id, plan.prompt, params, request[KEY_ID], plan.constraints[i])
-            stream = request[RECORD].watch(streams.enter_context(model.engine.submit(asked)), asked)
-            readers.append(_reader(i, stream, model, wire, plan, context.max_wait_s))
-        answer = Answer(wire.model, model.tokenizer, wire.logprobs)
-        if wire.stream:
-            await readers[0].choice.begin(context.ping_interval_s)
-            return await _stream(request, wire, answer, readers, len(plan.prompt))
-        return await _plain(answer, readers, len(plan.prompt))
+    async with context.pool.chat(wire.model) as model:
+        plan = await loop.run_in_executor(context.text_threads, plan_chat, model, wire)
+        with contextlib.ExitStack() as streams:
+            readers = []
+            for i, params in enumerate(_sampling(wire, model, plan)):
+                request_id = f"{request[REQUEST_ID]}-{i}-{uuid.uuid4().hex[:8]}"
+                asked = Request(request_id, plan.prompt, params, request[KEY_ID], plan.constraints[i])
+                stream = request[RECORD].watch(streams.enter_context(model.engine.submit(asked)), asked)
+                readers.append(_reader(i, stream, model, wire, plan, context.max_wait_s))
+            answer = Answer(wire.model, model.tokenizer, wire.logprobs)
+            if wire.stream:
+                await readers[0].choice.begin(context.ping_interval_s)
+                return await _stream(request, wire, answer, readers, len(plan.prompt))
+            return await _plain(answer, readers, len(plan.prompt))
 
 
 def _sampling(wire: ChatRequest, model: ChatModel, plan: ChatPlan) -> list[SamplingParams]:

@@ -60,9 +60,13 @@ class _Prompt:
 async def create_completion(request: web.Request) -> web.StreamResponse:
     """Each prompt is continued `n` times; choices are numbered prompt by prompt."""
     wire = await read_as(request, CompletionsRequest)
-    context = request.app[CONTEXT]
-    model = context.pool.chat(wire.model)
     _refuse_unsupported(wire)
+    async with request.app[CONTEXT].pool.chat(wire.model) as model:
+        return await _complete(request, wire, model)
+
+
+async def _complete(request: web.Request, wire: CompletionsRequest, model: ChatModel) -> web.StreamResponse:
+    context = request.app[CONTEXT]
     loop = asyncio.get_running_loop()
     prompts = await loop.run_in_executor(context.text_threads, _encode_prompts, model, wire)
     with contextlib.ExitStack() as streams:

@@ -36,7 +36,11 @@ _MAX_CHARACTERS_PER_TOKEN = 64  # beyond this a text is too long for the model w
 
 
 class EmbeddingsRequest(Wire):
-    """The request; `truncate` is an extension that cuts long inputs instead of refusing them."""
+    """The request, with two extensions.
+
+    `truncate` cuts long inputs instead of refusing them; `prompt_name` names the bundle's prompt that comes in front of
+    each text, in place of its default one.
+    """
 
     model: ModelId
     input: Annotated[str | list[Any], WithJsonSchema(_INPUT_FORMS)]
@@ -44,6 +48,7 @@ class EmbeddingsRequest(Wire):
     dimensions: Annotated[int, Field(ge=1)] | None = None
     user: str | None = None
     truncate: bool = Field(default=False, json_schema_extra=EXTENSION)
+    prompt_name: Annotated[str, Field(max_length=256)] | None = Field(default=None, json_schema_extra=EXTENSION)
 
 
 @ROUTES.post("/v1/embeddings")
@@ -51,12 +56,13 @@ async def create_embeddings(request: web.Request) -> web.Response:
     """One vector for each input, in order."""
     wire = await read_as(request, EmbeddingsRequest)
     context = request.app[CONTEXT]
-    model = context.pool.embedding(wire.model)
-    _check_dimensions(model, wire.dimensions)
     inputs = _inputs_of(wire.input)
     loop = asyncio.get_running_loop()
-    sequences = await loop.run_in_executor(context.text_threads, _encode, model, inputs, wire.truncate)
-    vectors = _cut(await model.embedder.embed(sequences), wire.dimensions)
+    async with context.pool.embedding(wire.model) as model:
+        _check_dimensions(model, wire.dimensions)
+        inputs = _prompted(model, inputs, wire.prompt_name)
+        sequences = await loop.run_in_executor(context.text_threads, _encode, model, inputs, wire.truncate)
+        vectors = _cut(await model.embedder.embed(sequences), wire.dimensions)
     num_tokens = request[RECORD].num_prompt_tokens = sum(len(s) for s in sequences)
     body = {
         "object": "list",
@@ -101,6 +107,22 @@ def _text(value: str, param: str) -> str:
 
 def _is_token(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _prompted(model: EmbeddingModel, inputs: list[str | list[int]], prompt_name: str | None) -> list[str | list[int]]:
+    """The texts behind the named prompt or the default one; tokens are taken as they are."""
+    prompts = model.spec.prompts
+    name = prompt_name if prompt_name is not None else model.spec.default_prompt_name
+    if name is None:
+        return inputs
+    if name not in prompts:
+        known = f"one of {', '.join(prompts)}" if prompts else "nothing, since this model has no prompts"
+        raise InvalidRequestError(f"Invalid 'prompt_name': {model.bundle.name} takes {known}.", param="prompt_name")
+    if prompt_name is not None and not all(isinstance(item, str) for item in inputs):
+        raise InvalidRequestError(
+            "Invalid 'prompt_name': a prompt needs texts, not tokens.", param="prompt_name"
+        )
+    return [prompts[name] + item if isinstance(item, str) else item for item in inputs]
 
 
 def _encode(model: EmbeddingModel, inputs: list[str | list[int]], truncate: bool) -> list[tuple[int, ...]]:

@@ -14,6 +14,7 @@ class RecordingRunner:
     """Remembers the plans, and insists that a row holds what a plan counts on."""
 
     vocab_size = 50
+    stepwise_width = None
     num_rows = 8
     capacity = 1024
 

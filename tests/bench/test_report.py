@@ -22,7 +22,8 @@ def a_report(*figures: Figure, peer: tuple[Figure, ...] | None = None, load: flo
     ours = Subject(
         "ours", "http://127.0.0.1:1/v1", (ModelSummary("chat", 147_100_000, "int4"), ModelSummary("encoder"))
     )
-    return Report(MACHINE, load, load, 5, EngineSettings(), (ours,), figures, peer)
+    settings = EngineSettings(num_threads=2, spinning=True)
+    return Report(MACHINE, load, load, 5, settings, (ours,), figures, peer)
 
 
 def text_of(report: Report) -> str:

@@ -90,7 +90,7 @@ def test_a_long_text_is_cut_when_asked(server: RunningServer) -> None:
 
 
 def test_models_of_the_wrong_kind_are_refused_by_name(client: OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="cannot generate text"):
+    with pytest.raises(openai.BadRequestError, match="makes embeddings; this needs one that generates text"):
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}])
-    with pytest.raises(openai.BadRequestError, match="cannot make embeddings"):
+    with pytest.raises(openai.BadRequestError, match="generates text; this needs one that makes embeddings"):
         client.embeddings.create(model="smollm2-135m-instruct", input="hi")

@@ -18,6 +18,7 @@ from appliance.bundle import BundleStore, TrustedKeys
 from appliance.engine.types import EngineStats
 from appliance.errors import BundleError, ConfigError
 from appliance.home import Home
+from appliance.models import ChatModel
 from tests.conftest import RunningServer, a_config, serving
 
 MODEL = "smollm2-135m-instruct"
@@ -25,7 +26,7 @@ MODEL = "smollm2-135m-instruct"
 
 def stats(server: RunningServer) -> EngineStats:
     def read() -> EngineStats:
-        return server.service.pool.chat(MODEL).engine.stats()
+        return next(m for m in server.service.pool.loaded() if isinstance(m, ChatModel)).engine.stats()
 
     result = server.call(read)
     assert isinstance(result, EngineStats)
@@ -113,6 +114,9 @@ def copy_of(home: Home, target: Path) -> Home:
 
 def test_a_flipped_byte_in_a_bundle_is_refused_and_the_other_model_serves(starter_home: Home, tmp_path: Path) -> None:
     home = copy_of(starter_home, tmp_path / "copy")
+    for folder in (home.bundles / MODEL).iterdir():  # no older version that could take its place
+        if folder.is_dir() and folder.name != (home.bundles / MODEL / "active").readlink().name:
+            shutil.rmtree(folder)
     data = home.bundles / MODEL / "active" / "model.onnx.data"
     with data.open("r+b") as file:
         file.seek(12_345)

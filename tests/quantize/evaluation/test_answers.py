@@ -18,6 +18,7 @@ class Counting:
     num_rows = 3
     capacity = 64
     vocab_size = 40
+    stepwise_width = None
 
     def __init__(self) -> None:
         self._lens = [0] * self.num_rows

@@ -1,0 +1,70 @@
+"""What a loaded model consists of, and how models run on this board."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, RerankerSpec
+from appliance.engine.constraint import GrammarCompiler
+from appliance.engine.embed_loop import AsyncEmbedder, AsyncReranker
+from appliance.engine.loop import AsyncEngine
+from appliance.text.template import ChatTemplate
+from appliance.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """How models run on this board; `max_waiting` requests are queued beyond the slots.
+
+    `num_threads` and `spinning`: None takes what was measured when the model was first loaded here.
+    """
+
+    num_slots: int = 4
+    context_length: int = 2048
+    num_threads: int | None = None
+    spinning: bool | None = None
+    max_waiting: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class ChatModel:
+    """A loaded decoder with its text side."""
+
+    bundle: Bundle
+    spec: DecoderSpec
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    grammars: GrammarCompiler
+    engine: AsyncEngine
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingModel:
+    """A loaded encoder with its text side."""
+
+    bundle: Bundle
+    spec: EncoderSpec
+    tokenizer: Tokenizer
+    embedder: AsyncEmbedder
+
+
+@dataclass(frozen=True, slots=True)
+class RerankModel:
+    """A loaded cross-encoder with its text side."""
+
+    bundle: Bundle
+    spec: RerankerSpec
+    tokenizer: Tokenizer
+    reranker: AsyncReranker
+
+
+LoadedModel = ChatModel | EmbeddingModel | RerankModel
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """What GET /v1/models shows: an id, and the bundle that answers to it."""
+
+    id: str
+    bundle: Bundle
+    aliases: tuple[str, ...] = field(default=())

@@ -1,0 +1,426 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from appliance.bundle import Bundle, BundleStore, DecoderSpec, EncoderSpec, Manifest, SigningKey, TrustedKeys
+from appliance.bundle.folder import describe_files, write_bundle
+from appliance.bundle.manifest import Source
+from appliance.engine.embed_loop import AsyncEmbedder
+from appliance.engine.engine import Engine
+from appliance.engine.loop import AsyncEngine
+from appliance.engine.types import Request, SamplingParams
+from appliance.errors import (
+    BundleError,
+    InsufficientMemoryError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    UnavailableError,
+)
+from appliance.models import ChatModel, EmbeddingModel, EngineSettings, LoadedModel, ModelPool, PoolSettings
+from appliance.models.memory import MARGIN_BYTES, needed_bytes
+from tests.engine.fake_runner import CountingRunner
+
+SETTINGS = EngineSettings(num_slots=2, context_length=256)
+PLENTY = 1 << 34
+
+
+class CountingEmbedder:
+    """A vector says how long its text was."""
+
+    def embed(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        return np.array([[len(s)] for s in sequences], np.float32)
+
+
+class Device:
+    """A store with bundles of a few bytes, and models behind them that only count."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.key = SigningKey.load_or_create(root / "signing.pem")
+        TrustedKeys.add(root / "trusted", self.key.public)
+        self.store = BundleStore(root / "store", TrustedKeys.load(root / "trusted"))
+        self.loads: list[str] = []
+        self.may_load = threading.Event()
+        self.may_load.set()
+
+    def install(self, name: str, *, kind: str = "decoder", content: bytes = b"weights") -> Bundle:
+        folder = self.root / f"made-{len(list(self.root.iterdir()))}"
+        folder.mkdir()
+        (folder / "model.onnx").write_bytes(content)
+        (folder / "tokenizer.json").write_bytes(b"{}")
+        decoder = DecoderSpec(
+            architecture="llama",
+            context_length=256,
+            vocab_size=1000,
+            num_layers=2,
+            num_kv_heads=2,
+            head_dim=64,
+            eos_token_ids=(0,),
+        )
+        encoder = EncoderSpec(architecture="bert", dimensions=4, max_tokens=8)
+        manifest = Manifest(
+            name=name,
+            model=decoder if kind == "decoder" else encoder,
+            files=describe_files(folder, ["model.onnx", "tokenizer.json"]),
+            license="MIT",
+            source=Source(uri="here"),
+        )
+        write_bundle(folder, manifest, self.key)
+        return self.store.add(folder)
+
+    def pool(self, *, free_bytes: Callable[[], int] = lambda: PLENTY, **settings: Any) -> ModelPool:
+        aliases = settings.pop("aliases", {})
+        return ModelPool(
+            self.store,
+            cache=self.root,
+            settings=SETTINGS,
+            aliases=aliases,
+            on_failure=print,
+            pool_settings=PoolSettings(**settings),
+            free_bytes=free_bytes,
+            load=self.load,
+        )
+
+    def load(
+        self, bundle: Bundle, settings: EngineSettings, *, cache: Path, on_failure: Callable[[BaseException], None]
+    ) -> LoadedModel:
+        assert self.may_load.wait(10)
+        self.loads.append(bundle.name)
+        spec = bundle.manifest.model
+        nothing = cast("Any", None)
+        if isinstance(spec, EncoderSpec):
+            embedder = AsyncEmbedder(cast("Any", CountingEmbedder()), name=bundle.name, on_failure=on_failure)
+            return EmbeddingModel(bundle, spec, nothing, embedder)
+        assert isinstance(spec, DecoderSpec)
+        runner = CountingRunner(num_rows=settings.num_slots, capacity=256)
+        engine = AsyncEngine(Engine(runner), name=bundle.name, capacity=256, max_waiting=4, on_failure=on_failure)
+        return ChatModel(bundle, spec, nothing, None, nothing, engine)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Device]:
+    made = Device(tmp_path)
+    yield made
+    made.may_load.set()
+
+
+async def answer(pool: ModelPool, name: str) -> list[int | None]:
+    async with pool.chat(name) as model:
+        params = SamplingParams(temperature=0.0, max_tokens=3)
+        with model.engine.submit(Request(uuid.uuid4().hex, (1, 2), params)) as stream:
+            return [output.token async for output in stream if output.token is not None]
+
+
+def names(pool: ModelPool) -> list[str]:
+    return [m.bundle.name for m in pool.loaded()]
+
+
+def room_for_two(device: Device) -> int:
+    needed = needed_bytes(device.store.open("a"), SETTINGS)
+    return 2 * needed + needed // 2
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def test_what_is_installed_is_loaded_at_start(device: Device) -> None:
+    device.install("a")
+    device.install("b", kind="encoder")
+
+    async def main() -> None:
+        pool = device.pool(aliases={"gpt": "a", "gone": "c"})
+        await pool.start()
+        assert names(pool) == ["a", "b"]
+        assert [m.id for m in pool.listed()] == ["a", "b", "gpt"]
+        assert await answer(pool, "gpt") == [3, 4, 5]
+        async with pool.embedding("b") as model:
+            assert (await model.embedder.embed([[1, 2, 3]])).tolist() == [[3.0]]
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_model_that_is_not_preloaded_is_loaded_once_for_all_who_ask(device: Device) -> None:
+    device.install("a")
+
+    async def main() -> None:
+        pool = device.pool(preload=())
+        await pool.start()
+        assert (names(pool), [m.id for m in pool.listed()]) == ([], ["a"])
+        device.may_load.clear()
+        asked = [asyncio.create_task(answer(pool, "a")) for _ in range(3)]
+        await asyncio.sleep(0)
+        device.may_load.set()
+        assert [await task for task in asked] == [[3, 4, 5]] * 3
+        assert device.loads == ["a"]
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_load_does_not_hold_up_what_is_running(device: Device) -> None:
+    device.install("a")
+    device.install("b")
+
+    async def main() -> None:
+        pool = device.pool(preload=("a",))
+        await pool.start()
+        device.may_load.clear()
+        slow = asyncio.create_task(answer(pool, "b"))
+        await asyncio.sleep(0)
+        assert await answer(pool, "a") == [3, 4, 5]
+        assert not slow.done()
+        device.may_load.set()
+        assert await slow == [3, 4, 5]
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_who_waits_too_long_for_a_load_is_told_so_and_the_load_goes_on(device: Device) -> None:
+    device.install("a")
+
+    async def main() -> None:
+        pool = device.pool(preload=(), load_wait_s=0.01)
+        await pool.start()
+        device.may_load.clear()
+        with pytest.raises(UnavailableError, match="still being loaded"):
+            await answer(pool, "a")
+        device.may_load.set()
+        await until(lambda: names(pool) == ["a"])
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_the_least_recently_used_model_makes_room(device: Device) -> None:
+    for name in "abc":
+        device.install(name)
+    room = room_for_two(device)
+
+    async def main() -> None:
+        pool = device.pool(preload=("a", "b"), memory_bytes=room)
+        await pool.start()
+        await answer(pool, "b")
+        await answer(pool, "a")
+        await answer(pool, "c")
+        assert names(pool) == ["a", "c"]
+        assert await answer(pool, "b") == [3, 4, 5]
+        assert names(pool) == ["b", "c"]
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_preloading_takes_what_fits_and_unloads_nobody(device: Device) -> None:
+    for name in "abc":
+        device.install(name)
+    room = room_for_two(device)
+
+    async def main() -> None:
+        pool = device.pool(free_bytes=lambda: room + MARGIN_BYTES)
+        await pool.start()
+        assert len(names(pool)) == 2
+        assert pool.is_ready
+        assert not pool.damaged
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_model_in_use_is_never_unloaded_for_another(device: Device) -> None:
+    device.install("a")
+    device.install("b")
+    needed = needed_bytes(device.store.open("a"), SETTINGS)
+
+    async def main() -> None:
+        pool = device.pool(preload=(), memory_bytes=needed + 1)
+        await pool.start()
+        async with pool.chat("a"):
+            with pytest.raises(UnavailableError, match=r"b needs \d+ MiB of memory and 0 MiB are free"):
+                await answer(pool, "b")
+            assert names(pool) == ["a"]
+        assert await answer(pool, "b") == [3, 4, 5]
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_model_larger_than_the_device_is_refused_with_the_numbers(device: Device) -> None:
+    device.install("a")
+
+    async def main() -> None:
+        pool = device.pool(free_bytes=lambda: MARGIN_BYTES + (7 << 20))
+        await pool.start()
+        with pytest.raises(InsufficientMemoryError, match=r"a needs \d+ MiB of memory and 7 MiB are free"):
+            await answer(pool, "a")
+        assert device.loads == []
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_an_idle_model_is_unloaded_after_its_time_and_comes_back(device: Device) -> None:
+    device.install("a")
+    device.install("b")
+
+    async def main() -> None:
+        pool = device.pool(keep_alive_of_s={"a": 0.001})
+        await pool.start()
+        assert await answer(pool, "a") == [3, 4, 5]
+        assert await answer(pool, "b") == [3, 4, 5]
+        await until(lambda: names(pool) == ["b"])
+        assert await answer(pool, "a") == [3, 4, 5]
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_replaced_model_serves_until_its_last_answer_and_the_new_one_from_then_on(device: Device) -> None:
+    old = device.install("a", content=b"old")
+
+    async def main() -> None:
+        pool = device.pool()
+        await pool.start()
+        async with pool.chat("a") as running:
+            new = await asyncio.to_thread(device.install, "a", content=b"new")
+            await pool.refresh()
+            async with pool.chat("a") as model:
+                assert model.bundle.manifest.digest == new.manifest.digest
+            assert running.bundle.manifest.digest == old.manifest.digest
+            params = SamplingParams(temperature=0.0, max_tokens=2)
+            with running.engine.submit(Request("late", (5,), params)) as stream:
+                assert [o.token async for o in stream if o.token is not None] == [6, 7]
+        await until(lambda: len(pool.loaded()) == 1)
+        assert device.loads == ["a", "a"]
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_removed_model_is_gone_at_once(device: Device) -> None:
+    device.install("a")
+    device.install("b")
+
+    async def main() -> None:
+        pool = device.pool(aliases={"gpt": "a"})
+        await pool.start()
+        await asyncio.to_thread(device.store.remove, "a")
+        await pool.refresh()
+        for name in ("a", "gpt"):
+            with pytest.raises(ModelNotFoundError, match=rf"`{name}` does not exist .* Installed: b\."):
+                await answer(pool, name)
+        await until(lambda: names(pool) == ["b"])
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_damaged_model_gives_way_to_the_version_before_it(device: Device) -> None:
+    old = device.install("a", content=b"old")
+    new = device.install("a", content=b"new")
+    (new.folder / "model.onnx").write_bytes(b"bad")
+
+    async def main() -> None:
+        pool = device.pool()
+        await pool.start()
+        assert [m.bundle.manifest.digest for m in pool.loaded()] == [old.manifest.digest]
+        assert "the version before it serves" in pool.damaged["a"]
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_damaged_model_without_an_older_version_is_left_out(device: Device) -> None:
+    bundle = device.install("a")
+    device.install("b")
+    (bundle.folder / "model.onnx").write_bytes(b"damaged")
+
+    async def main() -> None:
+        pool = device.pool(preload=())
+        await pool.start()
+        with pytest.raises(BundleError):
+            await answer(pool, "a")
+        assert list(pool.damaged) == ["a"]
+        with pytest.raises(ModelNotFoundError):
+            await answer(pool, "a")
+        assert await answer(pool, "b") == [3, 4, 5]
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_a_model_of_another_kind_is_refused_before_it_is_loaded(device: Device) -> None:
+    device.install("a")
+    device.install("b", kind="encoder")
+
+    async def main() -> None:
+        pool = device.pool(preload=())
+        await pool.start()
+        with pytest.raises(InvalidRequestError, match="makes embeddings; this needs one that generates text"):
+            await answer(pool, "b")
+        with pytest.raises(InvalidRequestError, match="generates text; this needs one that makes embeddings"):
+            async with pool.embedding("a"):
+                pass
+        assert device.loads == []
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_before_it_is_ready_a_request_is_told_to_come_back(device: Device) -> None:
+    async def main() -> None:
+        with pytest.raises(UnavailableError, match="being loaded"):
+            await answer(device.pool(), "a")
+
+    asyncio.run(main())
+
+
+def test_closing_waits_for_a_load_under_way(device: Device) -> None:
+    device.install("a")
+
+    async def main() -> None:
+        pool = device.pool(preload=())
+        await pool.start()
+        device.may_load.clear()
+        asked = asyncio.create_task(answer(pool, "a"))
+        await until(lambda: pool.reserved_bytes > 0)
+        asked.cancel()
+        closing = asyncio.create_task(pool.close())
+        await asyncio.sleep(0)
+        device.may_load.set()
+        await closing
+        assert (pool.loaded(), pool.reserved_bytes) == ([], 0)
+
+    asyncio.run(main())
+
+
+def test_on_a_hot_board_one_slot_rests(device: Device) -> None:
+    device.install("a")
+
+    async def main() -> None:
+        pool = device.pool()
+        await pool.start()
+        pool.rest_slots(1)
+        async with pool.chat("a") as model:
+            params = SamplingParams(temperature=0.0, max_tokens=200)
+            first, second = (model.engine.submit(Request(name, (1,), params)) for name in "12")
+            with first, second:
+                await anext(first)
+                await until(lambda: model.engine.stats().num_waiting == 1)
+                assert model.engine.stats().num_running == 1
+        await pool.close()
+
+    asyncio.run(main())
