@@ -1,4 +1,4 @@
-"""A product of two matrices by onnxruntime, held against the right result: `python -m appliance.engine.product`.
+"""A product of two matrices by onnxruntime, held against the right result: `python -m appliance.engine.product [NAME]`.
 
 It tells a system whose processor, libraries or kernel do not fit the runtime from one that works, without any model.
 """
@@ -18,14 +18,18 @@ _GRAPH = (
 _SIZE = 96
 
 
-def product_is_right() -> bool:
-    """Whether float32 products of small integers, which are exact, come out right."""
+def product_is_right(provider: str = "CPUExecutionProvider") -> bool:
+    """Whether float32 products of small integers, which are exact, come out right on this provider and no other."""
+    if provider not in ort.get_available_providers():
+        return False
     random = np.random.default_rng(7)
     a, b = (random.integers(-9, 10, (_SIZE, _SIZE)) for _ in range(2))
-    session = ort.InferenceSession(base64.b64decode(_GRAPH), providers=["CPUExecutionProvider"])
+    session = ort.InferenceSession(base64.b64decode(_GRAPH), providers=[provider])
+    if session.get_providers()[0] != provider:
+        return False
     [c] = session.run(None, {"a": a.astype(np.float32), "b": b.astype(np.float32)})
     return bool(np.array_equal(c, (a @ b).astype(np.float32)))
 
 
 if __name__ == "__main__":
-    sys.exit(0 if product_is_right() else 1)
+    sys.exit(0 if product_is_right(*sys.argv[1:2]) else 1)

@@ -18,29 +18,26 @@ from appliance.image import slots, update_state
 from appliance.image.slots import UpdateError
 
 _DEADLINE_S = 180.0
-_INTERVAL_S = 2.0
+_INTERVAL_S = 3.0
 _HEALTH = "http://127.0.0.1:8080/health"
 _PRODUCT = ["/opt/lantern/bin/python", "-m", "appliance.engine.product"]
 _CMDLINE = Path("/proc/cmdline")
 
 
 def main() -> int:
-    """0: confirmed; 1: not healthy, so restarting, or staying where nothing better is known."""
+    """0: confirmed; 1: on trial and not healthy in time, so restarting. A system that was healthy before stays."""
     version, is_on_trial = slots.running_version(), not slots.is_confirmed()
     end_s = time.monotonic() + _deadline_s(_CMDLINE.read_text("utf-8"))
-    while time.monotonic() < end_s:
-        if _answers() and _computes():
-            slots.confirm()
-            update_state.keep(update_state.after_start(update_state.load(), version))
-            _say(f"{version} is healthy and confirmed")
-            return 0
+    while not (_answers() and _computes()):
+        if is_on_trial and time.monotonic() > end_s:
+            _say(f"{version} is on trial and did not become healthy in time: restarting")
+            subprocess.run(["/usr/bin/systemctl", "reboot"], check=False)
+            return 1
         time.sleep(_INTERVAL_S)
-    if is_on_trial:
-        _say(f"{version} is on trial and did not become healthy in time: restarting")
-        subprocess.run(["/usr/bin/systemctl", "reboot"], check=False)
-    else:
-        _say(f"{version} is not healthy, but was before: it stays")
-    return 1
+    slots.confirm()
+    update_state.keep(update_state.after_start(update_state.load(), version))
+    _say(f"{version} is healthy and confirmed; {_failed_units()}")
+    return 0
 
 
 def _deadline_s(cmdline: str) -> float:
@@ -64,6 +61,13 @@ def _computes() -> bool:
         return False
 
 
+def _failed_units() -> str:
+    """For who reads the log: a system may be healthy with something beside it broken."""
+    command = ["/usr/bin/systemctl", "list-units", "--failed", "--plain", "--no-legend"]
+    lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()  # noqa: S603
+    return f"failed: {', '.join(line.split()[0] for line in lines)}" if lines else "no failed unit"
+
+
 def _say(text: str) -> None:
     sys.stdout.write(f"lantern-confirm: {text}\n")
     sys.stdout.flush()
@@ -74,4 +78,4 @@ if __name__ == "__main__":
         sys.exit(main())
     except UpdateError as err:
         _say(err.message)
-        sys.exit(1)
+        sys.exit(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from images import inventory, release
@@ -46,8 +47,10 @@ def build_image(out: Path, *, version: str = VERSION, is_committed_only: bool = 
     return image
 
 
-def build_update(out: Path, *, version: str = VERSION, is_committed_only: bool = True) -> Path:
-    """lantern-VERSION-raspberry-pi.raucb, signed: what `lantern update push` sends.
+def build_update(
+    out: Path, *, version: str = VERSION, is_committed_only: bool = True, change: Callable[[Path], None] | None = None
+) -> Path:
+    """lantern-VERSION-raspberry-pi.raucb, signed: what `lantern update push` sends; tests change the tree before.
 
     Raises:
         SystemExit: a step failed.
@@ -58,6 +61,8 @@ def build_update(out: Path, *, version: str = VERSION, is_committed_only: bool =
         tree, system = scratch / "tree", scratch / "system.squashfs"
         tree.mkdir()
         make_tree(deb, tree, version=version)
+        if change is not None:
+            change(tree)
         squash(tree, system)
         return sign_update(system, out, version=version, keys=update_keys())
 

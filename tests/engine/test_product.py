@@ -12,3 +12,9 @@ def test_this_machine_multiplies() -> None:
 
 def test_the_command_says_so_by_its_exit_code() -> None:
     assert subprocess.run([sys.executable, "-m", "appliance.engine.product"], check=False).returncode == 0
+
+
+def test_a_provider_that_is_not_there_computes_nothing() -> None:
+    assert not product_is_right("CUDAExecutionProvider")
+    command = [sys.executable, "-m", "appliance.engine.product", "CUDAExecutionProvider"]
+    assert subprocess.run(command, check=False).returncode == 1

@@ -86,6 +86,7 @@ class Board:
     """A running board; everything it says on its serial line is in `log`."""
 
     def __init__(self, card: Card, folder: Path, *, kernel_of: str = "all", more: str = "") -> None:
+        """`kernel_of` is the board whose sections of config.txt count."""
         self.card = card
         self.log = folder / "serial.log"
         self.log.touch()
@@ -93,7 +94,7 @@ class Board:
         self.starts_s: list[float] = []
         self._folder = folder
         self._kernel_of = kernel_of
-        self._more = more
+        self.more = more  # of the kernel's command line, from the next start on
         self._process: subprocess.Popen[bytes] | None = None
         self._power = threading.Event()
         self._thread: threading.Thread | None = None
@@ -161,7 +162,8 @@ class Board:
 
     def _command(self, kernel: Path, initramfs: Path, cmdline: str) -> list[str]:
         forwards = ",".join(f"hostfwd=tcp:127.0.0.1:{self.ports[n]}-:{inside}" for n, inside in _PORTS.items())
-        append = f"{cmdline.replace('console=serial0,115200', 'console=ttyAMA0')} lantern.deadline=900 {self._more}"
+        console = cmdline.replace("console=serial0,115200", "console=ttyAMA0")
+        append = f"{console} {self.more} lantern.deadline=900"
         return [
             *("nice", "-n", "10", "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"),
             *("-accel", "tcg,thread=multi,tb-size=512", "-nographic", "-no-reboot"),

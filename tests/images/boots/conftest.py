@@ -1,0 +1,68 @@
+"""One board for all boots: starting it is what costs. Only `make image-test` runs them, with an image in dist/."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from images.workplace import ROOT, VERSION
+from tests.images.boots.board import Board, Card
+from tests.images.boots.user import User
+
+_TOOLS = ("qemu-system-aarch64", "mtype", "mcopy", "debugfs", "sfdisk")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Minutes of emulation each: not part of the fast suite."""
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    reason = None
+    if os.environ.get("LANTERN_IMAGE_TESTS") != "1":
+        reason = "minutes of emulation: make image-test"
+    elif missing:
+        reason = f"{', '.join(missing)} not installed: make image-deps"
+    elif not image_path().exists():
+        reason = f"{image_path()} is absent: make image BOARD=raspberry-pi"
+    if reason is not None:
+        for item in items:
+            if Path(__file__).parent in item.path.parents:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def image_path() -> Path:
+    """The image under test."""
+    default = ROOT / "dist" / f"lantern-{VERSION}-raspberry-pi.img"
+    return Path(os.environ.get("LANTERN_IMAGE", default))
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where cards and logs are; LANTERN_IMAGE_LOGS keeps them."""
+    kept = os.environ.get("LANTERN_IMAGE_LOGS")
+    if kept:
+        Path(kept).mkdir(parents=True, exist_ok=True)
+        return Path(kept)
+    return tmp_path_factory.mktemp("boots")
+
+
+@pytest.fixture(scope="session")
+def board(scratch: Path) -> Iterator[Board]:
+    """A new card in a board that was just switched on."""
+    running = Board(Card(image_path(), scratch), scratch)
+    running.switch_on()
+    try:
+        yield running
+    finally:
+        running.cut_power()
+
+
+@pytest.fixture(scope="session")
+def user(board: Board) -> User:
+    """Somebody on the LAN, who has claimed the board as soon as it answered."""
+    board.wait_for_health()
+    person = User(board)
+    person.claim()
+    return person
