@@ -89,6 +89,10 @@ class EngineConfig(_Section):
             "auto: as proved faster here."
         ),
     ] = "auto"
+    kv_cache: Annotated[
+        Literal["auto", "float32", "int8"],
+        Field(description="Type of keys and values; auto: int8 for models made for it where memory is short."),
+    ] = "auto"
     queue: Annotated[int, Field(ge=0, le=1024, description="Requests that wait beyond the slots.")] = 32
 
 

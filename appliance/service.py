@@ -39,6 +39,7 @@ from appliance.server.keys import KeyRing
 from appliance.server.limits import ConnectionLimits
 from appliance.server.listener import Listener
 from appliance.tls import device_certificate, pin_of, server_context
+from appliance.updates import IncomingUpdate
 from appliance.watchdog import Watchdog
 
 _LOGGER = logging.getLogger(__name__)
@@ -175,6 +176,7 @@ class Service:
             faults=self._faults,
             administration=administration,
             plain_administration=server.plain_administration,
+            incoming_update=IncomingUpdate(self._home.updates),
         )
         context.metrics.watch(self._pool, lambda: self._thermal)
         return context
@@ -278,6 +280,7 @@ def _engine_settings(config: Config) -> EngineSettings:
         num_threads=engine.threads or None,
         spinning=None if engine.spinning == "auto" else engine.spinning,
         max_waiting=engine.queue,
+        kv_cache=engine.kv_cache,
     )
 
 

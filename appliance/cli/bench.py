@@ -120,6 +120,7 @@ def _engine(args: argparse.Namespace, root: Path) -> EngineSettings:
         num_threads=engine.threads or None,
         spinning=None if engine.spinning == "auto" else engine.spinning,
         max_waiting=engine.queue,
+        kv_cache=engine.kv_cache,
     )
 
 

@@ -98,7 +98,7 @@ def present_names(name: str, num_tokens: int) -> list[str]:
 
 
 def int8_cache(model: bytes, scales: NDArray[np.float32]) -> bytes:
-    """The variant with int8 keys and values; `scales` (layers, 2, channels), keys first.
+    """The variant with int8 keys and values; `scales` as flat as bundle/manifest.py describes them.
 
     Raises:
         ModelError: the scales are not those of this graph.
@@ -106,19 +106,20 @@ def int8_cache(model: bytes, scales: NDArray[np.float32]) -> bytes:
     parsed = _parse(model)
     graph = parsed.graph
     attentions = _refuse_without_attention(list(graph.node))
-    if len(attentions) != len(scales):
-        raise ModelError(f"the model has {len(attentions)} layers of attention and {len(scales)} of scales")
+    if scales.size % (2 * len(attentions)) or not (np.isfinite(scales).all() and (scales > 0).all()):
+        raise ModelError(f"the scales of keys and values do not fit {len(attentions)} layers of attention")
+    by_layer = scales.reshape(len(attentions), 2, -1)
     for value in [*graph.input, *graph.output]:
         if value.name.startswith(("past_key_values.", "present.")):
             value.type.tensor_type.elem_type = _INT8
     for node in attentions:
         layer = int(node.input[_PAST[0]].split(".")[1])
         node.input.extend([""] * (max(_SCALES) + 1 - len(node.input)))
-        for part, at, values in zip(("k", "v"), _SCALES, scales[layer], strict=True):
+        for part, at, values in zip(("k", "v"), _SCALES, by_layer[layer], strict=True):
             node.input[at] = f"{part}_scale.{layer}"
             _constant(graph, node.input[at], values)
-            node.attribute.add(name=f"{part}_quant_type", s=b"PER_CHANNEL", type=_IS_STRING)
-        node.attribute.add(name="kv_cache_bit_width", i=8, type=_IS_INT)
+            _set_attribute(node, f"{part}_quant_type", s=b"PER_CHANNEL", type=_IS_STRING)
+        _set_attribute(node, "kv_cache_bit_width", i=8, type=_IS_INT)
     return bytes(parsed.SerializeToString())
 
 
@@ -166,6 +167,14 @@ def _node(graph: _Message, op_type: str, inputs: list[str], outputs: list[str], 
     node.output.extend(outputs)
     if axis is not None:
         node.attribute.add(name="axis", i=axis, type=_IS_INT)
+
+
+def _set_attribute(node: _Message, name: str, **value: int | bytes) -> None:
+    """In place of the default that the optimizer wrote down, where it did."""
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    node.attribute.add(name=name, **value)
 
 
 def _constant(graph: _Message, name: str, value: NDArray[np.generic]) -> None:

@@ -6,21 +6,24 @@ import contextlib
 import math
 import mmap
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
 
+CacheType = Literal["float32", "int8"]
+
 
 class KVCache:
     """Two arrays (rows, kv_heads, capacity, head_dim) a layer; owned by the engine thread."""
 
-    def __init__(self, spec: DecoderSpec, *, num_rows: int, capacity: int) -> None:
+    def __init__(self, spec: DecoderSpec, *, num_rows: int, capacity: int, cache_type: CacheType) -> None:
         self.num_rows = num_rows
         self.capacity = capacity
         shape = (num_rows, spec.num_kv_heads, capacity, spec.head_dim)
-        dtype = np.dtype(spec.kv_cache_dtype)
+        dtype = np.dtype(cache_type)
         self._arrays: dict[str, NDArray[np.generic]] = {
             f"{layer}.{part}": _reserve(shape, dtype) for layer in range(spec.num_layers) for part in ("key", "value")
         }

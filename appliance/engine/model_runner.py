@@ -86,7 +86,8 @@ class OrtModelRunner:
         except Exception as err:
             raise ModelError(f"{model.path.name} cannot be loaded: {_first_line(err)}") from err
         self._stepwise_width = model.stepwise_width if self._stepwise is not None else None
-        self._cache = KVCache(spec, num_rows=num_rows, capacity=capacity)
+        cache_type = model.cache_type or spec.kv_cache_dtype
+        self._cache = KVCache(spec, num_rows=num_rows, capacity=capacity, cache_type=cache_type)
         self._vocab_size = spec.vocab_size
         self._bindings: dict[tuple[int, int, bool], ort.IOBinding] = {}
         self._bound: tuple[NDArray[np.generic], ...] = ()

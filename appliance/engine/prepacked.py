@@ -20,11 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import onnxruntime as ort
 
 from appliance.bundle import Bundle
-from appliance.bundle.manifest import MODEL_NAME
-from appliance.engine.graph_edit import stepwise
+from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
+from appliance.engine.graph_edit import int8_cache, stepwise
+from appliance.engine.kv_cache import CacheType
 from appliance.engine.provider import session_options
 from appliance.engine.tuning import Tuning, tune
 from appliance.host.cores import usable_cores
@@ -32,9 +34,9 @@ from appliance.host.cores import usable_cores
 _LOGGER = logging.getLogger(__name__)
 
 _DATA_NAME = "weights.bin"
-_STEPWISE_NAME = "stepwise.onnx"
+_INT8_NAME = "model.int8.onnx"  # with keys and values in int8
 _TUNING_NAME = "tuning.json"
-_LAYOUT = "2"  # of the folder; another one is made again
+_LAYOUT = "3"  # of the folder; another one is made again
 _MIN_EXTERNAL_BYTES = 1024
 _ONE_AT_A_TIME = threading.Lock()  # a measurement beside another one tells nothing
 
@@ -46,6 +48,7 @@ class ModelFile:
     path: Path
     is_optimized: bool = False
     tuning: Tuning = field(default_factory=Tuning.default)
+    cache_type: CacheType | None = None  # None: as the bundle says
 
     stepwise_width: ClassVar[int] = 6  # tokens of a stepwise run
 
@@ -55,7 +58,7 @@ class ModelFile:
 
     def stepwise_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
         """Load its stepwise variant, where there is one; both map the same weights."""
-        path = self.path.with_name(_STEPWISE_NAME)
+        path = _stepwise_path(self.path)
         return self._load(path, num_threads, spinning=spinning) if self.is_optimized and path.exists() else None
 
     def _load(self, path: Path, num_threads: int, *, spinning: bool) -> ort.InferenceSession:
@@ -65,8 +68,13 @@ class ModelFile:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def prepacked(bundle: Bundle, cache: Path, *, timeout_s: float = 600.0) -> ModelFile:
-    """The prepacked form of a bundle's model, made now where it is absent; the bundle's own file where that fails."""
+def prepacked(
+    bundle: Bundle, cache: Path, *, cache_type: CacheType | None = None, timeout_s: float = 600.0
+) -> ModelFile:
+    """The prepacked form of a bundle's model, made now where it is absent; the bundle's own file where that fails.
+
+    `cache_type`: of the keys and values, where the bundle has what that takes.
+    """
     source = bundle.path(MODEL_NAME)
     home = cache / bundle.name
     target = home / _key(bundle)
@@ -78,7 +86,10 @@ def prepacked(bundle: Bundle, cache: Path, *, timeout_s: float = 600.0) -> Model
             for other in home.iterdir():
                 if other != target:
                     shutil.rmtree(other, ignore_errors=True)
-    return ModelFile(target / MODEL_NAME, is_optimized=True, tuning=Tuning.read(target / _TUNING_NAME))
+    tuning = Tuning.read(target / _TUNING_NAME)
+    if cache_type == "int8" and (target / _INT8_NAME).exists():
+        return ModelFile(target / _INT8_NAME, is_optimized=True, tuning=tuning, cache_type="int8")
+    return ModelFile(target / MODEL_NAME, is_optimized=True, tuning=tuning)
 
 
 def _make(source: Path, target: Path, timeout_s: float) -> bool:
@@ -122,8 +133,22 @@ def _write(source: Path, folder: Path) -> None:
     )
     session = ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
     if "seqlens_k" in {i.name for i in session.get_inputs()}:
-        optimized = (folder / MODEL_NAME).read_bytes()
-        (folder / _STEPWISE_NAME).write_bytes(stepwise(optimized, ModelFile.stepwise_width))
+        _write_variants(source.with_name(KV_SCALES_NAME), folder)
+
+
+def _write_variants(scales: Path, folder: Path) -> None:
+    """The graphs that the device derives from the optimized one; all map its weights."""
+    optimized = folder / MODEL_NAME
+    if scales.exists():
+        values = np.fromfile(scales, "<f4")
+        (folder / _INT8_NAME).write_bytes(int8_cache(optimized.read_bytes(), values))
+    for path in (optimized, folder / _INT8_NAME):
+        if path.exists():
+            _stepwise_path(path).write_bytes(stepwise(path.read_bytes(), ModelFile.stepwise_width))
+
+
+def _stepwise_path(model: Path) -> Path:
+    return model.with_name(model.name.replace("model", "stepwise", 1))
 
 
 def _tune(folder: Path) -> None:

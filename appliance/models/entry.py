@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from appliance.bundle import Bundle
 from appliance.engine.embed_loop import AsyncEmbedder, AsyncReranker
 from appliance.models.loaded import ChatModel, EmbeddingModel, LoadedModel, RerankModel
+from appliance.models.memory import Need
 
 
 @dataclass(slots=True, eq=False)
@@ -18,7 +19,7 @@ class Entry:
     """
 
     bundle: Bundle
-    needed_bytes: int
+    needs: tuple[Need, ...]
     model: LoadedModel | None = None
     loading: asyncio.Task[LoadedModel] | None = None
     expiry: asyncio.TimerHandle | None = None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, RerankerSpec
 from appliance.engine.constraint import GrammarCompiler
 from appliance.engine.embed_loop import AsyncEmbedder, AsyncReranker
+from appliance.engine.kv_cache import CacheType
 from appliance.engine.loop import AsyncEngine
 from appliance.text.template import ChatTemplate
 from appliance.text.tokenizer import Tokenizer
@@ -16,7 +18,8 @@ from appliance.text.tokenizer import Tokenizer
 class EngineSettings:
     """How models run on this board; `max_waiting` requests are queued beyond the slots.
 
-    `num_threads` and `spinning`: None takes what was measured when the model was first loaded here.
+    `num_threads` and `spinning`: None takes what was measured when the model was first loaded here. `kv_cache`: auto
+    takes float32 where the memory allows it.
     """
 
     num_slots: int = 4
@@ -24,6 +27,7 @@ class EngineSettings:
     num_threads: int | None = None
     spinning: bool | None = None
     max_waiting: int = 32
+    kv_cache: CacheType | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True, slots=True)

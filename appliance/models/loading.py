@@ -83,7 +83,7 @@ def _load_decoder(
     on_failure: Callable[[BaseException], None],
 ) -> ChatModel:
     capacity = min(settings.context_length, spec.context_length)
-    file = prepacked(bundle, cache)
+    file = prepacked(bundle, cache, cache_type=None if settings.kv_cache == "auto" else settings.kv_cache)
     tuning = file.tuning.with_settings(settings.num_threads, settings.spinning)
     runner = OrtModelRunner(
         file,

@@ -2,26 +2,58 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
+
 import numpy as np
 
 from appliance.bundle import Bundle, DecoderSpec
-from appliance.bundle.manifest import MODEL_DATA_NAME, MODEL_NAME
+from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_DATA_NAME, MODEL_NAME
+from appliance.engine.kv_cache import CacheType
 from appliance.models.loaded import EngineSettings
 
 MARGIN_BYTES = 64 << 20  # stays free for requests, connections and the rest of the system
 _SCRATCH_BYTES = 48 << 20  # a chunk's activations, vocabulary tables, onnxruntime's own
 
 
-def needed_bytes(bundle: Bundle, settings: EngineSettings) -> int:
-    """Weights, keys and values of every slot, and what computing takes beside them."""
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a model takes when its keys and values are of this type; None for a model that has none."""
+
+    cache_type: CacheType | None
+    num_bytes: int
+
+
+def needs_of(bundle: Bundle, settings: EngineSettings) -> tuple[Need, ...]:
+    """The ways in which a model can be loaded, the best answers first: each later one takes less memory."""
     weights = sum(f.size_bytes for f in bundle.manifest.files if f.name in {MODEL_NAME, MODEL_DATA_NAME})
     spec = bundle.manifest.model
-    cache = kv_cache_bytes(spec, settings) if isinstance(spec, DecoderSpec) else 0
-    return weights + cache + _SCRATCH_BYTES
+    if not isinstance(spec, DecoderSpec):
+        return (Need(None, weights + _SCRATCH_BYTES),)
+    needs = tuple(
+        Need(cache_type, weights + kv_cache_bytes(spec, settings, cache_type) + _SCRATCH_BYTES)
+        for cache_type in _cache_types(bundle, spec, settings)
+    )
+    assert all(a.num_bytes > b.num_bytes for a, b in pairwise(needs))
+    return needs
 
 
-def kv_cache_bytes(spec: DecoderSpec, settings: EngineSettings) -> int:
+def needed_bytes(bundle: Bundle, settings: EngineSettings) -> int:
+    """The least that a model can do with: weights, keys and values of every slot, and what computing takes."""
+    return needs_of(bundle, settings)[-1].num_bytes
+
+
+def kv_cache_bytes(spec: DecoderSpec, settings: EngineSettings, cache_type: CacheType) -> int:
     """Keys and values of every slot when all of them are full."""
     capacity = min(settings.context_length, spec.context_length)
-    of_a_token = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * np.dtype(spec.kv_cache_dtype).itemsize
+    of_a_token = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * np.dtype(cache_type).itemsize
     return settings.num_slots * capacity * of_a_token
+
+
+def _cache_types(bundle: Bundle, spec: DecoderSpec, settings: EngineSettings) -> tuple[CacheType, ...]:
+    """int8 where the bundle was made for it; what the settings ask for where that can be had."""
+    if spec.kv_cache_dtype == "int8":
+        return ("int8",)
+    if not bundle.has(KV_SCALES_NAME) or settings.kv_cache == "float32":
+        return ("float32",)
+    return ("int8",) if settings.kv_cache == "int8" else ("float32", "int8")

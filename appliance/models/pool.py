@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,7 +23,7 @@ from appliance.host.memory import available_bytes
 from appliance.models.entry import Entry
 from appliance.models.loaded import ChatModel, EmbeddingModel, EngineSettings, ListedModel, LoadedModel, RerankModel
 from appliance.models.loading import Loader, load_model
-from appliance.models.memory import MARGIN_BYTES, needed_bytes
+from appliance.models.memory import MARGIN_BYTES, Need, needs_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ class ModelPool:
             del self._entries[name]
             self._retire(entry)
         for name, bundle in installed.items():
-            self._entries[name] = entry = Entry(bundle, needed_bytes(bundle, self._settings))
+            self._entries[name] = entry = Entry(bundle, needs_of(bundle, self._settings))
             if {"*", name} & set(self._pool_settings.preload):
                 self._keep(self._preload(entry), self._preloads)
         self._set_aliases({**self._configured_aliases, **given})
@@ -269,9 +269,9 @@ class ModelPool:
     async def _load(self, entry: Entry, *, evicts: bool) -> LoadedModel:
         try:
             async with self._room:
-                await self._make_room(entry, evicts=evicts)
-                entry.reserved_bytes = entry.needed_bytes
-            entry.bundle, model, fault = await asyncio.to_thread(self._open_and_load, entry)
+                need = await self._make_room(entry, evicts=evicts)
+                entry.reserved_bytes = need.num_bytes
+            entry.bundle, model, fault = await asyncio.to_thread(self._open_and_load, entry, need)
             if fault is not None:
                 self._damaged[entry.name] = fault
             entry.start(model, num_resting=self._num_resting)
@@ -285,7 +285,7 @@ class ModelPool:
             entry.loading = None
         return model
 
-    def _open_and_load(self, entry: Entry) -> tuple[Bundle, LoadedModel, str | None]:
+    def _open_and_load(self, entry: Entry, need: Need) -> tuple[Bundle, LoadedModel, str | None]:
         """The model, and what is wrong where an older version had to take its place; runs in a thread."""
         fault = None
         try:
@@ -297,18 +297,24 @@ class ModelPool:
                 raise err from None
             fault = f"{err.message}; the version before it serves"
             _LOGGER.error("the model %s: %s", entry.name, fault)
-        model = self._load_model(bundle, self._settings, cache=self._cache, on_failure=self._on_failure)
+        settings = replace(self._settings, kv_cache=need.cache_type) if need.cache_type else self._settings
+        model = self._load_model(bundle, settings, cache=self._cache, on_failure=self._on_failure)
         return bundle, model, fault
 
-    async def _make_room(self, entry: Entry, *, evicts: bool) -> None:
-        """Unload idle models, the least recently used first, until this one fits.
+    async def _make_room(self, entry: Entry, *, evicts: bool) -> Need:
+        """The best way in which it fits; idle models, the least recently used first, are unloaded until there is one.
 
         Raises:
             InsufficientMemoryError: it does not fit even alone.
             UnavailableError: it would, but the others are in use, or are not to be unloaded for it.
         """
-        while entry.needed_bytes > (room := await asyncio.to_thread(self._room_bytes)):
-            needed = f"{entry.name} needs {entry.needed_bytes >> 20} MiB of memory and {room >> 20} MiB are free"
+        while True:
+            room = await asyncio.to_thread(self._room_bytes)
+            fitting = next((need for need in entry.needs if need.num_bytes <= room), None)
+            if fitting is not None:
+                return fitting
+            least = entry.needs[-1].num_bytes
+            needed = f"{entry.name} needs {least >> 20} MiB of memory and {room >> 20} MiB are free"
             if not self.reserved_bytes:
                 raise InsufficientMemoryError(
                     f"{needed}; give it fewer slots or a shorter context (engine.slots, engine.context_length)"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle import Bundle, BundleStore, DecoderSpec, EncoderSpec, Manifest, SigningKey, TrustedKeys
 from appliance.bundle.folder import describe_files, write_bundle
-from appliance.bundle.manifest import Source
+from appliance.bundle.manifest import KV_SCALES_NAME, Source
 from appliance.engine.embed_loop import AsyncEmbedder
 from appliance.engine.engine import Engine
 from appliance.engine.loop import AsyncEngine
@@ -26,7 +26,7 @@ from appliance.errors import (
     UnavailableError,
 )
 from appliance.models import ChatModel, EmbeddingModel, EngineSettings, LoadedModel, ModelPool, PoolSettings
-from appliance.models.memory import MARGIN_BYTES, needed_bytes
+from appliance.models.memory import MARGIN_BYTES, needed_bytes, needs_of
 from tests.engine.fake_runner import CountingRunner
 
 SETTINGS = EngineSettings(num_slots=2, context_length=256)
@@ -49,14 +49,20 @@ class Device:
         TrustedKeys.add(root / "trusted", self.key.public)
         self.store = BundleStore(root / "store", TrustedKeys.load(root / "trusted"))
         self.loads: list[str] = []
+        self.cache_types: list[str] = []
         self.may_load = threading.Event()
         self.may_load.set()
 
-    def install(self, name: str, *, kind: str = "decoder", content: bytes = b"weights") -> Bundle:
+    def install(
+        self, name: str, *, kind: str = "decoder", content: bytes = b"weights", has_scales: bool = False
+    ) -> Bundle:
         folder = self.root / f"made-{len(list(self.root.iterdir()))}"
         folder.mkdir()
         (folder / "model.onnx").write_bytes(content)
         (folder / "tokenizer.json").write_bytes(b"{}")
+        names = ["model.onnx", "tokenizer.json", *([KV_SCALES_NAME] if has_scales else [])]
+        if has_scales:
+            (folder / KV_SCALES_NAME).write_bytes(b"scales")
         decoder = DecoderSpec(
             architecture="llama",
             context_length=256,
@@ -70,7 +76,7 @@ class Device:
         manifest = Manifest(
             name=name,
             model=decoder if kind == "decoder" else encoder,
-            files=describe_files(folder, ["model.onnx", "tokenizer.json"]),
+            files=describe_files(folder, names),
             license="MIT",
             source=Source(uri="here"),
         )
@@ -95,6 +101,7 @@ class Device:
     ) -> LoadedModel:
         assert self.may_load.wait(10)
         self.loads.append(bundle.name)
+        self.cache_types.append(settings.kv_cache)
         spec = bundle.manifest.model
         nothing = cast("Any", None)
         if isinstance(spec, EncoderSpec):
@@ -235,6 +242,21 @@ def test_preloading_takes_what_fits_and_unloads_nobody(device: Device) -> None:
         assert len(names(pool)) == 2
         assert pool.is_ready
         assert not pool.damaged
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def test_int8_keys_and_values_are_taken_where_float_ones_do_not_fit(device: Device) -> None:
+    for name in "ab":
+        device.install(name, has_scales=True)
+    full, small = (need.num_bytes for need in needs_of(device.store.open("a"), SETTINGS))
+
+    async def main() -> None:
+        pool = device.pool(preload=("a", "b"), memory_bytes=full + small)
+        await pool.start()
+        assert (names(pool), device.cache_types) == (["a", "b"], ["float32", "int8"])
+        assert pool.reserved_bytes == full + small
         await pool.close()
 
     asyncio.run(main())

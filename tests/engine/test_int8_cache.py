@@ -1,0 +1,102 @@
+"""Keys and values in int8, from the same weights: what the device derives where memory is short."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from appliance.bundle import Bundle, BundleStore, DecoderSpec, TrustedKeys
+from appliance.bundle.folder import describe_files
+from appliance.bundle.manifest import KV_SCALES_NAME
+from appliance.engine.graph_edit import int8_cache, stepwise
+from appliance.engine.model_runner import OrtModelRunner
+from appliance.engine.prepacked import ModelFile, prepacked
+from appliance.engine.types import StepPlan
+from appliance.errors import ModelError
+from appliance.home import Home
+
+NUM_TOKENS = 160
+
+
+def run(
+    runner: OrtModelRunner, row: int, start: int, tokens: list[int], *, is_stepwise: bool = False
+) -> NDArray[np.float32]:
+    ids = np.array([tokens], np.int64)
+    return runner.run(StepPlan(row, ids, np.array([start], np.int32), np.arange(len(tokens)), is_stepwise)).copy()
+
+
+def a_runner(file: ModelFile, spec: DecoderSpec, *, num_rows: int = 3) -> OrtModelRunner:
+    return OrtModelRunner(file, spec, num_rows=num_rows, capacity=256, num_threads=2)
+
+
+@pytest.fixture(scope="module")
+def tokens() -> list[int]:
+    found: list[int] = np.random.default_rng(1).integers(100, 30_000, NUM_TOKENS + 8).tolist()
+    return found
+
+
+@pytest.fixture(scope="module")
+def files(starter_home: Home, tmp_path_factory: pytest.TempPathFactory, tokens: list[int]) -> tuple[Bundle, Path]:
+    """The starter's bundle with scales that its own keys and values gave, and a folder for its prepacked forms."""
+    folder = tmp_path_factory.mktemp("int8")
+    bundle = BundleStore(starter_home.bundles, TrustedKeys.load(starter_home.trusted_keys)).open(
+        "smollm2-135m-instruct"
+    )
+    spec = bundle.manifest.model
+    assert isinstance(spec, DecoderSpec)
+    runner = a_runner(prepacked(bundle, starter_home.prepacked), spec)
+    run(runner, 0, 0, tokens)
+    arrays = dict(runner._cache.items())
+    peaks = [np.abs(arrays[f"{n}.{part}"][0]).max(axis=1) for n in range(spec.num_layers) for part in ("key", "value")]
+    copy = folder / "bundle"
+    shutil.copytree(bundle.folder, copy)
+    (np.concatenate(peaks).reshape(-1) / 127).astype("<f4").tofile(copy / KV_SCALES_NAME)
+    names = {f.name for f in bundle.manifest.files} | {KV_SCALES_NAME}
+    manifest = bundle.manifest.model_copy(update={"files": describe_files(copy, names)})
+    return replace(bundle, folder=copy, manifest=manifest, digest="with-scales"), folder / "cache"
+
+
+@pytest.mark.models
+def test_int8_rows_take_a_quarter_and_say_nearly_the_same(files: tuple[Bundle, Path], tokens: list[int]) -> None:
+    bundle, cache = files
+    spec = bundle.manifest.model
+    assert isinstance(spec, DecoderSpec)
+    full = a_runner(prepacked(bundle, cache), spec)
+    small = a_runner(prepacked(bundle, cache, cache_type="int8"), spec)
+    assert small._cache.bytes_per_token * 4 == full._cache.bytes_per_token
+    expected, found = (run(runner, 0, 0, tokens) for runner in (full, small))
+    assert not np.array_equal(expected, found)
+    assert (expected.argmax(axis=1) == found.argmax(axis=1)).mean() > 0.8
+
+
+@pytest.mark.models
+def test_with_int8_rows_too_load_does_not_change_an_answer(files: tuple[Bundle, Path], tokens: list[int]) -> None:
+    bundle, cache = files
+    spec = bundle.manifest.model
+    assert isinstance(spec, DecoderSpec)
+    runner = a_runner(prepacked(bundle, cache, cache_type="int8"), spec)
+    width = runner.stepwise_width
+    assert width is not None
+    prompt, more = tokens[:NUM_TOKENS], tokens[NUM_TOKENS:]
+    whole = run(runner, 0, 0, prompt)
+    pieces = [run(runner, 1, at, prompt[at : at + size]) for at, size in ((0, 100), (100, 2), (102, NUM_TOKENS - 102))]
+    assert np.array_equal(whole, np.concatenate(pieces))
+    run(runner, 2, 0, prompt)
+    single = [run(runner, 0, NUM_TOKENS + i, [more[i]]) for i in range(width)]
+    assert np.array_equal(np.concatenate(single), run(runner, 1, NUM_TOKENS, more[:width], is_stepwise=True))
+    together = runner.run(
+        StepPlan(0, np.array([[more[0]]] * 3, np.int64), np.full(3, NUM_TOKENS, np.int32), np.arange(3))
+    )
+    assert all(np.array_equal(row, single[0][0]) for row in together)
+
+
+def test_scales_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no GroupQueryAttention"):
+        int8_cache(b"", np.ones(4, np.float32))
+    with pytest.raises(ModelError, match="no GroupQueryAttention"):
+        stepwise(b"", 4)
