@@ -56,6 +56,11 @@ class Home:
         return self.root / "known_devices"
 
     @property
+    def updates(self) -> Path:
+        """An update of the whole system on its way in."""
+        return self.root / "update"
+
+    @property
     def cache(self) -> Path:
         """What can be made again: downloads, stages of the pipeline, prepacked weights."""
         return self.root / "cache"

@@ -15,6 +15,7 @@ from appliance.server.cors import Cors
 from appliance.server.guard import Guard
 from appliance.server.keys import KeyRing
 from appliance.server.metrics import Metrics
+from appliance.updates import IncomingUpdate
 
 if TYPE_CHECKING:
     from appliance.server.admin.administration import Administration
@@ -45,6 +46,7 @@ class ServerContext:
     cors: Cors = field(default_factory=Cors)
     administration: Administration | None = None
     plain_administration: bool = False
+    incoming_update: IncomingUpdate | None = None
 
 
 CONTEXT = web.AppKey("context", ServerContext)

@@ -2,11 +2,11 @@
 
 from aiohttp import web
 
-from appliance.server.admin import aliases, claim, keys, models, trust, uploads
+from appliance.server.admin import aliases, claim, keys, models, trust, update, uploads
 
 ROUTES: list[web.RouteDef] = [
     route
-    for module in (aliases, claim, keys, models, trust, uploads)
+    for module in (aliases, claim, keys, models, trust, update, uploads)
     for route in module.ROUTES
     if isinstance(route, web.RouteDef)
 ]
