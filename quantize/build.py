@@ -63,7 +63,7 @@ def build_into_store(recipe: Recipe, home: Home, progress: StageProgress, option
     store = BundleStore(home.bundles, trusted)
     with _ingredients(recipe, home, progress, options) as parts, progress.stage("install"):
         size_bytes = sum(path.stat().st_size for path in parts.model_folder.iterdir())
-        with store.stage(size_bytes) as staged:
+        with store.writing(), store.stage(size_bytes) as staged:
             assemble(parts, staged, key)
             return store.install(staged)
 

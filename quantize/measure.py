@@ -10,7 +10,7 @@ import numpy as np
 import psutil
 
 from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, RerankerSpec
-from appliance.bundle.manifest import MODEL_NAME
+from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
 from appliance.engine.embedder import Reranker
 from appliance.engine.prepacked import ModelFile
 from appliance.engine.types import StepPlan
@@ -27,6 +27,7 @@ from quantize.evaluation.reranker import encoded_pairs, evaluate_reranker, query
 from quantize.evaluation.similarity import read_rated_pairs
 from quantize.evaluation.tasks import TASKS
 from quantize.fusion.export import RERANKER_TASK
+from quantize.precision.kv_scales import int8_cache_metrics
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
 from quantize.run import Run, exported
@@ -66,7 +67,7 @@ def measure_bundle(
         if isinstance(spec, DecoderSpec):
             fused = fused_graph(run, checkpoint, read_decoder_config(checkpoint)).folder
             with progress.stage("evaluate"):
-                return speed | _decoder_quality(bundle.folder, spec, fused, progress)
+                return speed | _decoder_quality(bundle, spec, fused, run)
         return speed | _quality_of_texts(bundle, spec, run, checkpoint, similarity)
 
 
@@ -98,10 +99,14 @@ def _quality_of_texts(
         return evaluate_encoder(reference, bundle.folder, checkpoint, spec, layout, report, rated).metrics
 
 
-def _decoder_quality(folder: Path, spec: DecoderSpec, fused: Path, progress: StageProgress) -> Metrics:
-    found = evaluate_decoder(fused, folder, folder, spec, lambda done: progress.advance_to(done / 2))
-    answers = compare_answers(fused, folder, folder, spec, lambda done: progress.advance_to(0.5 + done / 2))
-    return found.metrics | task_metrics(answers)
+def _decoder_quality(bundle: Bundle, spec: DecoderSpec, fused: Path, run: Run) -> Metrics:
+    folder, report = bundle.folder, run.progress.advance_to
+    metrics = evaluate_decoder(fused, folder, folder, spec, lambda done: report(done / 3)).metrics
+    if bundle.has(KV_SCALES_NAME):
+        scratch = run.stages.root
+        metrics |= int8_cache_metrics(fused, folder, folder, folder, spec, scratch, lambda done: report((1 + done) / 3))
+    answers = compare_answers(fused, folder, folder, spec, lambda done: report((2 + done) / 3))
+    return metrics | task_metrics(answers)
 
 
 def _alone(folder: Path, spec: DecoderSpec) -> Metrics:

@@ -26,6 +26,7 @@ from appliance.bundle import (
 from appliance.bundle.folder import describe_files
 from appliance.bundle.manifest import (
     CHAT_TEMPLATE_NAME,
+    KV_SCALES_NAME,
     LICENSE_NAME,
     MODEL_DATA_NAME,
     MODEL_NAME,
@@ -61,6 +62,7 @@ class Ingredients:
     evaluation: EvalReport
     input_sha256: str
     findings: Findings
+    kv_scales: Path | None = None
 
 
 def assemble(parts: Ingredients, target: Path, key: SigningKey) -> None:
@@ -72,6 +74,9 @@ def assemble(parts: Ingredients, target: Path, key: SigningKey) -> None:
     names = [MODEL_NAME, MODEL_DATA_NAME]
     for name in names:
         shutil.copyfile(parts.model_folder / name, target / name)
+    if parts.kv_scales is not None:
+        shutil.copyfile(parts.kv_scales, target / KV_SCALES_NAME)
+        names.append(KV_SCALES_NAME)
     (target / TOKENIZER_NAME).write_bytes(tokenizer_bytes(parts.checkpoint))
     names.append(TOKENIZER_NAME)
     template = chat_template(parts.checkpoint) if parts.spec.kind == "decoder" else None
@@ -108,7 +113,6 @@ def decoder_spec(config: DecoderConfig, checkpoint: Path, recipe: Recipe) -> Dec
         num_layers=config.num_layers,
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
-        kv_cache_dtype=recipe.weights.kv_cache,
         bos_token_id=config.bos_token_id,
         eos_token_ids=eos,
         sampling=_sampling(checkpoint, recipe),

@@ -26,7 +26,7 @@ from quantize.progress import StageProgress
 _LOGGER = logging.getLogger(__name__)
 
 _TOOLS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
-_PARTIAL = ".partial-"
+PARTIAL = ".partial-"  # what a killed run leaves, swept by the next
 
 Work = Callable[[Path], None]
 
@@ -40,10 +40,10 @@ class StageOutput:
 
 
 class Stages:
-    """The stage folders below one root; made by `open_stages`."""
+    """The stage folders below one root; made by `open_stages`, which gives the root to this run alone."""
 
     def __init__(self, root: Path, progress: StageProgress) -> None:
-        self._root = root
+        self.root = root
         self._progress = progress
         self._tools = tool_versions()
         self._given: set[str] = set()
@@ -58,18 +58,18 @@ class Stages:
         """
         key = content_key({"stage": title, "version": version, "inputs": inputs, "tools": self._tools})
         slug = title.split()[0].lower()
-        folder = self._root / f"{slug}-{key[:24]}"
+        folder = self.root / f"{slug}-{key[:24]}"
         if folder.is_dir():
             _LOGGER.info("stage %s is unchanged: %s", slug, folder.name)
             if key not in self._given:
                 self._progress.note(f"{title}: unchanged, skipped")
             self._given.add(key)
             return StageOutput(folder, key)
-        with self._progress.stage(title), _partial_folder(self._root, slug) as partial:
+        with self._progress.stage(title), _partial_folder(self.root, slug) as partial:
             try:
                 work(partial)
             except OSError as err:
-                raise QuantizeError(f"{title} stopped: {err.strerror or err} ({self._root})") from err
+                raise QuantizeError(f"{title} stopped: {err.strerror or err} ({self.root})") from err
             partial.rename(folder)
         self._given.add(key)
         return StageOutput(folder, key)
@@ -88,7 +88,7 @@ def open_stages(root: Path, progress: StageProgress) -> Iterator[Stages]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as err:
             raise QuantizeError(f"another lantern-quantize works in {root}; wait for it to finish") from err
-        for stale in root.glob(f"{_PARTIAL}*"):
+        for stale in root.glob(f"{PARTIAL}*"):
             shutil.rmtree(stale, ignore_errors=True)
         yield Stages(root, progress)
 
@@ -126,7 +126,7 @@ def replace_folder(fresh: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _partial_folder(root: Path, slug: str) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PARTIAL}{slug}-", dir=root))
+    folder = Path(tempfile.mkdtemp(prefix=f"{PARTIAL}{slug}-", dir=root))
     try:
         yield folder
     finally:

@@ -50,7 +50,6 @@ class WeightsPart(_Part):
     int8: tuple[str, ...] = ("*/k_proj", "*/v_proj")
     max_kl: Annotated[float, Field(gt=0)] | None = None
     max_mb: Annotated[float, Field(gt=0)] | None = None
-    kv_cache: Literal["float32", "int8"] = "float32"
     smoothing: Annotated[float, Field(ge=0, le=1)] = 0.8
 
     @model_validator(mode="after")

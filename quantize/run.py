@@ -24,7 +24,7 @@ VERSIONS = {
     "fit": 2,
     "sensitivity": 1,
     "search": 1,
-    "kv-scales": 1,
+    "kv-scales": 2,
     "weights": 3,
     "evaluate": 3,
     "package": 2,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from appliance.bundle.manifest import KV_SCALES_NAME
 from quantize.decoders.stages import DecoderStages
 from quantize.evaluation import texts
 from quantize.evaluation.answers import compare_answers, load_answers, task_metrics, write_answers
@@ -28,16 +29,18 @@ def run_decoder(run: Run, checkpoint: Path) -> Ingredients:
     spec = decoder_spec(config, checkpoint, recipe)
     fused = fused_graph(run, checkpoint, config)
     stages = DecoderStages(run, checkpoint, spec, fused)
-    weights = stages.weights()
+    weights, kv_scales = stages.weights(), stages.kv_scales()
 
     def measure(target: Path, report: Callable[[float], None]) -> Metrics:
-        found = evaluate_decoder(fused.folder, weights.folder, checkpoint, spec, lambda done: report(done / 2))
+        found = evaluate_decoder(fused.folder, weights.folder, checkpoint, spec, lambda done: report(done / 3))
         Distribution.of(found.kl).save(target)
-        answers = compare_answers(fused.folder, weights.folder, checkpoint, spec, lambda done: report(0.5 + done / 2))
+        cached = stages.int8_cache_metrics(lambda done: report((1 + done) / 3))
+        answers = compare_answers(fused.folder, weights.folder, checkpoint, spec, lambda done: report((2 + done) / 3))
         write_answers(target, answers)
-        return found.metrics | task_metrics(answers)
+        return found.metrics | cached | task_metrics(answers)
 
-    report, folder = evaluated(run, {"fused": fused.key, "weights": weights.key}, measure, texts.DESCRIPTION)
+    inputs = {"fused": fused.key, "weights": weights.key, "kv": kv_scales.key}
+    report, folder = evaluated(run, inputs, measure, texts.DESCRIPTION)
     is_auto = recipe.weights.scheme == "auto"
     findings = Findings(
         tries=tuple(load_tries(stages.search().folder)) if is_auto else (),
@@ -46,8 +49,17 @@ def run_decoder(run: Run, checkpoint: Path) -> Ingredients:
         distribution=Distribution.load(folder),
         answers=tuple(load_answers(folder)),
     )
+    sha256 = input_sha256(recipe, run.source.sha256)
     return Ingredients(
-        recipe, run.source, checkpoint, weights.folder, spec, report, input_sha256(recipe, run.source.sha256), findings
+        recipe,
+        run.source,
+        checkpoint,
+        weights.folder,
+        spec,
+        report,
+        sha256,
+        findings,
+        kv_scales.folder / KV_SCALES_NAME,
     )
 
 

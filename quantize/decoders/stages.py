@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
 from quantize.decoders.weights import decoder_parts, write_int8, write_mixed
-from quantize.evaluation.decoder import evaluate_decoder
-from quantize.graph.codec import Float32
+from quantize.evaluation.decoder import Metrics, evaluate_decoder
 from quantize.pipeline import StageOutput
 from quantize.precision.calibration import WINDOWS_NAME, calibration_windows
 from quantize.precision.fit import fit_int4, load_errors
-from quantize.precision.kv_scales import load_kv_scales, measure_kv_scales
+from quantize.precision.kv_scales import int8_cache_metrics, measure_kv_scales
 from quantize.precision.search import Order, best_within, load_allocation, smallest_within, write_result
 from quantize.precision.sensitivity import load_sensitivity, measure_sensitivity
 from quantize.recipe import DEFAULT_MAX_KL
@@ -36,21 +35,18 @@ class DecoderStages:
     def weights(self) -> StageOutput:
         """The quantized file by the recipe's scheme."""
         part = self.run.recipe.weights
-        scales = self._kv_scales()
-        kv_key = None if scales is None else scales.key
         if part.scheme == "int8":
-            inputs: dict[str, object] = {"fused": self.fused.key, "kv": kv_key}
             return self.run.stage(
-                "weights", inputs, lambda target: write_int8(self.fused.folder, target, _loaded(scales))
+                "weights", {"fused": self.fused.key}, lambda target: write_int8(self.fused.folder, target)
             )
         int8: Sequence[str] = part.int8
         if part.scheme == "auto":
             int8 = load_allocation(self.search().folder)
         fit = self.fit()
-        inputs = {"fit": fit.key, "int8": sorted(int8), "kv": kv_key}
+        inputs = {"fit": fit.key, "int8": sorted(int8)}
 
         def write(target: Path) -> None:
-            write_mixed(self.fused.folder, fit.folder, target, self.spec, int8, _loaded(scales))
+            write_mixed(self.fused.folder, fit.folder, target, self.spec, int8)
 
         return self.run.stage("weights", inputs, write)
 
@@ -91,15 +87,13 @@ class DecoderStages:
     def search(self) -> StageOutput:
         """The allocation that the recipe's target asks for, and all that were tried."""
         part, report = self.run.recipe.weights, self.run.progress.advance_to
-        sensitivity, fit, order, kv = self.sensitivity(), self.fit(), self.order(), self._kv_scales()
+        sensitivity, fit, order = self.sensitivity(), self.fit(), self.order()
         max_kl = None if part.max_mb is not None else part.max_kl or DEFAULT_MAX_KL
 
         def search(target: Path) -> None:
-            scales = _loaded(kv)
-
             def measure(int8: Sequence[str]) -> tuple[int, Mapping[str, float]]:
                 with tempfile.TemporaryDirectory(dir=target) as temporary:
-                    write_mixed(self.fused.folder, fit.folder, Path(temporary), self.spec, int8, scales)
+                    write_mixed(self.fused.folder, fit.folder, Path(temporary), self.spec, int8)
                     return self._measured(Path(temporary))
 
             if max_kl is not None:
@@ -109,7 +103,14 @@ class DecoderStages:
             write_result(target, order, tries)
 
         inputs = {"sensitivity": sensitivity.key, "max_kl": max_kl, "max_mb": part.max_mb}
-        return self.run.stage("search", {**inputs, "kv": None if kv is None else kv.key}, search)
+        return self.run.stage("search", inputs, search)
+
+    def int8_cache_metrics(self, report: Callable[[float], None]) -> Metrics:
+        """The loss where a device also keeps keys and values in int8."""
+        weights, scales = self.weights().folder, self.kv_scales().folder
+        return int8_cache_metrics(
+            self.fused.folder, weights, scales, self.checkpoint, self.spec, weights.parent, report
+        )
 
     def _measured(self, folder: Path) -> tuple[int, Mapping[str, float]]:
         """Bytes of a quantized file, and its metrics on the held-out text."""
@@ -117,9 +118,8 @@ class DecoderStages:
         found = evaluate_decoder(self.fused.folder, folder, self.checkpoint, self.spec, lambda _: None)
         return size_bytes, found.metrics
 
-    def _kv_scales(self) -> StageOutput | None:
-        if self.run.recipe.weights.kv_cache != "int8":
-            return None
+    def kv_scales(self) -> StageOutput:
+        """The scales with which a device can keep keys and values in int8."""
         calibration, report = self.calibration(), self.run.progress.advance_to
 
         def measure(target: Path) -> None:
@@ -131,7 +131,3 @@ class DecoderStages:
 def _windows(calibration: StageOutput) -> NDArray[np.int64]:
     windows: NDArray[np.int64] = np.load(calibration.folder / WINDOWS_NAME)
     return windows
-
-
-def _loaded(scales: StageOutput | None) -> Mapping[str, Float32] | None:
-    return None if scales is None else load_kv_scales(scales.folder)

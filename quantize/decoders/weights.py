@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
 
 from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import MODEL_NAME
-from quantize.graph.codec import Bits, Float32, QuantizedMatrix, round_to_nearest
+from quantize.graph.codec import Bits, QuantizedMatrix, round_to_nearest
 from quantize.graph.files import save_graph
 from quantize.precision.fit import load_int4, load_int8
-from quantize.precision.kv_scales import quantize_kv
 from quantize.precision.parts import Part, parts_of, pieces_of
 from quantize.precision.weights import Matrix, matrices_of, quantize_graph
 
@@ -23,19 +22,12 @@ def decoder_parts(fused: Path, spec: DecoderSpec) -> list[Part]:
     return [part for matrix in matrices for part in parts_of(matrix, spec)]
 
 
-def write_int8(fused: Path, target: Path, kv_scales: Mapping[str, Float32] | None) -> None:
-    """Every matrix in int8, by rounding; keys and values too, where scales are given."""
-    _write(fused, target, lambda matrix: [round_to_nearest(matrix.weight(), 8)], kv_scales)
+def write_int8(fused: Path, target: Path) -> None:
+    """Every matrix in int8, by rounding."""
+    _write(fused, target, lambda matrix: [round_to_nearest(matrix.weight(), 8)])
 
 
-def write_mixed(
-    fused: Path,
-    fit: Path,
-    target: Path,
-    spec: DecoderSpec,
-    int8: Sequence[str],
-    kv_scales: Mapping[str, Float32] | None,
-) -> None:
+def write_mixed(fused: Path, fit: Path, target: Path, spec: DecoderSpec, int8: Sequence[str]) -> None:
     """int4, except for the head and for the parts that a pattern of `int8` names."""
 
     def quantize(matrix: Matrix) -> Sequence[QuantizedMatrix]:
@@ -48,17 +40,10 @@ def write_mixed(
             stored[4] = load_int4(fit, matrix.name)
         return pieces_of(parts, is_int8, stored)
 
-    _write(fused, target, quantize, kv_scales)
+    _write(fused, target, quantize)
 
 
-def _write(
-    fused: Path,
-    target: Path,
-    quantize: Callable[[Matrix], Sequence[QuantizedMatrix]],
-    kv_scales: Mapping[str, Float32] | None,
-) -> None:
+def _write(fused: Path, target: Path, quantize: Callable[[Matrix], Sequence[QuantizedMatrix]]) -> None:
     model = ir.load(fused / MODEL_NAME)
     shared = quantize_graph(model, quantize)
-    if kv_scales is not None:
-        quantize_kv(model, kv_scales)
     save_graph(model, target, shared)

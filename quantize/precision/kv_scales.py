@@ -1,31 +1,28 @@
-"""Keys and values in int8: one scale a channel, from the largest magnitudes that the float model shows.
+"""What a device needs to keep keys and values in int8: one scale a channel, from the largest magnitudes in float.
 
-The attention operator then reads and writes int8 rows itself; a row takes a quarter of the memory.
+The bundle's graph stays as it is; the device derives the other one from it (appliance/engine/graph_edit.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
-from appliance.bundle.manifest import MODEL_NAME
+from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_DATA_NAME, MODEL_NAME
+from appliance.engine.graph_edit import int8_cache
 from appliance.engine.provider import session_options
-from quantize.evaluation.decoder import runner_threads
-from quantize.graph.codec import Float32
-from quantize.graph.edit import Editor, refuse
+from quantize.evaluation.decoder import Metrics, evaluate_decoder, runner_threads
+from quantize.pipeline import PARTIAL
 from quantize.precision.hessians import feeds_of
 
-NAME = "kv_scales.npz"
-
 _PARTS = ("key", "value")
-_SCALE_INPUTS = {"key": 12, "value": 13}  # of GroupQueryAttention
 _LARGEST = np.float32(127)
 _SMALLEST_PEAK = np.float32(1e-4)
 
@@ -33,43 +30,40 @@ _SMALLEST_PEAK = np.float32(1e-4)
 def measure_kv_scales(
     fused: Path, target: Path, windows: NDArray[np.int64], spec: DecoderSpec, report: Callable[[float], None]
 ) -> None:
-    """Write one scale for each channel of each layer's keys (after rotation) and values."""
+    """Write one scale for each channel of each layer's keys (after rotation) and values, as the manifest describes."""
     session = ort.InferenceSession(str(fused / MODEL_NAME), session_options(runner_threads()))
-    names = [f"{layer}.{part}" for layer in range(spec.num_layers) for part in _PARTS]
-    peaks = {name: np.full(spec.num_kv_heads * spec.head_dim, _SMALLEST_PEAK) for name in names}
+    names = [f"present.{layer}.{part}" for layer in range(spec.num_layers) for part in _PARTS]
+    peaks = np.full((spec.num_layers * len(_PARTS), spec.num_kv_heads * spec.head_dim), _SMALLEST_PEAK)
     for index, window in enumerate(windows):
-        arrays = session.run([f"present.{name}" for name in names], feeds_of(window, spec))
-        for name, array in zip(names, arrays, strict=True):
-            peaks[name] = np.maximum(peaks[name], np.abs(array[0]).max(axis=1).reshape(-1))
+        for at, array in enumerate(session.run(names, feeds_of(window, spec))):
+            peaks[at] = np.maximum(peaks[at], np.abs(array[0]).max(axis=1).reshape(-1))
         report((index + 1) / len(windows))
-    scales: dict[str, Any] = {name: (peak / _LARGEST).astype(np.float32) for name, peak in peaks.items()}
-    np.savez(target / NAME, **scales)
+    (target / KV_SCALES_NAME).write_bytes((peaks / _LARGEST).astype("<f4").tobytes())
 
 
-def load_kv_scales(folder: Path) -> dict[str, Float32]:
-    """Scales by "LAYER.key" and "LAYER.value"."""
-    with np.load(folder / NAME) as arrays:
-        return {name: np.asarray(arrays[name], np.float32) for name in arrays.files}
+def int8_cache_metrics(
+    fused: Path,
+    folder: Path,
+    scales: Path,
+    checkpoint: Path,
+    spec: DecoderSpec,
+    scratch: Path,
+    report: Callable[[float], None],
+) -> Metrics:
+    """The loss where a device also keeps keys and values in int8; `scales` is the folder that holds them."""
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=PARTIAL) as temporary:
+        cached = write_int8_cache(folder, scales, Path(temporary), spec)
+        found = evaluate_decoder(fused, Path(temporary), checkpoint, cached, report).metrics
+    return {f"{name}_int8_kv": found[name] for name in ("kl_mean", "top1_agreement")}
 
 
-def quantize_kv(model: ir.Model, scales: Mapping[str, Float32]) -> None:
-    """Let the graph take and give int8 keys and values, in place.
+def write_int8_cache(folder: Path, scales: Path, target: Path, spec: DecoderSpec) -> DecoderSpec:
+    """Write the graph of FOLDER as a device would derive it, for the same data file; gives the spec that it then has.
 
     Raises:
-        QuantizeError: a layer's attention is missing.
+        ModelError: the scales are not those of this graph.
     """
-    edit = Editor(model.graph)
-    for value in [*model.graph.inputs, *model.graph.outputs]:
-        if value.name.startswith(("past_key_values.", "present.")):
-            value.type = ir.TensorType(ir.DataType.INT8)
-    attentions = [node for node in model.graph if node.op_type == "GroupQueryAttention"]
-    if 2 * len(attentions) != len(scales):
-        raise refuse(None, f"it has {len(attentions)} attention nodes and {len(scales)} arrays of scales")
-    for node in attentions:
-        layer = node.inputs[3].name.split(".")[1]
-        node.resize_inputs(max(_SCALE_INPUTS.values()) + 1)
-        for part, at in _SCALE_INPUTS.items():
-            name = f"{layer}.{part}"
-            node.replace_input_with(at, edit.constant(f"kv_scales.{name}", scales[name]))
-            node.attributes.add(ir.AttrString(f"{part[0]}_quant_type", "PER_CHANNEL"))
-        node.attributes.add(ir.AttrInt64("kv_cache_bit_width", 8))
+    values = np.frombuffer((scales / KV_SCALES_NAME).read_bytes(), "<f4").reshape(spec.num_layers, len(_PARTS), -1)
+    (target / MODEL_NAME).write_bytes(int8_cache((folder / MODEL_NAME).read_bytes(), values))
+    shutil.copyfile(folder / MODEL_DATA_NAME, target / MODEL_DATA_NAME)
+    return spec.model_copy(update={"kv_cache_dtype": "int8"})

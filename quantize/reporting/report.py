@@ -27,6 +27,8 @@ _MEANINGS = {
     "kl_mean": "KL divergence from the float model, nats a token, mean",
     "kl_p99": "the same, 99th percentile",
     "top1_agreement": "how often both models hold the same token, or document, for the best",
+    "kl_mean_int8_kv": "the mean where the device keeps keys and values in int8 too",
+    "top1_agreement_int8_kv": "the same agreement then",
     "perplexity": "of the held-out text",
     "perplexity_float": "the float model's",
     "tokens": "positions measured",

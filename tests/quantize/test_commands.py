@@ -26,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text.write_text("the quick brown fox jumps over the lazy dog\n" * 500)
         out = ["--out", str(root / "out")]
         assert main(["build", str(root / "llama"), *out, "--license", "MIT"]) == 0
-        assert main(["build", str(root / "llama"), *out, "--name", "small", "--scheme", "int4", "--kv-cache", "int8",
+        assert main(["build", str(root / "llama"), *out, "--name", "small", "--scheme", "int4",
                      "--calibration", str(text)]) == 0  # fmt: skip
         assert main(["build", str(root / "bert"), *out]) == 0
     return root
@@ -37,12 +37,14 @@ def _home(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LANTERN_HOME", str(root / "home"))
 
 
-def test_a_build_from_own_text_and_int8_keys_says_so_without_any_path(
+def test_a_build_from_own_text_and_scales_for_int8_keys_says_so_without_any_path(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", str(root / "out" / "small"), "--json"]) == 0
     manifest = json.loads(capsys.readouterr().out)
-    assert manifest["model"]["kv_cache_dtype"] == "int8"
+    assert manifest["model"]["kv_cache_dtype"] == "float32"
+    assert "kv_scales.bin" in {file["name"] for file in manifest["files"]}
+    assert manifest["evaluation"]["metrics"]["kl_mean_int8_kv"] > 0
     assert manifest["recipe"]["weights"]["scheme"] == "int4"
     assert len(manifest["recipe"]["calibration"]["text_sha256"]) == 64
     assert str(root) not in json.dumps(manifest)

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
+from appliance.engine.provider import session_options
 from appliance.engine.types import StepPlan
 from quantize.decoders.weights import decoder_parts, write_int8, write_mixed
 from quantize.evaluation.decoder import load_runner
@@ -21,7 +23,8 @@ from quantize.fusion.fuse import fuse_file
 from quantize.graph.codec import round_to_nearest
 from quantize.precision.fit import fit_int4, load_errors, load_int4, load_int8, save_fitted
 from quantize.precision.gptq import gptq
-from quantize.precision.kv_scales import load_kv_scales, measure_kv_scales
+from quantize.precision.hessians import feeds_of
+from quantize.precision.kv_scales import measure_kv_scales, write_int8_cache
 from quantize.precision.parts import Part
 from quantize.precision.sensitivity import load_sensitivity, measure_sensitivity
 from quantize.precision.weights import matrices_of
@@ -72,7 +75,7 @@ def test_parts_are_named_like_the_checkpoints_projections(fitted: Fitted) -> Non
 
 def test_one_products_parts_can_differ_in_width(fitted: Fitted, tmp_path: Path) -> None:
     int8 = ["layers.0/self_attn/k_proj", "layers.1/mlp/up_proj"]
-    write_mixed(fitted.fused, fitted.fit, tmp_path, fitted.spec, int8, None)
+    write_mixed(fitted.fused, fitted.fit, tmp_path, fitted.spec, int8)
     nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
     widths = {
         n.input[1]: next(a.i for a in n.attribute if a.name == "bits") for n in nodes if n.op_type == "MatMulNBits"
@@ -90,8 +93,8 @@ def test_parts_of_one_product_are_read_apart_without_a_copy(fitted: Fitted, tmp_
     (tmp_path / "mixed").mkdir()
     (tmp_path / "whole").mkdir()
     int8 = ["layers.0/self_attn/[qk]_proj", "*/up_proj"]
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "mixed", fitted.spec, int8, None)
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "whole", fitted.spec, [], None)
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "mixed", fitted.spec, int8)
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "whole", fitted.spec, [])
     counts = {
         name: Counter(n.op_type for n in onnx.load(tmp_path / name / "model.onnx", load_external_data=False).graph.node)
         for name in ("mixed", "whole")
@@ -119,7 +122,7 @@ def test_more_int8_is_closer_to_float(fitted: Fitted, tmp_path: Path) -> None:
     found = []
     for name, int8 in (("none", []), ("attention", ["*/self_attn/*"]), ("all", ["*"])):
         (tmp_path / name).mkdir()
-        write_mixed(fitted.fused, fitted.fit, tmp_path / name, fitted.spec, int8, None)
+        write_mixed(fitted.fused, fitted.fit, tmp_path / name, fitted.spec, int8)
         found.append(mean_kl(fitted.fused, tmp_path / name, fitted.spec))
     assert found[0] > found[1] > found[2]
 
@@ -131,22 +134,23 @@ def test_gradients_foretell_what_int4_costs_each_part(fitted: Fitted, tmp_path: 
     assert set(foretold) == set(errors) == {part.name for part in fitted.parts}
     assert all(found.int8_share < 0.1 for found in errors.values())
     (tmp_path / "int8").mkdir()
-    write_int8(fitted.fused, tmp_path / "int8", None)
+    write_int8(fitted.fused, tmp_path / "int8")
     base = mean_kl(fitted.fused, tmp_path / "int8", fitted.spec)
     for part in [part for part in fitted.parts if part.name.startswith("layers.1/")]:
         folder = tmp_path / part.name.replace("/", ".")
         folder.mkdir()
         others = [other.name for other in fitted.parts if other != part]
-        write_mixed(fitted.fused, fitted.fit, folder, fitted.spec, others, None)
+        write_mixed(fitted.fused, fitted.fit, folder, fitted.spec, others)
         found = mean_kl(fitted.fused, folder, fitted.spec) - base
         assert abs(foretold[part.name] - found) < 0.5 * found + base, part.name
 
 
 def test_int8_keys_and_values_cost_little_and_take_a_quarter(fitted: Fitted, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
     (tmp_path / "int8").mkdir()
     measure_kv_scales(fitted.fused, tmp_path, _WINDOWS, fitted.spec, lambda _: None)
-    write_int8(fitted.fused, tmp_path / "int8", load_kv_scales(tmp_path))
-    spec = fitted.spec.model_copy(update={"kv_cache_dtype": "int8"})
+    write_int8(fitted.fused, tmp_path / "weights")
+    spec = write_int8_cache(tmp_path / "weights", tmp_path, tmp_path / "int8", fitted.spec)
     whole = logits(tmp_path / "int8", spec, _HELD_OUT[0])
     reference = logits(fitted.fused, fitted.spec, _HELD_OUT[0])
     assert np.abs(whole - reference).mean() < 0.05 * reference.std()
@@ -154,6 +158,17 @@ def test_int8_keys_and_values_cost_little_and_take_a_quarter(fitted: Fitted, tmp
     runner = load_runner(tmp_path / "int8", spec, capacity=64)
     chunks = [runner.run(plan(_HELD_OUT[0][lo:hi], lo)).copy() for lo, hi in ((0, 20), (20, 47), (47, 48))]
     assert np.abs(np.concatenate(chunks) - reference).mean() < 0.05 * reference.std()
+
+
+def test_scales_are_a_channels_largest_magnitude_over_127_keys_first(fitted: Fitted, tmp_path: Path) -> None:
+    measure_kv_scales(fitted.fused, tmp_path, _WINDOWS[:1], fitted.spec, lambda _: None)
+    spec = fitted.spec
+    found = np.frombuffer((tmp_path / "kv_scales.bin").read_bytes(), "<f4")
+    scales = found.reshape(spec.num_layers, 2, spec.num_kv_heads, spec.head_dim)
+    session = ort.InferenceSession(str(fitted.fused / "model.onnx"), session_options(1))
+    for at, part in enumerate(("key", "value")):
+        rows = session.run([f"present.1.{part}"], feeds_of(_WINDOWS[0], spec))[0][0]
+        np.testing.assert_allclose(scales[1, at], np.abs(rows).max(axis=1) / 127, rtol=1e-5)
 
 
 def mean_kl(reference: Path, candidate: Path, spec: DecoderSpec) -> float:
