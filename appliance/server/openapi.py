@@ -15,6 +15,7 @@ from appliance.server.chat_wire import ChatRequest
 from appliance.server.completions import CompletionsRequest
 from appliance.server.embeddings import EmbeddingsRequest
 from appliance.server.parse import EXTENSION
+from appliance.server.rerank import RerankRequest
 from appliance.server.response_schema import (
     ChatCompletion,
     ChatCompletionChunk,
@@ -25,6 +26,7 @@ from appliance.server.response_schema import (
     Health,
     Model,
     ModelList,
+    RerankResponse,
 )
 
 ROUTES = web.RouteTableDef()
@@ -32,7 +34,7 @@ ROUTES = web.RouteTableDef()
 _DESCRIPTION = """The OpenAI API as this appliance speaks it. A null is an absent field, and unknown fields are ignored.
 Fields marked `x-lantern-extension` are not OpenAI's."""
 
-_REQUESTS: tuple[type[BaseModel], ...] = (ChatRequest, CompletionsRequest, EmbeddingsRequest)
+_REQUESTS: tuple[type[BaseModel], ...] = (ChatRequest, CompletionsRequest, EmbeddingsRequest, RerankRequest)
 _RESPONSES: tuple[type[BaseModel], ...] = (
     ChatCompletion,
     ChatCompletionChunk,
@@ -43,6 +45,7 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
     Health,
     Model,
     ModelList,
+    RerankResponse,
 )
 _MODEL_ID = {
     "name": "model",
@@ -83,6 +86,7 @@ def _paths() -> dict[str, Any]:
             )
         },
         "/v1/embeddings": {"post": _post("createEmbedding", "Texts as unit vectors", EmbeddingsRequest, EmbeddingList)},
+        "/v1/rerank": {"post": _post("rerank", "Documents by relevance", RerankRequest, RerankResponse)},
         "/v1/models": {"get": _get("listModels", "Every model and alias", ModelList)},
         "/v1/models/{model}": {"get": {**_get("retrieveModel", "One model", Model), "parameters": [_MODEL_ID]}},
         "/health": {"get": {**_get("health", "Whether requests are taken", Health), "security": [{}]}},

@@ -118,11 +118,12 @@ def test_our_extensions_are_marked() -> None:
     schemas = document()["components"]["schemas"]
     marked = {
         name
-        for request in ("ChatRequest", "CompletionsRequest", "EmbeddingsRequest")
+        for request in ("ChatRequest", "CompletionsRequest", "EmbeddingsRequest", "RerankRequest")
         for name, schema in schemas[request]["properties"].items()
         if schema.get("x-lantern-extension")
     }
-    assert marked == {"top_k", "min_p", "repetition_penalty", "ignore_eos", "chat_template_kwargs", "truncate"}
+    sampling = {"top_k", "min_p", "repetition_penalty", "ignore_eos", "chat_template_kwargs"}
+    assert marked == sampling | {"truncate", "prompt_name", "raw_scores"}
 
 
 def test_the_document_is_served(server: RunningServer) -> None:
