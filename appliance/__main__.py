@@ -16,10 +16,13 @@ _VERBS = {
     "discover": "list the devices on the local network",
     "url": "print the base URL of a device, for scripts",
     "chat": "talk to a device in the terminal",
+    "models": "list, install, remove and roll back models",
+    "claim": "make a new device yours",
     "keys": "make, list and revoke the keys that clients use",
     "config": "print the settings with their defaults, or check a file",
     "doctor": "look for what is wrong with this device",
     "fingerprint": "show the pin of this device's certificate",
+    "update": "send a device a signed update of its whole system",
     "bench": "measure this machine, or another server",
 }
 

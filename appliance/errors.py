@@ -155,6 +155,26 @@ class DiscoveryError(LanternError):
     exit_code = 4
 
 
+class DeviceError(LanternError):
+    """A device refused what it was asked for, or was lost while it was at it; `reason` is the code that it gave."""
+
+    code = "device_error"
+    exit_code = 7
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        reason: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.answered_status = status
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
 class TrustError(LanternError):
     """A device that does not prove that it is the one we know; nothing secret was sent to it."""
 

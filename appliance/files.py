@@ -46,6 +46,15 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def give_tree(folder: Path, like: Path) -> None:
+    """What root made below a folder goes to the owner of `like`, who is the user that the service runs as."""
+    if os.geteuid() == 0:
+        owner = like.stat()
+        for path in [folder, *folder.rglob("*")]:
+            if path.lstat().st_uid != owner.st_uid:
+                os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
 def _give(path: Path, owner: os.stat_result) -> None:
     if os.geteuid() == 0:
         os.chown(path, owner.st_uid, owner.st_gid)

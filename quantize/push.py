@@ -36,7 +36,7 @@ def push_bundle(
 async def _push(
     folder: Path, device: str, home: Home, *, trust: bool, on_progress: Callable[[int, int], None]
 ) -> Answer:
-    signer = signer_of(read_small(folder, SIGNATURE_NAME))
+    signer = signer_of(await asyncio.to_thread(read_small, folder, SIGNATURE_NAME))
     async with open_device(device, home=home) as opened:
         administration = RemoteAdministration(opened.session)
         if trust and signer not in await administration.trusted():

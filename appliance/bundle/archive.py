@@ -62,6 +62,18 @@ class BundleArchive:
         self._file.seek(member.start)
         return self._file.read(member.size_bytes)
 
+    def read_at(self, name: str, offset: int, size_bytes: int) -> bytes:
+        """Part of a member; less where it ends before.
+
+        Raises:
+            BundleError: there is no such member.
+        """
+        member = self._members.get(name)
+        if member is None:
+            raise BundleError(f"the archive holds no {name}")
+        self._file.seek(member.start + offset)
+        return self._file.read(max(0, min(size_bytes, member.size_bytes - offset)))
+
     def manifest(self, trusted: TrustedKeys) -> Manifest:
         """The manifest, its signature verified, and the members held against it.
 

@@ -27,6 +27,15 @@ def key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()[:16]
 
 
+def signer_of(signature_file: bytes) -> str:
+    """The id of the key that says it made this signature.
+
+    Raises:
+        BundleError: the file is malformed.
+    """
+    return _read_signature(signature_file)[0]
+
+
 class SigningKey:
     """A private key; whoever holds it can make bundles that the devices trusting it will run."""
 
@@ -155,11 +164,7 @@ class TrustedKeys:
             UntrustedSignerError: made by a key that is not trusted.
             BundleError: malformed or wrong.
         """
-        try:
-            raw = json.loads(signature_file)
-            signer, signature = str(raw["key_id"]), base64.b64decode(raw["signature"], validate=True)
-        except (ValueError, KeyError, TypeError, RecursionError) as err:
-            raise BundleError("the bundle's signature file is malformed; copy the bundle again") from err
+        signer, signature = _read_signature(signature_file)
         public = self.all().get(signer)
         if public is None:
             raise UntrustedSignerError(
@@ -171,3 +176,11 @@ class TrustedKeys:
         except InvalidSignature as err:
             raise BundleError("the bundle's signature does not match its manifest") from err
         return signer
+
+
+def _read_signature(signature_file: bytes) -> tuple[str, bytes]:
+    try:
+        raw = json.loads(signature_file)
+        return str(raw["key_id"]), base64.b64decode(raw["signature"], validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
+        raise BundleError("the bundle's signature file is malformed; copy the bundle again") from err

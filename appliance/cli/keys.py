@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import time
 
+from appliance.cli.administered import add_on
 from appliance.home import lantern_home
 from appliance.keystore import KeyStore, Role
+from appliance.remote import open_device
+from appliance.remote.administration import RemoteAdministration
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,32 +22,66 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     create.add_argument("--rate", type=_rate, metavar="N/min", help="requests a minute (default: any number)")
     verbs.add_parser("list", help="show what keys there are, which is not the keys")
     verbs.add_parser("revoke", help="forget a key").add_argument("name")
+    for verb in verbs.choices.values():
+        add_on(verb)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it, in LANTERN_HOME.
+    """Do it, in LANTERN_HOME or on another device.
 
     Raises:
-        ConfigError: a name that is taken, unknown or not valid.
+        ConfigError: a name that is unknown or not valid.
+        ConflictError: a name that is taken.
+        DeviceError: the other device refuses.
     """
-    store = KeyStore(lantern_home().api_keys)
+    role = Role.ADMINISTRATION if args.keys_verb == "create" and args.admin else Role.INFERENCE
     match args.keys_verb:
         case "create":
-            new = store.create(args.name, role=Role.ADMINISTRATION if args.admin else Role.INFERENCE, rate=args.rate)
-            print(f"{new.secret}\n\nThis is the key {args.name!r}. It is not kept and cannot be shown again.")
+            secret = asyncio.run(_create_on(args, role)) if args.on else _create(args, role)
+            print(f"{secret}\n\nThis is the key {args.name!r}. It is not kept and cannot be shown again.")
         case "revoke":
-            store.revoke(args.name)
+            if args.on:
+                asyncio.run(_revoke_on(args))
+            else:
+                KeyStore(lantern_home().api_keys).revoke(args.name)
             print(f"The key {args.name!r} is revoked.")
         case _:
-            _print_keys(store)
+            if args.on:
+                asyncio.run(_list_on(args))
+            else:
+                _list()
     return 0
 
 
-def _print_keys(store: KeyStore) -> None:
-    for key in store.all():
-        made = time.strftime("%Y-%m-%d", time.localtime(key.created_s))
-        rate = f"{key.rate}/min" if key.rate is not None else "any rate"
-        print(f"{key.name:24} {key.id}  {key.role.value:14}  {rate:12}  {made}")
+def _create(args: argparse.Namespace, role: Role) -> str:
+    return KeyStore(lantern_home().api_keys).create(args.name, role=role, rate=args.rate).secret
+
+
+async def _create_on(args: argparse.Namespace, role: Role) -> str:
+    async with open_device(args.on) as device:
+        made = await RemoteAdministration(device.session).create_key(args.name, role=role.value, rate=args.rate)
+    return str(made["key"])
+
+
+async def _revoke_on(args: argparse.Namespace) -> None:
+    async with open_device(args.on) as device:
+        await RemoteAdministration(device.session).revoke_key(args.name)
+
+
+async def _list_on(args: argparse.Namespace) -> None:
+    async with open_device(args.on) as device:
+        for key in await RemoteAdministration(device.session).keys():
+            _print_key(key["name"], key["id"], key["role"], key["rate"], key["created"])
+
+
+def _list() -> None:
+    for key in KeyStore(lantern_home().api_keys).all():
+        _print_key(key.name, key.id, key.role.value, key.rate, key.created_s)
+
+
+def _print_key(name: str, key_id: str, role: str, rate: int | None, created_s: int) -> None:
+    made = time.strftime("%Y-%m-%d", time.localtime(created_s))
+    print(f"{name:24} {key_id}  {role:14}  {f'{rate}/min' if rate is not None else 'any rate':12}  {made}")
 
 
 def _rate(text: str) -> int:

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from appliance.bundle import Bundle, BundleStore, Manifest
 from appliance.bundle.archive import BundleArchive
@@ -34,6 +35,21 @@ class Installed:
     versions: tuple[str, ...]
     bundle: Bundle | None
     problem: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What the API and the command say of it."""
+        told: dict[str, Any] = {"name": self.name, "digest": self.digest, "versions": list(self.versions)}
+        if self.bundle is not None:
+            manifest = self.bundle.manifest
+            told |= {
+                "kind": manifest.model.kind,
+                "version": manifest.version,
+                "size_bytes": manifest.size_bytes,
+                "license": manifest.license,
+                "source": manifest.source.uri,
+                "signer": self.bundle.signer,
+            }
+        return told
 
 
 class Installer:

@@ -153,7 +153,7 @@ def unknown_operator(model: onnx.ModelProto, _: Path) -> None:
 
 def deeply_nested(model: onnx.ModelProto, _: Path) -> None:
     graph = helper.make_graph([], "end", [], [])
-    for _ in range(20):
+    for _level in range(20):
         node = helper.make_node("If", ["c"], ["x"])
         attribute = AttributeProto(name="then_branch", type=AttributeProto.GRAPH)
         attribute.g.CopyFrom(graph)

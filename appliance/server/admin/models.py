@@ -10,7 +10,6 @@ from typing import Any
 from aiohttp import web
 
 from appliance.host.memory import available_bytes
-from appliance.install import Installed
 from appliance.server.admin.administration import Administration, administration_of, refusals
 
 ROUTES = web.RouteTableDef()
@@ -53,7 +52,7 @@ async def overview(administration: Administration) -> dict[str, Any]:
     return {
         "models": [
             {
-                **_describe(model),
+                **model.to_json(),
                 "loaded": model.digest in loaded,
                 "aliases": aliases.get(model.name, []),
                 "problem": model.problem or pool.damaged.get(model.name),
@@ -63,18 +62,3 @@ async def overview(administration: Administration) -> dict[str, Any]:
         "storage": {"free_bytes": free},
         "memory": {"free_bytes": await asyncio.to_thread(available_bytes), "models_bytes": pool.reserved_bytes},
     }
-
-
-def _describe(model: Installed) -> dict[str, Any]:
-    described: dict[str, Any] = {"name": model.name, "digest": model.digest, "versions": list(model.versions)}
-    if model.bundle is not None:
-        manifest = model.bundle.manifest
-        described |= {
-            "kind": manifest.model.kind,
-            "version": manifest.version,
-            "size_bytes": manifest.size_bytes,
-            "license": manifest.license,
-            "source": manifest.source.uri,
-            "signer": model.bundle.signer,
-        }
-    return described

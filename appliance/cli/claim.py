@@ -1,0 +1,62 @@
+"""`lantern claim`: make a new device yours. Its certificate's pin is shown and remembered, and its first key kept."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import re
+import socket
+
+from appliance.errors import ConfigError, DeviceError
+from appliance.remote import OpenDevice, open_device
+from appliance.remote.administration import RemoteAdministration
+from appliance.remote.api_keys import remember_key
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("device", metavar="NAME", help="the device's name, host name or id, or its URL")
+    parser.add_argument("--as", dest="owner", metavar="OWNER", help="the name of the key (default: user-machine)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Claim it and show the key, once.
+
+    Raises:
+        DiscoveryError: there is no such device.
+        TrustError: it is not who it says it is.
+        DeviceError: it is claimed already, or wants HTTPS.
+    """
+    asyncio.run(_claim(args.device, args.owner or _default_owner()))
+    return 0
+
+
+async def _claim(name: str, owner: str) -> None:
+    async with open_device(name, key="") as device:
+        answer = await RemoteAdministration(device.session).claim(owner)
+        key = answer.get("key")
+        if not isinstance(key, str):
+            raise DeviceError("the device answered without a key")
+        is_kept = await asyncio.to_thread(_keep, device, key)
+    target = device.target
+    print(f"The device {target.name} is yours.")
+    if target.pin is not None:
+        print(f"Its certificate, remembered from now on: {target.pin}")
+    print(f"\n{key}\n")
+    kept = "It is kept in this machine's keyring, and" if is_kept else "This key for administration is not kept; it"
+    print(f"{kept} cannot be shown again. Make keys for programs with: lantern keys create NAME --on {name}")
+
+
+def _keep(device: OpenDevice, key: str) -> bool:
+    return remember_key(device.target.identity, key)
+
+
+def _default_owner() -> str:
+    """Letters, digits, dots and dashes, as keys are named."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError) as err:
+        raise ConfigError("This user has no name; say who claims the device with --as OWNER.") from err
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{user}-{socket.gethostname().partition('.')[0]}").strip("._-")
+    return name[:64] or "owner"
