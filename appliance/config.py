@@ -53,6 +53,7 @@ class ServerConfig(_Section):
     max_body_mib: Annotated[int, Field(ge=1, le=256, description="Largest request body.")] = 16
     max_connections: Annotated[int, Field(ge=8, le=65536, description="Connections at once.")] = 512
     max_connections_per_address: Annotated[int, Field(ge=1, le=65536, description="Of those, from one address.")] = 256
+    max_choices: Annotated[int, Field(ge=1, le=128, description="Answers to one request (n, best_of).")] = 8
     max_wait_s: Annotated[
         float, Field(gt=0, le=3600, description="Seconds without a slot before the answer is 503.")
     ] = 30.0

@@ -172,6 +172,7 @@ class Service:
             is_draining=self._stopping.is_set,
             max_body_bytes=server.max_body_mib << 20,
             max_wait_s=server.max_wait_s,
+            max_choices=server.max_choices,
             thermal=lambda: self._thermal,
             faults=self._faults,
             administration=administration,

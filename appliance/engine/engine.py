@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from appliance.engine.drafter import Draft, Drafter
 from appliance.engine.model_runner import ModelRunner
-from appliance.engine.sampler import sample
+from appliance.engine.sampler import sample, score
 from appliance.engine.scheduler import ChunkTurn, DecodeTurn, Scheduler
 from appliance.engine.slots import RowCopy, RowMove, SlotPool, shared_prefix
 from appliance.engine.types import EngineStats, FinishReason, Request, Sequence, StepOutput, StepPlan, TokenLogprobs
@@ -102,7 +102,7 @@ class Engine:
             request = sequence.request
             if self._waits_for_a_prefix(request):
                 continue
-            claim = self._pool.claim(request.id, request.prompt, request.cache_key)
+            claim = self._pool.claim(request.id, request.prompt, _cache_key(request))
             if claim is None:
                 break
             self._move(claim.moves)
@@ -116,6 +116,8 @@ class Engine:
 
     def _waits_for_a_prefix(self, request: Request) -> bool:
         """Whether a prompt under way is about to compute much of what this one begins with."""
+        if request.scores_prompt:
+            return False
         others = [s.request for s in self._scheduler.prompts() if s.request.cache_key == request.cache_key]
         if not others:
             return False
@@ -126,23 +128,36 @@ class Engine:
         start = sequence.num_computed
         tokens = sequence.tokens[start : start + num_tokens]
         is_last = num_tokens == sequence.num_pending
+        is_scored = sequence.request.scores_prompt and not sequence.is_decoding
         owner = sequence.request.id
+        last_row = np.array([num_tokens - 1], np.int64) if is_last else _NO_ROWS
         logits = self._runner.run(
             StepPlan(
                 first_row=self._pool.row_of(owner),
                 input_ids=np.array([tokens], np.int64),
                 past_lens=np.array([start], np.int32),
-                logit_rows=np.array([num_tokens - 1], np.int64) if is_last else _NO_ROWS,
+                logit_rows=np.arange(num_tokens) if is_scored else last_row,
             )
         )
+        scores = self._score(sequence, start, logits) if is_scored else []
         sequence.num_computed += num_tokens
         self._pool.extend(owner, tokens)
         if not is_last:
-            return []
+            return scores
         if not sequence.is_decoding:
             self._scheduler.start_decoding(sequence)
             self._move(self._pool.start_decoding(owner))
-        return self._commit(sequence, logits[0])
+        return scores + self._commit(sequence, logits[-1])
+
+    def _score(self, sequence: Sequence, start: int, logits: NDArray[np.float32]) -> list[StepOutput]:
+        """The prompt's tokens that follow those of a chunk, with their log probabilities."""
+        request = sequence.request
+        following = request.prompt[start + 1 : start + 1 + len(logits)]
+        num_top = request.params.num_logprobs or 0
+        return [
+            StepOutput(request.id, token, None, score(row, token, num_top), is_prompt=True)
+            for row, token in zip(logits, following, strict=False)
+        ]
 
     def _run_decode(self) -> list[StepOutput]:
         sequences = [self._scheduler.decoding(owner) for owner in self._pool.decoding_owners()]
@@ -258,3 +273,8 @@ class Engine:
                 self._runner.copy_row(move.source, move.target, move.num_tokens)
             else:
                 self._runner.swap_rows(move.a, move.b, move.num_tokens)
+
+
+def _cache_key(request: Request) -> str:
+    """Whose rows a request may find; one that scores its prompt finds none, since it needs every token's logits."""
+    return f"scored {request.id}" if request.scores_prompt else request.cache_key

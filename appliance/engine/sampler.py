@@ -28,6 +28,11 @@ def sample(logits: NDArray[np.float32], sequence: Sequence) -> tuple[int, TokenL
     return token, _describe(logprobs, token, params.num_logprobs)
 
 
+def score(logits: NDArray[np.float32], token: int, num_top: int) -> TokenLogprobs:
+    """How likely a token was that is given anyway."""
+    return _describe(_log_softmax(logits), token, num_top)
+
+
 def _adjust(logits: NDArray[np.float32], sequence: Sequence) -> None:
     """Repetition, presence and frequency penalties, then the bias; in place."""
     params = sequence.request.params

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from appliance.engine.types import Sequence
 
 _MAX_REMEMBERED_KEYS = 1024
+_SCORED_CHUNK_SIZE = 64  # each token has V logits: 12 MB for a vocabulary of 49,152
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +133,8 @@ class Scheduler:
     def _chunk_of(self, sequence: Sequence) -> int:
         """Tokens of the next chunk; one alone is never left over, see SlotPool.claim."""
         chunk = self._chunk_size if self._decoding else self._idle_chunk_size
+        if sequence.request.scores_prompt:
+            chunk = min(chunk, _SCORED_CHUNK_SIZE)
         num_tokens = min(chunk, sequence.num_pending)
         return num_tokens - 1 if sequence.num_pending - num_tokens == 1 else num_tokens
 

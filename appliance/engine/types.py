@@ -42,7 +42,8 @@ class SamplingParams:
 class Request:
     """One prompt to be continued. `cache_key` names whose cached prefixes it may reuse.
 
-    The constraint, where there is one, belongs to the engine from the moment the request is submitted.
+    The constraint, where there is one, belongs to the engine from the moment the request is submitted. `scores_prompt`:
+    log probabilities of the prompt's own tokens are wanted too, for which all of it is computed.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Request:
     params: SamplingParams
     cache_key: str = ""
     constraint: Constraint | None = None
+    scores_prompt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class StepOutput:
     """What one step brought to one request: a token, the end, or both.
 
     The first output has neither: the request has got a row, and `num_cached_tokens` of its prompt were in it.
-    A stop token ends the sequence without being part of it.
+    A stop token ends the sequence without being part of it. `is_prompt`: the token is one of the prompt, from its
+    second on, with the log probabilities that were asked for.
     """
 
     request_id: str
@@ -73,6 +76,7 @@ class StepOutput:
     finish_reason: FinishReason | None = None
     logprobs: TokenLogprobs | None = None
     num_cached_tokens: int | None = None
+    is_prompt: bool = False
 
 
 @dataclass(eq=False, slots=True)

@@ -24,7 +24,7 @@ from appliance.server.context import CONTEXT, KEY_ID, REQUEST_ID
 from appliance.server.grammar import is_held
 from appliance.server.merge import merged
 from appliance.server.record import RECORD
-from appliance.server.sampling import sampling_params
+from appliance.server.sampling import check_choices, sampling_params
 from appliance.server.sse import event_stream
 from appliance.text.reasoning import REASONING_MARKERS, THINK, ReasoningSplitter
 from appliance.text.tool_calls import visible_markers
@@ -38,6 +38,7 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     wire = await read_as(request, ChatRequest)
     _refuse_unsupported(wire)
     context = request.app[CONTEXT]
+    check_choices(wire.n, context.max_choices, "n")
     loop = asyncio.get_running_loop()
     async with context.pool.chat(wire.model) as model:
         plan = await loop.run_in_executor(context.text_threads, plan_chat, model, wire)

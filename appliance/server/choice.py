@@ -57,6 +57,7 @@ class Choice:
         self._stream = stream
         self._tokenizer = tokenizer
         self._detokenizer = Detokenizer(tokenizer, stops, visible=visible)
+        self.prompt_records: list[TokenRecord] = []
         self._held: list[TokenRecord] = []
         self._num_bytes_read = -1 if tokenizer.has_leading_blank else 0  # of which decoding takes the first away
         self._num_bytes_shown = 0
@@ -89,6 +90,9 @@ class Choice:
         async for output in self._stream:
             if output.num_cached_tokens is not None:
                 self.num_cached_tokens = output.num_cached_tokens
+                continue
+            if output.is_prompt and output.token is not None and output.logprobs is not None:
+                self.prompt_records.append(TokenRecord(output.token, 0, output.logprobs))
                 continue
             piece = self._read(output)
             if is_first or piece.text or piece.logprobs:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from appliance.server.chat_response import FINGERPRINT
 from appliance.server.choice import LEAST_LOGPROB, Choice, TextPiece, TokenRecord
 from appliance.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A prompt to be shown: its text, its tokens, and how many of them in front are the tokenizer's own."""
+
+    text: str
+    tokens: tuple[int, ...]
+    num_framing: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +38,56 @@ class CompletionAnswer:
         body |= {"model": self.model, "system_fingerprint": FINGERPRINT, "choices": choices}
         return {**body, "usage": usage} if usage is not None else body
 
-    def choice(
-        self, choice: Choice, text: str, pieces: list[TextPiece], offset: int, finish_reason: str | None
+    def whole(self, choice: Choice, echo: Echo | None, pieces: list[TextPiece]) -> dict[str, Any]:
+        """One finished choice, behind its prompt where that is echoed."""
+        text = "".join(piece.text for piece in pieces)
+        records = [record for piece in pieces for record in piece.logprobs]
+        if echo is None:
+            return self._part(choice, text, self._logprobs(records, 0), choice.finish_reason)
+        logprobs = _joined(self._echoed(choice, echo), self._logprobs(records, len(echo.text)))
+        return self._part(choice, echo.text + text, logprobs, choice.finish_reason)
+
+    async def chunks(self, choice: Choice, echo: Echo | None) -> AsyncIterator[dict[str, Any]]:
+        """The echoed prompt, the text as it comes, then the finish reason."""
+        offset = len(echo.text) if echo is not None else 0
+        waiting = echo
+        if waiting is not None and self.num_logprobs is None:
+            yield self.object([self._part(choice, waiting.text, None, None)])
+            waiting = None
+        async for piece in choice.pieces():
+            if waiting is not None:
+                yield self.object([self._part(choice, waiting.text, self._echoed(choice, waiting), None)])
+                waiting = None
+            if piece.text or piece.logprobs:
+                yield self.object([self._part(choice, piece.text, self._logprobs(piece.logprobs, offset), None)])
+                offset += sum(self._num_characters(record) for record in piece.logprobs)
+        if waiting is not None:
+            yield self.object([self._part(choice, waiting.text, self._echoed(choice, waiting), None)])
+        yield self.object([self._part(choice, "", self._logprobs([], offset), choice.finish_reason)])
+
+    def _part(
+        self, choice: Choice, text: str, logprobs: dict[str, Any] | None, finish_reason: str | None
     ) -> dict[str, Any]:
-        """One choice, whole or in part; `offset`: characters before the first token of these pieces."""
-        records = [r for p in pieces for r in p.logprobs]
-        logprobs = self._logprobs(records, offset) if self.num_logprobs is not None else None
         return {"index": choice.index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
-    async def chunks(self, choice: Choice, echo: str) -> AsyncIterator[dict[str, Any]]:
-        """The echoed prompt, the text as it comes, then the finish reason."""
-        offset = len(echo)
-        if echo:
-            yield self.object([self.choice(choice, echo, [], 0, None)])
-        async for piece in choice.pieces():
-            if piece.text or piece.logprobs:
-                yield self.object([self.choice(choice, piece.text, [piece], offset, None)])
-                offset += sum(self._num_characters(record) for record in piece.logprobs)
-        yield self.object([self.choice(choice, "", [], offset, choice.finish_reason)])
+    def _echoed(self, choice: Choice, echo: Echo) -> dict[str, Any] | None:
+        """The prompt's tokens as they were written; nothing is known of how likely the first one was."""
+        if self.num_logprobs is None:
+            return None
+        first, *rest = echo.tokens[echo.num_framing :] or (None,)
+        found = self._logprobs(choice.prompt_records[len(choice.prompt_records) - len(rest) :], 0)
+        if first is None or found is None:
+            return found
+        if echo.num_framing:  # there was something before the first one, so it has a probability, too
+            return self._logprobs(choice.prompt_records[echo.num_framing - 1 :], 0)
+        num_first = _num_beginning(self.tokenizer.token_bytes(first))
+        shifted = [offset + num_first for offset in found["text_offset"]]
+        head = {"tokens": [self._text(first)], "token_logprobs": [None], "top_logprobs": [None], "text_offset": [0]}
+        return _joined(head, {**found, "text_offset": shifted})
 
-    def _logprobs(self, records: list[TokenRecord], offset: int) -> dict[str, Any]:
+    def _logprobs(self, records: Sequence[TokenRecord], offset: int) -> dict[str, Any] | None:
+        if self.num_logprobs is None:
+            return None
         offsets = []
         for record in records:
             offsets.append(offset)
@@ -73,5 +112,13 @@ class CompletionAnswer:
 
     def _num_characters(self, record: TokenRecord) -> int:
         """The characters that begin in a token; a continuation byte (RFC 3629) begins none."""
-        data = self.tokenizer.token_bytes(record.token)
-        return sum(byte & 0xC0 != 0x80 for byte in data) - (record.start < 0)
+        return _num_beginning(self.tokenizer.token_bytes(record.token)) - (record.start < 0)
+
+
+def _num_beginning(data: bytes) -> int:
+    return sum(byte & 0xC0 != 0x80 for byte in data)
+
+
+def _joined(a: dict[str, Any] | None, b: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Two pieces of OpenAI's four lists."""
+    return {name: a[name] + b[name] for name in a} if a is not None and b is not None else None

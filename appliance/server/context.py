@@ -39,6 +39,7 @@ class ServerContext:
     ping_interval_s: float = 5.0
     write_timeout_s: float = 30.0
     max_wait_s: float = 30.0
+    max_choices: int = 8
     metrics: Metrics = field(default_factory=Metrics)
     thermal: Callable[[], Thermal] = Thermal
     faults: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ class RequestRecord:
         """Count what this stream brings, at the moment it arrives."""
         self.num_prompt_tokens += len(request.prompt)
         self.metrics.tokens.labels("prompt").inc(len(request.prompt))
+        generated = self.metrics.tokens.labels("generated")
         last_s: float | None = None
 
         def saw(output: StepOutput) -> None:
@@ -36,10 +37,10 @@ class RequestRecord:
             now_s = time.monotonic()
             if output.num_cached_tokens is not None:
                 self._admitted(output.num_cached_tokens, now_s)
-            if output.token is None:
+            if output.token is None or output.is_prompt:
                 return
             self.num_generated_tokens += 1
-            self.metrics.tokens.labels("generated").inc()
+            generated.inc()
             if last_s is not None:
                 self.metrics.inter_token_s.observe(now_s - last_s)
             elif self.first_token_s is None:

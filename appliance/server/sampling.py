@@ -13,7 +13,7 @@ from appliance.errors import InvalidRequestError
 from appliance.models import ChatModel
 from appliance.server.parse import EXTENSION, Wire
 
-MAX_CHOICES = 8
+MAX_CHOICES = 128
 MAX_STOPS = 16
 
 Penalty = Annotated[float, Field(ge=-2, le=2)]
@@ -91,9 +91,10 @@ def sampling_params(
     max_tokens: int | None,
     num_logprobs: int | None,
     *,
+    num_choices: int | None = None,
     is_held: bool = False,
 ) -> list[SamplingParams]:
-    """One SamplingParams for each of the `n` choices; the first has the request's own seed.
+    """One SamplingParams for each of the choices, `n` unless told; the first has the request's own seed.
 
     Args:
         wire: the request.
@@ -101,6 +102,7 @@ def sampling_params(
         num_prompt_tokens: what is left of the context is the most that can be generated.
         max_tokens: the most that was asked for.
         num_logprobs: how many alternatives to report; None without log probabilities.
+        num_choices: how many answers to sample.
         is_held: a grammar leaves no other answer than JSON.
 
     Raises:
@@ -132,7 +134,7 @@ def sampling_params(
             logit_bias=bias,
             num_logprobs=num_logprobs,
         )
-        for i in range(wire.n)
+        for i in range(num_choices or wire.n)
     ]
 
 
@@ -149,6 +151,16 @@ def _penalties(wire: SamplingFields, *, needs_steadying: bool) -> tuple[float, f
 
 def _is_small(model: ChatModel) -> bool:
     return model.bundle.manifest.size_bytes < _SMALL_BYTES
+
+
+def check_choices(num_choices: int, most: int, param: str) -> None:
+    """Refuse more answers than this server makes for one request.
+
+    Raises:
+        InvalidRequestError: naming the field.
+    """
+    if num_choices > most:
+        raise InvalidRequestError(f"Invalid '{param}': this server makes at most {most} choices.", param=param)
 
 
 def parse_logit_bias(raw: Mapping[str, float], vocab_size: int) -> dict[int, float]:

@@ -67,6 +67,70 @@ def test_an_echo_without_new_tokens(client: OpenAI) -> None:
     assert (answer.text, answer.finish_reason) == ("Hello", "length")
 
 
+def test_an_echo_tells_how_likely_the_prompt_was(client: OpenAI) -> None:
+    arguments: Any = {"model": MODEL, "temperature": 0, "logprobs": 2}
+    said = client.completions.create(prompt="The capital of France is", max_tokens=6, **arguments).choices[0]
+    text = "The capital of France is" + said.text
+    echoed = client.completions.create(prompt=text, echo=True, max_tokens=0, **arguments).choices[0]
+    assert said.logprobs is not None
+    found = echoed.logprobs
+    assert found is not None
+    assert echoed.text == "".join(found.tokens or []) == text
+    assert (found.text_offset or [])[0] == 0
+    for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        assert len(getattr(found, name)) == len(found.tokens or [])
+    assert (found.tokens or [])[-6:] == said.logprobs.tokens
+    assert (found.text_offset or [])[-6:] == [o + 24 for o in said.logprobs.text_offset or []]
+    assert (found.token_logprobs or [])[-6:] == pytest.approx(said.logprobs.token_logprobs, abs=0.4)
+    assert [max(top, key=top.__getitem__) for top in (found.top_logprobs or [])[-6:]] == said.logprobs.tokens
+
+
+def test_nothing_is_known_of_how_likely_a_first_token_was(client: OpenAI) -> None:
+    arguments: Any = {"model": MODEL, "echo": True, "logprobs": 1, "max_tokens": 0}
+    found = client.completions.create(prompt=[19556, 19556], **arguments).choices[0].logprobs
+    assert found is not None
+    first, second = found.token_logprobs or []
+    assert first is None
+    assert second < 0
+    assert (found.top_logprobs or [])[0] is None
+    assert found.text_offset == [0, len((found.tokens or [""])[0])]
+
+
+@pytest.mark.parametrize("max_tokens", [0, 5])
+def test_a_streamed_echo_with_its_log_probabilities_equals_the_plain_one(client: OpenAI, max_tokens: int) -> None:
+    arguments: Any = {
+        "model": MODEL,
+        "prompt": "Über den Wolken",
+        "echo": True,
+        "logprobs": 1,
+        "max_tokens": max_tokens,
+    }
+    plain = client.completions.create(temperature=0, **arguments).choices[0]
+    chunks = list(client.completions.create(temperature=0, stream=True, **arguments))
+    assert "".join(c.choices[0].text for c in chunks) == plain.text
+    assert plain.logprobs is not None
+    for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
+        parts = [getattr(c.choices[0].logprobs, name) for c in chunks if c.choices[0].logprobs is not None]
+        assert [value for part in parts for value in part] == getattr(plain.logprobs, name)
+
+
+def test_the_best_of_several_answers_are_given(client: OpenAI) -> None:
+    arguments: Any = {"model": MODEL, "prompt": "Once upon a time", "max_tokens": 6, "seed": 3, "temperature": 1.2}
+    every = client.completions.create(n=4, logprobs=0, **arguments)
+    best = client.completions.create(n=2, best_of=4, **arguments)
+
+    def mean(values: list[float] | None) -> float:
+        return sum(values or []) / len(values or [0])
+
+    ranked = sorted(every.choices, key=lambda c: mean(c.logprobs.token_logprobs if c.logprobs else None), reverse=True)
+    assert [c.text for c in best.choices] == [c.text for c in ranked[:2]]
+    assert [c.index for c in best.choices] == [0, 1]
+    assert best.choices[0].logprobs is None
+    assert best.usage is not None
+    assert every.usage is not None
+    assert best.usage.completion_tokens == every.usage.completion_tokens
+
+
 def test_an_empty_prompt_begins_a_document(client: OpenAI) -> None:
     assert client.completions.create(model=MODEL, prompt="", max_tokens=3).usage is not None
 
@@ -79,10 +143,12 @@ def test_an_empty_prompt_begins_a_document(client: OpenAI) -> None:
         ({"prompt": [[]]}, "prompt[0]"),
         ({"prompt": [10**9]}, "prompt"),
         ({"prompt": {"a": 1}}, "prompt"),
-        ({"prompt": "x", "best_of": 3}, "best_of"),
+        ({"prompt": "x", "best_of": 2, "n": 3}, "best_of"),
+        ({"prompt": "x", "best_of": 9}, "best_of"),
+        ({"prompt": "x", "best_of": 3, "stream": True}, "best_of"),
+        ({"prompt": "x", "n": 9}, "n"),
         ({"prompt": "x", "logprobs": 6}, "logprobs"),
         ({"prompt": "word " * 4000}, "prompt"),
-        ({"prompt": "x", "echo": True, "logprobs": 1}, "echo"),
     ],
 )
 def test_bad_fields_are_named(client: OpenAI, changes: Any, param: str) -> None:
