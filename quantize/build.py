@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.bundle import Bundle, BundleStore, SigningKey, TrustedKeys, open_bundle
-from appliance.errors import BundleError
+from appliance.errors import BundleError, QuantizeError
 from appliance.home import Home
 from quantize.licenses import check_accepted, license_of
 from quantize.package import Ingredients, assemble
@@ -43,13 +43,10 @@ def build_to_folder(
     """
     key, trusted = _keys(home)
     with _ingredients(recipe, home, progress, options) as parts:
-        out.mkdir(parents=True, exist_ok=True)
-        with progress.stage("package"), tempfile.TemporaryDirectory(dir=out, prefix=f".{recipe.name}-") as temporary:
-            fresh = Path(temporary) / recipe.name
-            fresh.mkdir()
-            assemble(parts, fresh, key)
-            open_bundle(fresh, trusted)
-            replace_folder(fresh, out / recipe.name)
+        try:
+            _package(parts, out, key, trusted, progress)
+        except OSError as err:
+            raise QuantizeError(f"package stopped: {err.strerror or err} ({out})") from err
     return open_bundle(out / recipe.name, trusted)
 
 
@@ -78,6 +75,17 @@ def installed_and_current(recipe: Recipe, home: Home) -> Bundle | None:
     except BundleError:
         return None
     return bundle if bundle.manifest.recipe.get("input_sha256") == input_sha256(recipe, pinned) else None
+
+
+def _package(parts: Ingredients, out: Path, key: SigningKey, trusted: TrustedKeys, progress: StageProgress) -> None:
+    name = parts.recipe.name
+    out.mkdir(parents=True, exist_ok=True)
+    with progress.stage("package"), tempfile.TemporaryDirectory(dir=out, prefix=f".{name}-") as temporary:
+        fresh = Path(temporary) / name
+        fresh.mkdir()
+        assemble(parts, fresh, key)
+        open_bundle(fresh, trusted)
+        replace_folder(fresh, out / name)
 
 
 def _keys(home: Home) -> tuple[SigningKey, TrustedKeys]:

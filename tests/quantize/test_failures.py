@@ -3,27 +3,59 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import resource
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from appliance.bundle import TrustedKeys, open_bundle
+from appliance.errors import QuantizeError
 from appliance.home import Home
 from quantize.__main__ import main
 from tests.quantize.tiny import write_decoder
+from tests.quantize.tiny_gguf import with_unknown_type, write_gguf
 
 _INTERRUPTED = 130
+
+
+_STAGES = (
+    "checkpoint",
+    "export",
+    "fuse",
+    "calibrate",
+    "fit",
+    "sensitivity",
+    "search",
+    "weights",
+    "kv-scales",
+    "evaluate",
+)
 
 
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_decoder(tmp_path_factory.mktemp("llama") / "tiny-llama", "llama")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Path, Path]:
+    """A home with every stage of a searched build done, its GGUF file and its recipe."""
+    root = tmp_path_factory.mktemp("whole")
+    gguf = write_gguf(root / "tiny.gguf")
+    recipe = root / "tiny.toml"
+    recipe.write_text(
+        f'name = "tiny"\nlicense = "MIT"\n[source]\nuri = "{gguf}"\n[weights]\nscheme = "auto"\n'
+        "[calibration]\nnum_windows = 3\nwindow_tokens = 32\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LANTERN_HOME", str(root / "home"))
+        assert main(["build", "--recipe", str(recipe), "--out", str(root / "out")]) == 0
+    return Home(root / "home"), recipe, root / "out" / "tiny"
 
 
 @pytest.fixture
@@ -32,25 +64,71 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home(tmp_path / "home")
 
 
-@pytest.mark.parametrize("stage", ["export", "fuse", "weights", "package"])
-def test_a_disk_that_is_full_in_one_stage(
-    llama: Path, home: Home, tmp_path: Path, stage: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "out"
-    if stage != "export":
-        assert main(command(llama, out)) == 0
-        shutil.rmtree(out)
+@pytest.fixture
+def all_but(whole: tuple[Home, Path, Path], home: Home) -> Callable[[str], None]:
+    """Makes a home where every stage is done but the named one."""
+
+    def prepare(stage: str) -> None:
+        shutil.copytree(whole[0].root, home.root)
         for folder in (home.cache / "quantize").glob(f"{stage}-*"):
             shutil.rmtree(folder)
-    capsys.readouterr()
-    with files_of_at_most(50_000):
-        assert main(command(llama, out)) != 0
+
+    return prepare
+
+
+@pytest.mark.parametrize("stage", [*_STAGES, "package"])
+def test_a_disk_that_is_full_in_any_stage(
+    whole: tuple[Home, Path, Path],
+    home: Home,
+    all_but: Callable[[str], None],
+    tmp_path: Path,
+    stage: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    all_but(stage)
+    build = ["build", "--recipe", str(whole[1]), "--out", str(tmp_path / "out")]
+    with files_of_at_most(50_000 if stage == "export" else 64):
+        assert main(build) == QuantizeError.exit_code
     said = capsys.readouterr().err.splitlines()
     assert [line for line in said if line.endswith("...")][-1] == f"{stage} ..."
     assert len([line for line in said if line.startswith("lantern-quantize: ")]) == 1, said
-    assert nothing_half_written(home, out)
-    assert main(command(llama, out)) == 0
-    assert open_bundle(out / "tiny-llama", TrustedKeys.load(home.trusted_keys)).name == "tiny-llama"
+    assert nothing_half_written(home, tmp_path / "out")
+    assert main(build) == 0
+    assert same_bytes(tmp_path / "out" / "tiny", whole[2])
+
+
+@pytest.mark.parametrize("stage", [*_STAGES, "package"])
+def test_an_interrupt_in_any_stage(
+    whole: tuple[Home, Path, Path],
+    home: Home,
+    all_but: Callable[[str], None],
+    tmp_path: Path,
+    stage: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    all_but(stage)
+    build = ["build", "--recipe", str(whole[1]), "--out", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", InterruptingStream(f"{stage} ..."))
+        code = main(build)
+    assert code == _INTERRUPTED
+    assert nothing_half_written(home, tmp_path / "out")
+    assert main(build) == 0
+    assert f"{stage}: " in capsys.readouterr().err
+    assert same_bytes(tmp_path / "out" / "tiny", whole[2])
+
+
+def test_a_gguf_file_with_a_type_that_nobody_knows_is_one_sentence(
+    home: Home, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gguf = with_unknown_type(write_gguf(tmp_path / "tiny.gguf"))
+    assert main(["build", str(gguf), "--out", str(tmp_path / "out")]) == QuantizeError.exit_code
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lantern-quantize: ")]
+    assert len(said) == 1
+    assert "tiny.gguf cannot be read" in said[0]
+    assert "250" in said[0]
+    assert nothing_half_written(home, tmp_path / "out")
 
 
 @pytest.mark.parametrize("after_s", [0.2, 0.8, 1.6])
@@ -83,6 +161,27 @@ def test_a_truncated_checkpoint_is_refused_before_any_stage(
 
 def command(checkpoint: Path, out: Path) -> list[str]:
     return ["build", str(checkpoint), "--out", str(out), "--name", "tiny-llama"]
+
+
+class InterruptingStream(io.StringIO):
+    """Ctrl-C at the moment that a text is shown, once."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self._text: str | None = text
+
+    def write(self, text: str, /) -> int:
+        if self._text is not None and self._text in text:
+            self._text = None
+            os.kill(os.getpid(), signal.SIGINT)
+        return super().write(text)
+
+
+def same_bytes(folder: Path, other: Path) -> bool:
+    """Whether both bundles say and hold the same; what differs is whose key signed them."""
+    names = sorted(path.name for path in folder.iterdir() if path.name != "manifest.sig")
+    assert names == sorted(path.name for path in other.iterdir() if path.name != "manifest.sig")
+    return all((folder / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
 def nothing_half_written(home: Home, out: Path) -> bool:
