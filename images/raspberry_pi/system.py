@@ -26,6 +26,7 @@ _REMOVED = (
     "etc/ssh/ssh_host_*",
     "initrd.img*",
     "root/.*",
+    "usr/lib/linux-image-*",
     "usr/lib/systemd/system-generators/systemd-gpt-auto-generator",
     "usr/share/doc/*/changelog*",
     "var/cache",
@@ -34,6 +35,18 @@ _REMOVED = (
     "var/lib/systemd",
     "var/log",
     "vmlinuz*",
+)
+# Drivers of hardware that no Raspberry Pi has, or of what an appliance does not do, and device trees that were copied.
+_REMOVED_DRIVERS = (
+    "kernel/drivers/gpu/drm/amd",
+    "kernel/drivers/gpu/drm/nouveau",
+    "kernel/drivers/gpu/drm/radeon",
+    "kernel/drivers/gpu/drm/xe",
+    "kernel/drivers/iio",
+    "kernel/drivers/infiniband",
+    "kernel/drivers/media",
+    "kernel/sound",
+    "dtb",
 )
 _FOLDERS = ("boot/firmware", "data", "etc/apt", "var/cache", "var/lib/private/lantern", "var/lib/systemd", "var/log")
 
@@ -55,7 +68,7 @@ def make_tree(deb: Path, tree: Path, *, version: str) -> None:
 def squash(tree: Path, target: Path) -> None:
     """The tree as one file: the same bytes for the same tree."""
     target.unlink(missing_ok=True)
-    options = ("-comp", "zstd", "-Xcompression-level", "15", "-b", "256K", "-noappend", "-quiet", "-no-progress")
+    options = ("-comp", "zstd", "-Xcompression-level", "10", "-b", "256K", "-noappend", "-quiet", "-no-progress")
     run("mksquashfs", tree, target, *options)
 
 
@@ -156,6 +169,10 @@ def _remove(tree: Path) -> None:
     for pattern in _REMOVED:
         for path in tree.glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for modules in (tree / "usr/lib/modules").iterdir():
+        for name in _REMOVED_DRIVERS:
+            shutil.rmtree(modules / name, ignore_errors=True)
+        run("depmod", "--basedir", tree, modules.name)
     for name in _FOLDERS:
         (tree / name).mkdir(parents=True, exist_ok=True)
     (tree / "var/lib/private").chmod(0o700)

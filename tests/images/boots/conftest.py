@@ -51,7 +51,10 @@ def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def board(scratch: Path) -> Iterator[Board]:
     """A new card in a board that was just switched on."""
-    running = Board(Card(image_path(), scratch), scratch)
+    card = Card(image_path(), scratch)
+    # An emulated board loads a model in minutes, and asks of many at once wait for it.
+    card.write("lantern.toml", b"[server]\nmax_wait_s = 900\n")
+    running = Board(card, scratch)
     running.switch_on()
     try:
         yield running

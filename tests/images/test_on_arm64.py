@@ -1,0 +1,108 @@
+"""The appliance as it is on a board, with its arm64 libraries, under qemu-user: it answers a real chat request.
+
+Seconds instead of the minutes of a boot. It needs what `make image` leaves in its cache: Debian with the package.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+
+from appliance.home import Home
+from images.workplace import cache, run
+from tests.images.boots.board import free_port
+
+_QEMU = "qemu-aarch64-static"
+_PARTS = ("./opt/lantern", "./usr/bin/python3.13", "./usr/lib/python3.13", "./usr/lib/aarch64-linux-gnu")
+_LINKER = "./usr/lib/ld-linux-aarch64.so.1"
+_TIMEOUT_S = 170.0
+
+
+def tarball() -> Path | None:
+    """Debian with the package, if an image was built here."""
+    return next(iter(sorted(cache().glob("raspberry-pi-installed-*.tar"))), None)
+
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which(_QEMU) is None, reason=f"{_QEMU} is not installed: make image-deps"),
+    pytest.mark.skipif(tarball() is None, reason="no image was built here: make image BOARD=raspberry-pi"),
+]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("arm64")
+    run("tar", "--extract", "--file", str(tarball()), "--directory", folder, *_PARTS, _LINKER)
+    (folder / "lib").symlink_to("usr/lib")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def base_url(tree: Path, starter_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of the other processor, with models that it has never seen."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "bundles").symlink_to(starter_home.bundles)
+    (home / "keys").mkdir(mode=0o700)
+    (home / "keys/trusted").symlink_to(starter_home.trusted_keys)
+    port = free_port()
+    site = tree / "opt/lantern/lib/python3.13/site-packages"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("LANTERN_", "PYTHON"))},
+        "LANTERN_HOME": str(home),
+        "PYTHONHOME": str(tree / "usr"),
+        "PYTHONPATH": str(site),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "QEMU_CPU": "cortex-a72",
+        "LANTERN_SERVER_MAX_WAIT_S": "600",
+    }
+    command = [_QEMU, "-L", str(tree), "-E", "LD_LIBRARY_PATH=/usr/lib/aarch64-linux-gnu"]
+    command += [str(tree / "usr/bin/python3.13"), "-m", "appliance", "serve", "--port", str(port)]
+    command += ["--threads", "2", "--slots", "1", "--context-length", "256"]
+    log = home / "log"
+    with log.open("wb") as file:
+        server = subprocess.Popen(command, cwd="/", env=environment, stdout=file, stderr=file)
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server, log)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        server.kill()
+        server.wait(30)
+
+
+def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    end_s = time.monotonic() + _TIMEOUT_S
+    while True:
+        assert server.poll() is None, log.read_text("utf-8", "replace")[-3000:]
+        assert time.monotonic() < end_s, log.read_text("utf-8", "replace")[-3000:]
+        try:
+            with urllib.request.urlopen(url, timeout=10):
+                return
+        except OSError:
+            time.sleep(0.5)
+
+
+def test_it_answers_a_chat_request(base_url: str) -> None:
+    with OpenAI(base_url=base_url, api_key="any", timeout=_TIMEOUT_S, max_retries=0) as client:
+        answer = client.chat.completions.create(
+            model="smollm2-135m-instruct",
+            messages=[{"role": "user", "content": "What is the capital of France?"}],
+            max_tokens=8,
+            temperature=0,
+        )
+    assert "Paris" in str(answer.choices[0].message.content)
+
+
+def test_it_embeds(base_url: str) -> None:
+    with OpenAI(base_url=base_url, api_key="any", timeout=_TIMEOUT_S, max_retries=0) as client:
+        vectors = client.embeddings.create(model="all-minilm-l6-v2", input=["a dog", "a puppy", "a tax return"]).data
+    dog, puppy, tax = (v.embedding for v in vectors)
+    assert sum(map(float.__mul__, dog, puppy)) > sum(map(float.__mul__, dog, tax)) + 0.2
