@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from appliance.config import load_config
-from appliance.errors import ConfigError
 from appliance.files import write_whole
 from appliance.image.settings import Settings, read_settings
 
@@ -76,22 +74,34 @@ def _write_appliance_settings(settings: Settings, path: Path) -> None:
     chosen = {name: {**_DEFAULTS.get(name, {}), **settings.appliance.get(name, {})} for name in names}
     if settings.name:
         chosen["discovery"].setdefault("name", settings.name)
-    for sections in (chosen, _DEFAULTS):
-        staged = path.with_name(".lantern.toml.new")
-        staged.write_text(_HEADER + toml_of(sections), "utf-8")
-        try:
-            load_config(staged, environment={})
-        except ConfigError as err:
-            settings.complain("lantern.toml", err.message)
-            if path.exists():
-                break
-            continue
-        finally:
-            staged.unlink()
-        text = (_HEADER + toml_of(sections)).encode()
-        if not path.exists() or path.read_bytes() != text:
-            write_whole(path, text)
-        break
+    present = path.read_bytes() if path.exists() else None
+    text = (_HEADER + toml_of(chosen)).encode()
+    if text == present:
+        return
+    problem = None if chosen == _DEFAULTS else _problem_with(text, path)
+    if problem is None:
+        write_whole(path, text)
+        return
+    settings.complain("lantern.toml", problem)
+    if present is None:
+        write_whole(path, (_HEADER + toml_of(_DEFAULTS)).encode())
+
+
+def _problem_with(text: bytes, path: Path) -> str | None:
+    """Why the appliance would not take these settings, if so."""
+    # Imported here since it takes a second on the smallest board, and most starts change nothing.
+    from appliance.config import load_config
+    from appliance.errors import ConfigError
+
+    staged = path.with_name(".lantern.toml.new")
+    staged.write_bytes(text)
+    try:
+        load_config(staged, environment={})
+    except ConfigError as err:
+        return err.message
+    finally:
+        staged.unlink()
+    return None
 
 
 def _write_wifi(settings: Settings, path: Path) -> None:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 _TOML = "lantern.toml"
 _USER_DATA = "user-data"
 _NETWORK = "network-config"
@@ -168,8 +166,12 @@ def _is_url(text: str) -> bool:
 
 def _yaml(path: Path, settings: Settings) -> dict[str, Any]:
     text = _text(path, settings)
+    if not text:
+        return {}
+    import yaml  # Debian's, which only an image has, and only where the Imager wrote something
+
     try:
-        raw = yaml.safe_load(text or "")
+        raw = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as err:
         settings.complain(path.name, f"not valid YAML, so nothing of it counts: {' '.join(str(err).split())[:200]}.")
         return {}

@@ -165,7 +165,7 @@ class Board:
         console = cmdline.replace("console=serial0,115200", "console=ttyAMA0")
         append = f"{console} {self.more} lantern.deadline=900"
         return [
-            *("nice", "-n", "10", "qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"),
+            *("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"),
             *("-accel", "tcg,thread=multi,tb-size=512", "-nographic", "-no-reboot"),
             *("-kernel", str(kernel), "-initrd", str(initramfs), "-append", append),
             *("-drive", f"file={self.card.path},if=virtio,format=raw,cache=writeback"),
