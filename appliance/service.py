@@ -22,14 +22,14 @@ from appliance.discovery.announcer import Announcer
 from appliance.discovery.identity import host_name, load_device_id
 from appliance.discovery.record import Auth, ServiceRecord, State
 from appliance.endpoints import Endpoints, open_endpoints
-from appliance.engine.loop import AsyncEngine
 from appliance.errors import BundleError
 from appliance.home import Home
 from appliance.host.addresses import is_loopback
 from appliance.host.sdnotify import notify, watchdog_interval_s
 from appliance.host.thermal import Thermal, read_thermal
 from appliance.install import Installer
-from appliance.models import ChatModel, EngineSettings, ModelPool, PoolSettings
+from appliance.models import EngineSettings, ModelPool, PoolSettings
+from appliance.models.entry import thread_of
 from appliance.server.admin.administration import Administration
 from appliance.server.app import make_app
 from appliance.server.context import ServerContext
@@ -40,7 +40,7 @@ from appliance.server.limits import ConnectionLimits
 from appliance.server.listener import Listener
 from appliance.tls import device_certificate, pin_of, server_context
 from appliance.updates import IncomingUpdate
-from appliance.watchdog import Watchdog
+from appliance.watchdog import WatchedThread, Watchdog
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -244,8 +244,8 @@ class Service:
             self._failure = err
         self._stopping.set()
 
-    def _engines(self) -> list[AsyncEngine]:
-        return [m.engine for m in self._pool.loaded() if isinstance(m, ChatModel)]
+    def _model_threads(self) -> list[WatchedThread]:
+        return [thread_of(model) for model in self._pool.loaded()]
 
     @contextlib.asynccontextmanager
     async def _watchdog(self) -> AsyncIterator[None]:
@@ -253,7 +253,7 @@ class Service:
         if interval_s is None:
             yield
             return
-        async with Watchdog(self._engines, interval_s=interval_s).running():
+        async with Watchdog(self._model_threads, interval_s=interval_s).running():
             yield
 
     @contextlib.asynccontextmanager

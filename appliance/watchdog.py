@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
 
-from appliance.engine.loop import AsyncEngine
 from appliance.host.sdnotify import notify
 
 
-class Watchdog:
-    """Sends WATCHDOG=1 while the event loop ticks and every engine thread comes around; owned by the loop.
+class WatchedThread(Protocol):
+    """The thread of a model."""
 
-    An engine answers between two steps, or at once when it is idle. One that hangs in a step, or has ended, never does.
+    async def ping(self) -> None:
+        """Return once it came around, idle or between two pieces of work."""
+
+
+class Watchdog:
+    """Sends WATCHDOG=1 while the event loop ticks and the thread of every loaded model comes around; owned by the loop.
+
+    A thread answers between two steps, or at once when it is idle. One that hangs in a step, or has ended, never does.
     """
 
     def __init__(
         self,
-        engines: Callable[[], Iterable[AsyncEngine]],
+        threads: Callable[[], Sequence[WatchedThread]],
         *,
         interval_s: float,
         send: Callable[[str], object] = notify,
+        look_again_s: float = 0.5,
     ) -> None:
-        self._engines = engines
+        """`threads` are those of the models that are loaded now: one that is unloaded is not waited for any longer."""
+        self._threads = threads
         self._interval_s = interval_s
         self._send = send
+        self._look_again_s = look_again_s
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -40,6 +50,15 @@ class Watchdog:
 
     async def _run(self) -> None:
         while True:
-            await asyncio.gather(*(engine.ping() for engine in self._engines()))
+            await asyncio.gather(*map(self._comes_around, self._threads()))
             self._send("WATCHDOG=1")
             await asyncio.sleep(self._interval_s)
+
+    async def _comes_around(self, thread: WatchedThread) -> None:
+        ping = asyncio.ensure_future(thread.ping())
+        try:
+            while thread in self._threads():
+                if (await asyncio.wait([ping], timeout=self._look_again_s))[0]:
+                    return
+        finally:
+            ping.cancel()

@@ -28,11 +28,12 @@ Item = TypeVar("Item", bound=Sized)
 
 
 class _Job(Generic[Item]):
-    """One request; belongs to the model's thread after it was queued, but for `result`."""
+    """One request; belongs to the model's thread after it was queued, but for `result`, and `is_begun` is only read."""
 
     def __init__(self, items: Sequence[Item], result: asyncio.Future[Rows]) -> None:
         self.items = items
         self.result = result
+        self.is_begun = False
         self.waiting = sorted(range(len(items)), key=lambda i: (len(items[i]), -i))  # the longest at the end
         self.rows: Rows | None = None
 
@@ -41,6 +42,13 @@ class _Job(Generic[Item]):
         if self.rows is None:
             self.rows = np.empty((len(self.items), *rows.shape[1:]), np.float32)
         self.rows[list(indices)] = rows
+
+
+class _Ping:
+    """To be answered when the thread comes around."""
+
+    def __init__(self, answer: asyncio.Future[None]) -> None:
+        self.answer = answer
 
 
 class AsyncTextModel(Generic[Item]):
@@ -60,7 +68,7 @@ class AsyncTextModel(Generic[Item]):
         self._max_waiting = max_waiting
         self._max_items = max_items_per_round
         self._on_failure = on_failure
-        self._inbox: queue.SimpleQueue[_Job[Item] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[_Job[Item] | _Ping | None] = queue.SimpleQueue()
         self._num_jobs = 0
         self._accepts = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,12 +86,18 @@ class AsyncTextModel(Generic[Item]):
         self._inbox.put(None)
         await asyncio.to_thread(self._thread.join)
 
-    async def submit(self, items: Sequence[Item]) -> Rows:
+    async def ping(self) -> None:
+        """Return once the thread came around, idle or between two rounds; never where it hangs or has ended."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._inbox.put(_Ping(answer))
+        await answer
+
+    async def submit(self, items: Sequence[Item], *, max_wait_s: float | None = None) -> Rows:
         """A row for each item, in order; cancelling leaves out what has not been begun.
 
         Raises:
             OverloadedError: the queue is full.
-            UnavailableError: the model does not run (any more).
+            UnavailableError: the model does not run (any more), or did not begin within `max_wait_s`.
             ModelError: the model failed.
         """
         if not self._accepts or self._loop is None:
@@ -94,8 +108,13 @@ class AsyncTextModel(Generic[Item]):
         self._num_jobs += 1
         try:
             self._inbox.put(job)
+            if max_wait_s is not None:
+                await asyncio.wait([job.result], timeout=max_wait_s)
+                if not job.result.done() and not job.is_begun:
+                    raise UnavailableError(f"The server is busy: the request waited {max_wait_s:g} s. Try again later.")
             return await job.result
         finally:
+            job.result.cancel()
             self._num_jobs -= 1
 
     def _run(self) -> None:
@@ -127,6 +146,9 @@ class AsyncTextModel(Generic[Item]):
                 return False
             if job is None:
                 return True
+            if isinstance(job, _Ping):
+                job.answer.get_loop().call_soon_threadsafe(_answer, job.answer)
+                continue
             jobs.append(job)
             wait = False
 
@@ -135,6 +157,8 @@ class AsyncTextModel(Generic[Item]):
         chosen = choose([job.waiting for job in jobs], [job.items for job in jobs], self._max_items)
         if not chosen:
             return
+        for at in {at for at, _ in chosen}:
+            jobs[at].is_begun = True
         rows = self._compute([jobs[at].items[index] for at, index in chosen])
         for at, job in enumerate(jobs):
             places = [place for place, (owner, _) in enumerate(chosen) if owner == at]
@@ -158,9 +182,9 @@ class AsyncEmbedder(AsyncTextModel[Sequence[int]]):
     def __init__(self, embedder: Embedder, *, name: str, on_failure: Callable[[BaseException], None]) -> None:
         super().__init__(embedder.embed, name=name, on_failure=on_failure)
 
-    async def embed(self, sequences: Sequence[Sequence[int]]) -> Rows:
+    async def embed(self, sequences: Sequence[Sequence[int]], *, max_wait_s: float | None = None) -> Rows:
         """Unit vectors (N, D) float32; see `submit`."""
-        return await self.submit(sequences)
+        return await self.submit(sequences, max_wait_s=max_wait_s)
 
 
 class AsyncReranker(AsyncTextModel[TokenPair]):
@@ -169,9 +193,9 @@ class AsyncReranker(AsyncTextModel[TokenPair]):
     def __init__(self, reranker: Reranker, *, name: str, on_failure: Callable[[BaseException], None]) -> None:
         super().__init__(reranker.score, name=name, on_failure=on_failure)
 
-    async def score(self, pairs: Sequence[TokenPair]) -> Rows:
+    async def score(self, pairs: Sequence[TokenPair], *, max_wait_s: float | None = None) -> Rows:
         """Logits (N,) float32; see `submit`."""
-        return await self.submit(pairs)
+        return await self.submit(pairs, max_wait_s=max_wait_s)
 
 
 def choose(
@@ -193,6 +217,11 @@ def choose(
             num_tokens += length
         owners = [at for at in owners if waiting[at]]
     return chosen
+
+
+def _answer(ping: asyncio.Future[None]) -> None:
+    if not ping.done():
+        ping.set_result(None)
 
 
 def _resolve(job: _Job[Item]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from appliance.bundle import Bundle
 from appliance.engine.embed_loop import AsyncEmbedder, AsyncReranker
+from appliance.engine.loop import AsyncEngine
 from appliance.models.loaded import ChatModel, EmbeddingModel, LoadedModel, RerankModel
 from appliance.models.memory import Need
 
@@ -57,6 +58,11 @@ class Entry:
         elif model is not None:
             await _texts_of(model).stop()
         self.reserved_bytes = 0
+
+
+def thread_of(model: LoadedModel) -> AsyncEngine | AsyncEmbedder | AsyncReranker:
+    """The thread in which it computes."""
+    return model.engine if isinstance(model, ChatModel) else _texts_of(model)
 
 
 def _texts_of(model: EmbeddingModel | RerankModel) -> AsyncEmbedder | AsyncReranker:

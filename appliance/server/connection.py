@@ -35,13 +35,32 @@ class RequestTimeoutError(InvalidRequestError):
     code = "request_timeout"
 
 
+class Counted(Protocol):
+    """What is counted, and ended when it takes too long."""
+
+    address: str
+
+    @property
+    def quiet_since_s(self) -> float | None:
+        """Since when it has asked for nothing that we work on; None while a request runs."""
+
+    def check(self, now_s: float) -> None:
+        """End what is overdue."""
+
+    def end_with(self, err: LanternError) -> None:
+        """Say why, where that is possible, and close."""
+
+    def cut(self) -> None:
+        """Close at once."""
+
+
 class Register(Protocol):
     """Who counts the connections."""
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: Counted) -> bool:
         """Whether this connection is served; one that is not is told 503."""
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Counted) -> None:
         """It is closed."""
 
 

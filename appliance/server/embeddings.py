@@ -62,7 +62,7 @@ async def create_embeddings(request: web.Request) -> web.Response:
         _check_dimensions(model, wire.dimensions)
         inputs = _prompted(model, inputs, wire.prompt_name)
         sequences = await loop.run_in_executor(context.text_threads, _encode, model, inputs, wire.truncate)
-        vectors = _cut(await model.embedder.embed(sequences), wire.dimensions)
+        vectors = _cut(await model.embedder.embed(sequences, max_wait_s=context.max_wait_s), wire.dimensions)
     num_tokens = request[RECORD].num_prompt_tokens = sum(len(s) for s in sequences)
     body = {
         "object": "list",

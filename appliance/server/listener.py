@@ -7,10 +7,12 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Sequence
+from functools import partial
 
 from aiohttp import web
 
 from appliance.server.connection import Connection
+from appliance.server.handshake import Handshake
 from appliance.server.limits import DEFAULT_LIMITS, ConnectionLimits
 from appliance.server.reaper import Reaper
 
@@ -36,10 +38,11 @@ class Listener:
         self._reaper = Reaper(limits)
         self._stack = contextlib.AsyncExitStack()
         self._servers: list[asyncio.Server] = []
+        self._handshakes: set[asyncio.Task[None]] = set()
 
     @property
     def num_connections(self) -> int:
-        """Connections that are served at the moment."""
+        """Connections that are served, or shake hands, at the moment."""
         return self._reaper.num_connections
 
     async def start(self) -> None:
@@ -48,11 +51,8 @@ class Listener:
         await self._stack.enter_async_context(self._reaper.running())
         loop = asyncio.get_running_loop()
         for sock, tls in self._sockets:
-            timeout_s = self._limits.head_timeout_s if tls is not None else None
-            server = await loop.create_server(
-                self._connection, sock=sock, ssl=tls, backlog=_BACKLOG, ssl_handshake_timeout=timeout_s
-            )
-            self._servers.append(server)
+            accept = self._connection if tls is None else partial(self._handshake, tls)
+            self._servers.append(await loop.create_server(accept, sock=sock, backlog=_BACKLOG))
 
     def stop_accepting(self) -> None:
         """Let new connections wait in the sockets, for whoever reads them next."""
@@ -69,11 +69,16 @@ class Listener:
         await self._runner.cleanup()
         await self._stack.aclose()
         self._reaper.cut_all()
+        if self._handshakes:
+            await asyncio.wait(self._handshakes)
 
     def _connection(self) -> Connection:
         server = self._runner.server
         assert server is not None
         return Connection(server, self._reaper, self._limits)
+
+    def _handshake(self, tls: ssl.SSLContext) -> Handshake:
+        return Handshake(tls, self._connection, self._reaper, self._limits, self._handshakes)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:

@@ -11,7 +11,7 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 
-from appliance.server.connection import Connection, too_many_connections
+from appliance.server.connection import Counted, too_many_connections
 from appliance.server.limits import ConnectionLimits
 
 
@@ -20,8 +20,8 @@ class Reaper:
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self._limits = limits
-        self._served: dict[Connection, None] = {}  # in the order of their arrival
-        self._refused: dict[Connection, None] = {}
+        self._served: dict[Counted, None] = {}  # in the order of their arrival
+        self._refused: dict[Counted, None] = {}
         self._num_of_address: Counter[str] = Counter()
 
     @property
@@ -29,7 +29,7 @@ class Reaper:
         """Connections that are served."""
         return len(self._served)
 
-    def admit(self, connection: Connection) -> bool:
+    def admit(self, connection: Counted) -> bool:
         """Count a new connection; False where it is over a cap and no silent one can give way to it."""
         if self._is_full(connection.address):
             self._evict(connection.address)
@@ -43,7 +43,7 @@ class Reaper:
             self._refused[connection] = None
         return False
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Counted) -> None:
         """A connection was closed."""
         self._refused.pop(connection, None)
         if connection in self._served:

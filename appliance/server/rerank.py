@@ -59,7 +59,7 @@ async def rerank(request: web.Request) -> web.Response:
     loop = asyncio.get_running_loop()
     async with context.pool.reranking(wire.model) as model:
         pairs = await loop.run_in_executor(context.text_threads, encode_pairs, model, wire, texts)
-        logits = await model.reranker.score(pairs)
+        logits = await model.reranker.score(pairs, max_wait_s=context.max_wait_s)
     num_tokens = request[RECORD].num_prompt_tokens = sum(len(pair) for pair in pairs)
     body = {
         "id": f"rerank-{uuid.uuid4().hex}",

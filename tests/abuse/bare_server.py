@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,8 +64,9 @@ def bare_server(
     root: Path,
     limits: ConnectionLimits = DEFAULT_LIMITS,
     keys: KeyRing | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Iterator[BareServer]:
-    """Serve until the block is left."""
+    """Serve until the block is left; in clear, or only over TLS where there is a context."""
     pool = ModelPool(
         BundleStore(root / "bundles", TrustedKeys({})),
         cache=root / "cache",
@@ -80,7 +82,8 @@ def bare_server(
             guard = Guard(host_names=[])
             context = ServerContext(pool, keys or KeyRing([]), guard, threads, started_s=0)
             sockets = bind("127.0.0.1", 0)
-            listener = Listener(make_app(context), sockets, limits=limits)
+            plain, secure = ((), sockets) if tls is not None else (sockets, ())
+            listener = Listener(make_app(context), plain, tls_sockets=secure, tls=tls, limits=limits)
             await listener.start()
             started.append(BareServer(sockets[0].getsockname()[1], listener))
             ready.set()

@@ -148,3 +148,45 @@ def test_a_round_takes_the_longest_of_each_request_in_turn_within_its_tokens() -
     assert waiting == [[1], []]
     assert choose([[1, 2, 0], [0, 1]], items, 9, 6) == [(0, 0)]
     assert choose([[0], []], [[(0,) * 99], []], 9, 6) == [(0, 0)]
+
+
+@in_a_loop
+async def test_who_waits_for_too_long_is_told_to_come_back_and_is_not_computed() -> None:
+    rows = Rows()
+    model, _ = a_model(rows)
+    first = asyncio.create_task(model.submit([(1,)]))
+    await begun(rows)
+    with pytest.raises(UnavailableError, match=r"waited 0\.05 s") as caught:
+        await model.submit([(2, 2)], max_wait_s=0.05)
+    assert caught.value.retry_after_s > 0
+    rows.open()
+    assert (await first).tolist() == [[1, 1]]
+    await model.stop()
+    assert rows.rounds == [[(1,)]]
+
+
+@in_a_loop
+async def test_what_was_begun_in_time_may_take_its_time() -> None:
+    rows = Rows()
+    model, _ = a_model(rows)
+    slow = asyncio.create_task(model.submit([(1,)], max_wait_s=0.02))
+    await begun(rows)
+    assert not (await asyncio.wait([slow], timeout=0.2))[0]
+    rows.open()
+    assert (await slow).tolist() == [[1, 1]]
+    await model.stop()
+
+
+@in_a_loop
+async def test_a_ping_is_answered_when_idle_and_between_rounds_and_never_by_one_that_hangs() -> None:
+    rows = Rows()
+    model, _ = a_model(rows)
+    await asyncio.wait_for(model.ping(), 10)
+    work = asyncio.create_task(model.submit([(1,)]))
+    await begun(rows)
+    ping = asyncio.create_task(model.ping())
+    assert not (await asyncio.wait([ping], timeout=0.2))[0]
+    rows.open()
+    await asyncio.wait_for(ping, 10)
+    await work
+    await model.stop()

@@ -6,12 +6,14 @@ import asyncio
 import os
 import socket
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from appliance.engine.embed_loop import AsyncTextModel
 from appliance.engine.engine import Engine
 from appliance.engine.loop import AsyncEngine
 from appliance.engine.model_runner import ModelRunner
@@ -78,6 +80,37 @@ def test_an_engine_that_stands_still_starves_the_watchdog() -> None:
     while_stuck, after = asyncio.run(run())
     assert while_stuck == 0
     assert after > while_stuck
+
+
+def test_a_model_that_reads_texts_and_stands_still_starves_the_watchdog_until_it_is_unloaded() -> None:
+    async def run() -> tuple[int, int]:
+        entered, go_on, sent = threading.Event(), threading.Event(), list[str]()
+
+        def compute(texts: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+            entered.set()
+            go_on.wait()
+            return np.zeros((len(texts), 1), np.float32)
+
+        model = AsyncTextModel[Sequence[int]](compute, name="held", on_failure=print)
+        model.start()
+        loaded: list[AsyncTextModel[Sequence[int]]] = [model]
+        work = asyncio.create_task(model.submit([(1,)]))
+        assert await asyncio.to_thread(entered.wait, 10)
+        async with Watchdog(lambda: loaded, interval_s=0.0, send=sent.append, look_again_s=0.01).running():
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(model.ping(), 0.3)
+            while_stuck = len(sent)
+            loaded.clear()
+            while not sent:
+                await asyncio.sleep(0.001)
+        go_on.set()
+        await work
+        await model.stop()
+        return while_stuck, len(sent)
+
+    while_stuck, after = asyncio.run(run())
+    assert while_stuck == 0
+    assert after > 0
 
 
 def test_passed_sockets_are_taken_once_and_by_their_names() -> None:

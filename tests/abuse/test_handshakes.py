@@ -1,0 +1,149 @@
+"""TLS handshakes under way are connections like others: counted, capped and reaped, and a good one costs nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+
+from appliance.server.limits import ConnectionLimits
+from appliance.tls import device_certificate, server_context
+from tests.abuse.bare_server import BareServer, answer_of, bare_server
+
+FAST = ConnectionLimits(head_timeout_s=0.6, reap_interval_s=0.05)
+GET = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> ssl.SSLContext:
+    certificate = device_certificate(tmp_path_factory.mktemp("tls") / "tls.pem", host_name="lantern.local")
+    return server_context(certificate, certificate)
+
+
+def a_client() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def ask(server: BareServer, source: str = "") -> int:
+    with server.connect(source=source) as sock, a_client().wrap_socket(sock) as secure:
+        secure.sendall(GET)
+        return answer_of(secure)[0]
+
+
+def hello() -> bytes:
+    """The first message of a handshake."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    handshake = a_client().wrap_bio(incoming, outgoing)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        handshake.do_handshake()
+    return outgoing.read()
+
+
+def is_closed(sock: socket.socket, timeout_s: float = 10.0) -> bool:
+    assert select.select([sock], [], [], timeout_s)[0]
+    try:
+        while sock.recv(65536):
+            pass
+    except ConnectionResetError:
+        pass
+    return True
+
+
+def test_two_hundred_handshakes_that_hang_do_not_slow_a_normal_request(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    part = hello()
+    with bare_server(tmp_path, tls=tls) as server, contextlib.ExitStack() as stack:
+        for i in range(200):
+            stack.enter_context(server.connect([b"", part[:5], part, b"\x16\x03\x01"][i % 4]))
+        for _ in range(10):
+            started_s = time.monotonic()
+            assert ask(server) == 200
+            assert time.monotonic() - started_s < 1.0
+
+
+@pytest.mark.parametrize("sent", [b"", b"\x16\x03\x01", "hello"])
+def test_a_handshake_that_does_not_end_is_cut(tmp_path: Path, tls: ssl.SSLContext, sent: bytes | str) -> None:
+    data = hello() if isinstance(sent, str) else sent
+    with bare_server(tmp_path, FAST, tls=tls) as server, server.connect(data) as sock:
+        assert is_closed(sock)
+        until_none(server)
+
+
+def until_none(server: BareServer) -> None:
+    deadline_s = time.monotonic() + 10
+    while server.listener.num_connections:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("sent", [b"GET / HTTP/1.1\r\n\r\n", b"\x00" * 100, b"\x16\x03\x01\xff\xff" + b"x" * 300])
+def test_what_is_no_handshake_is_closed_without_a_traceback(
+    tmp_path: Path, tls: ssl.SSLContext, sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), bare_server(tmp_path, tls=tls) as server:
+        for _ in range(5):
+            with server.connect(sent) as sock:
+                assert is_closed(sock)
+        until_none(server)
+        assert ask(server) == 200
+    assert not [r for r in caplog.records if r.exc_info or r.levelno >= logging.WARNING]
+
+
+def test_a_client_that_leaves_in_its_handshake_is_not_counted_any_more(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    with bare_server(tmp_path, tls=tls) as server:
+        for data in (b"", hello()[:20], hello()):
+            for _ in range(10):
+                server.connect(data).close()
+        until_none(server)
+
+
+def test_handshakes_count_towards_the_cap_and_give_way_to_new_connections(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    limits = ConnectionLimits(max_per_address=5, evictable_after_s=0.2)
+    with bare_server(tmp_path, limits, tls=tls) as server, contextlib.ExitStack() as stack:
+        hanging = [stack.enter_context(server.connect()) for _ in range(5)]
+        deadline_s = time.monotonic() + 10
+        while ask(server) != 200:  # until they were silent for long enough
+            assert time.monotonic() < deadline_s
+        assert is_closed(hanging[0])
+        assert server.listener.num_connections <= 5
+        assert ask(server, source="127.0.0.2") == 200
+
+
+def test_beyond_the_cap_a_secure_connection_is_told_503(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    limits = ConnectionLimits(max_per_address=2, evictable_after_s=1000.0)
+    with bare_server(tmp_path, limits, tls=tls) as server, contextlib.ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(server.connect())
+        while server.listener.num_connections < 2:
+            time.sleep(0.01)
+        assert ask(server) == 503
+        assert ask(server, source="127.0.0.2") == 200
+
+
+def test_bytes_that_come_with_the_end_of_the_handshake_are_not_lost(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    """The client's last message of the handshake and its request in one packet."""
+    with bare_server(tmp_path, tls=tls) as server, server.connect() as sock:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        secure = a_client().wrap_bio(incoming, outgoing)
+        while True:
+            try:
+                secure.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                sock.sendall(outgoing.read())
+                incoming.write(sock.recv(65536))
+        secure.write(GET)
+        sock.sendall(outgoing.read())
+        received = b""
+        while b"}" not in received:
+            incoming.write(sock.recv(65536))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                received += secure.read(65536)
+        assert received.startswith(b"HTTP/1.1 200")
