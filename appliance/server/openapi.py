@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json
 from appliance import __version__
 from appliance.server.chat_wire import ChatRequest
 from appliance.server.completions import CompletionsRequest
+from appliance.server.context import CONTEXT
 from appliance.server.embeddings import EmbeddingsRequest
 from appliance.server.parse import EXTENSION
 from appliance.server.rerank import RerankRequest
@@ -28,6 +29,7 @@ from appliance.server.response_schema import (
     ModelList,
     RerankResponse,
 )
+from appliance.server.sampling import MAX_CHOICES
 
 ROUTES = web.RouteTableDef()
 
@@ -57,21 +59,24 @@ _MODEL_ID = {
 
 
 @ROUTES.get("/openapi.json")
-async def openapi(_: web.Request) -> web.Response:
+async def openapi(request: web.Request) -> web.Response:
     """The document; the same for everybody, yet behind the key like everything but liveness."""
-    return web.json_response(document())
+    return web.json_response(document(request.app[CONTEXT].max_choices))
 
 
 @functools.cache
-def document() -> dict[str, Any]:
-    """The whole document; not to be changed by the caller."""
+def document(max_choices: int = MAX_CHOICES) -> dict[str, Any]:
+    """The whole document, for a server that makes so many answers to a request; not to be changed by the caller."""
     return {
         "openapi": "3.1.0",
         "info": {"title": "Lantern", "version": __version__, "description": _DESCRIPTION},
         "servers": [{"url": "/"}],
         "security": [{}, {"key": []}],
         "paths": _paths(),
-        "components": {"schemas": _schemas(), "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": _schemas(max_choices),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 
@@ -127,12 +132,13 @@ def _ref(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
-def _schemas() -> dict[str, Any]:
+def _schemas(max_choices: int) -> dict[str, Any]:
     requests = _definitions(_REQUESTS, "validation")
     responses = _definitions(_RESPONSES, "serialization")
     assert not requests.keys() & responses.keys()
     for schema in requests.values():
         _allow_nulls(schema)
+        _bound_choices(schema, max_choices)
     return {**requests, **responses}
 
 
@@ -155,6 +161,14 @@ def _allow_nulls(schema: dict[str, Any]) -> None:
         if name not in required and {"type": "null"} not in field.get("anyOf", ()) and field.get("type") != "null":
             notes = {key: field.pop(key) for key in ("default", "description", *EXTENSION) if key in field}
             schema["properties"][name] = {"anyOf": [field, {"type": "null"}], **notes}
+
+
+def _bound_choices(schema: dict[str, Any], most: int) -> None:
+    """Settings bound them more narrowly than the wire does."""
+    for name in ("n", "best_of"):
+        for form in schema.get("properties", {}).get(name, {}).get("anyOf", ()):
+            if form.get("maximum") == MAX_CHOICES:
+                form["maximum"] = most
 
 
 class _Plain(GenerateJsonSchema):

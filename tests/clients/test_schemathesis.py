@@ -10,13 +10,22 @@ import pytest
 from tests.clients.conftest import RunProgram
 from tests.clients.environments import PROGRAMS, python_with
 from tests.conftest import RunningServer
+from tests.server.test_openapi import SLICE
 
 pytestmark = pytest.mark.clients
 
+# OpenAI's own specification, which stays outside this repository.
+_OURS = "^/(chat/completions|completions|embeddings|models)"
+_CHECKS = "not_a_server_error,content_type_conformance,response_schema_conformance,response_headers_conformance"
+
 
 @pytest.fixture
-def command(server: RunningServer) -> list[str | Path]:
-    schemathesis = python_with("schemathesis==4.32.5").with_name("schemathesis")
+def schemathesis() -> Path:
+    return python_with("schemathesis==4.32.5").with_name("schemathesis")
+
+
+@pytest.fixture
+def command(server: RunningServer, schemathesis: Path) -> list[str | Path]:
     url = f"{server.root_url}/openapi.json"
     return [schemathesis, "run", url, "--max-examples", "40", "--seed", "1", "--no-color", "--checks", "all"]
 
@@ -34,3 +43,13 @@ def test_installed_models_answer_as_documented(
     # What a document cannot say is refused too: tokens beyond the vocabulary, schemas that no grammar enforces.
     hooked = ["env", "SCHEMATHESIS_HOOKS=real_models", *command, "--exclude-checks", "positive_data_acceptance"]
     assert "passed" in run_program(hooked)
+
+
+@pytest.mark.skipif(not SLICE.exists(), reason="OpenAI's specification is not beside this repository")
+def test_answers_are_what_openai_itself_documents(
+    run_program: RunProgram, server: RunningServer, schemathesis: Path, tmp_path: Path
+) -> None:
+    shutil.copy(PROGRAMS / "real_models.py", tmp_path)
+    asked = ["run", SLICE, "--url", server.base_url, "--include-path-regex", _OURS, "--checks", _CHECKS]
+    bounds = ["--max-examples", "15", "--seed", "1", "--no-color"]
+    assert "passed" in run_program(["env", "SCHEMATHESIS_HOOKS=real_models", schemathesis, *asked, *bounds])

@@ -128,7 +128,7 @@ def test_our_extensions_are_marked() -> None:
 
 def test_the_document_is_served(server: RunningServer) -> None:
     response = httpx2.get(f"{server.root_url}/openapi.json")
-    assert response.json() == document()
+    assert response.json() == document(8)
 
 
 def ask(server: RunningServer, path: str, **fields: Any) -> httpx2.Response:
