@@ -45,6 +45,7 @@ class Announcer:
         openai_alias: bool = False,
         accept_interface: Callable[[str], bool] = is_real_interface,
         poll_interval_s: float = 2.0,
+        ttl_s: int = 120,
     ) -> None:
         """Check everything that can be checked before a socket is open.
 
@@ -56,6 +57,7 @@ class Announcer:
             openai_alias: also announce the type `_openai._tcp`.
             accept_interface: which links may carry the record.
             poll_interval_s: how often the addresses are compared.
+            ttl_s: how long others believe in our host when they hear nothing more (RFC 6762 section 10).
 
         Raises:
             DiscoveryError: a record that cannot be announced, or a server that only this machine can reach.
@@ -67,6 +69,7 @@ class Announcer:
         self._openai_alias = openai_alias
         self._accept_interface = accept_interface
         self._poll_interval_s = poll_interval_s
+        self._ttl_s = ttl_s
         self._publication: Publication | None = None
         self._rival: Claim | None = None
         self._defences_s: list[float] = []
@@ -115,11 +118,14 @@ class Announcer:
         self._wake.set()
 
     async def stop(self) -> None:
-        """Say goodbye and close; may be called twice, and before `start`."""
+        """Say that no more requests are taken, then goodbye, and close; may be called twice, and before `start`."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
+        if self._publication is not None and self.name is not None:
+            with contextlib.suppress(DiscoveryError):
+                await self._publication.update(dataclasses.replace(self._record, state=State.DRAINING))
         await self._withdraw(goodbye=True)
 
     async def __aenter__(self) -> Self:
@@ -165,6 +171,7 @@ class Announcer:
             reach=now,
             openai_alias=self._openai_alias,
             on_rival=self._note_rival,
+            ttl_s=self._ttl_s,
         )
         await self._publication.publish()
         self._published.set()

@@ -16,13 +16,14 @@ import zeroconf
 from zeroconf import DNSQuestionType, ServiceStateChange
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
-from appliance.discovery.claims import ClaimWatch, drop_expired_claims
+from appliance.discovery.claims import ClaimWatch, drop_expired_claims, is_claimed
 from appliance.discovery.device import Device, usable_addresses
 from appliance.discovery.interfaces import IPInterface, is_real_interface, local_networks, multicast_addresses
 from appliance.discovery.record import SERVICE_TYPE, ServiceRecord, clean_properties, printable
 from appliance.errors import DiscoveryError
 
 _FLUSH_DELAY_S = 1.2  # RFC 6762 section 10.2: an address that was replaced lives for one second more
+_PAUSE_S = 0.05  # between two looks at a name, however often it changes
 _MAX_RESOLVING = 32
 
 # A reply to a "QU" question goes to one socket only of all that share port 5353 on a machine, perhaps that of another
@@ -39,13 +40,16 @@ class Browser:
         accept_interface: Callable[[str], bool] = is_real_interface,
         resolve_timeout_s: float = 3.0,
         max_devices: int = 256,
+        expiry_interval_s: float = 5.0,
     ) -> None:
+        self._expiry_interval_s = expiry_interval_s
+        self._expiring: asyncio.Task[None] | None = None
         self._accept_interface = accept_interface
         self._resolve_timeout_s = resolve_timeout_s
         self._max_devices = max_devices
         self._found: dict[str, Device] = {}
         self._resolving: dict[str, asyncio.Task[None]] = {}
-        self._unsettled: set[str] = set()
+        self._unsettled: dict[str, asyncio.Event] = {}
         self._slots = asyncio.Semaphore(_MAX_RESOLVING)
         self._changed = asyncio.Event()
         self._zeroconf: AsyncZeroconf | None = None
@@ -64,6 +68,7 @@ class Browser:
             self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change], question_type=_QUESTION
         )
         self._zeroconf.zeroconf.async_add_listener(ClaimWatch(self._on_claim), None)
+        self._expiring = asyncio.create_task(self._look_at_expired(), name="expiry")
         return self
 
     async def __aexit__(
@@ -71,7 +76,7 @@ class Browser:
     ) -> None:
         if self._browser is not None:
             await self._browser.async_cancel()
-        tasks = list(self._resolving.values())
+        tasks = [*self._resolving.values(), *([self._expiring] if self._expiring is not None else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -100,6 +105,7 @@ class Browser:
         if state_change is ServiceStateChange.Removed:
             if (running := self._resolving.pop(name, None)) is not None:
                 running.cancel()
+                del self._unsettled[name]
             self._note(name, None)
         elif name in self._found or len(self._found) + len(self._resolving) < self._max_devices:
             self._look_again(name, is_unsettled=state_change is ServiceStateChange.Updated)
@@ -112,26 +118,45 @@ class Browser:
 
     def _look_again(self, name: str, *, is_unsettled: bool) -> None:
         """Resolve a name; one task for each, which a flood of changes does not start over."""
-        if is_unsettled:
-            self._unsettled.add(name)
         if name not in self._resolving:
+            self._unsettled[name] = asyncio.Event()
             self._resolving[name] = task = asyncio.create_task(self._resolve(name), name="resolve")
             task.add_done_callback(lambda done: self._forget(name, done))
+        if is_unsettled:
+            self._unsettled[name].set()
 
     def _forget(self, name: str, done: asyncio.Task[None]) -> None:
         if self._resolving.get(name) is done:
-            del self._resolving[name]
+            del self._resolving[name], self._unsettled[name]
 
     async def _resolve(self, name: str) -> None:
         """Look up the name, and again once what was replaced has left the cache, until nothing changes meanwhile."""
-        is_unsettled = True
-        while is_unsettled:
-            is_unsettled = name in self._unsettled
-            self._unsettled.discard(name)
+        news = self._unsettled[name]
+        while True:
+            is_unsettled = news.is_set()
+            news.clear()
             async with self._slots:
-                self._note(name, await self._look_up(name) or self._found.get(name))
-            if is_unsettled := is_unsettled or name in self._unsettled:
-                await asyncio.sleep(_FLUSH_DELAY_S)
+                found = await self._look_up(name)
+            self._note(name, found or (self._found.get(name) if self._is_claimed(name) else None))
+            if not is_unsettled and not news.is_set():
+                return
+            await asyncio.sleep(_PAUSE_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), _FLUSH_DELAY_S)
+
+    async def _look_at_expired(self) -> None:
+        """Ask again for devices whose host has not been heard of for its time to live: no goodbye comes from the dead.
+
+        zeroconf asks again for pointers only, which live for over an hour; hosts live for two minutes.
+        """
+        while True:
+            await asyncio.sleep(self._expiry_interval_s)
+            for name in [name for name in self._found if not self._is_claimed(name)]:
+                self._look_again(name, is_unsettled=False)
+
+    def _is_claimed(self, name: str) -> bool:
+        assert self._zeroconf is not None
+        return is_claimed(self._zeroconf.zeroconf.cache, name)
 
     async def _look_up(self, name: str) -> Device | None:
         """Ask for the instance's host, port, TXT and addresses; None where they do not make a device."""

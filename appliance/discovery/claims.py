@@ -42,3 +42,9 @@ def drop_expired_claims(cache: DNSCache, name: str) -> None:
     now = zeroconf.current_time_millis()
     claims = cache.async_all_by_details(name.lower(), _SRV, _IN)
     cache.async_remove_records([claim for claim in claims if claim.is_expired(now)])
+
+
+def is_claimed(cache: DNSCache, name: str) -> bool:
+    """Whether somebody's word that the name is his has not expired."""
+    now = zeroconf.current_time_millis()
+    return any(not claim.is_expired(now) for claim in cache.async_all_by_details(name.lower(), _SRV, _IN))

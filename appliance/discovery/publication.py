@@ -34,10 +34,12 @@ class Publication:
         reach: Reach,
         openai_alias: bool,
         on_rival: Callable[[Claim], None],
+        ttl_s: int,
     ) -> None:
         self.reach = reach
         self.record = record
         self._port = port
+        self._ttl_s = ttl_s
         self._host = f"{host_name(record.device_id or '')}."
         self._names = dict.fromkeys([SERVICE_TYPE, record.http_type] + [OPENAI_ALIAS] * openai_alias, name)
         self._zeroconf: AsyncZeroconf | None = None
@@ -120,6 +122,7 @@ class Publication:
             properties=dict(self.record.to_txt()),
             server=self._host,
             parsed_addresses=list(self.reach.addresses),
+            host_ttl=self._ttl_s,
         )
 
     def _subtype_info(self) -> AsyncServiceInfo:

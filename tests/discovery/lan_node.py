@@ -31,6 +31,7 @@ _HOSTILE_TXT = (
     bytes(range(256)) * 4,
 )
 
+_FLOOD_RATE = 2000
 _FLAGS_QR_RESPONSE, _FLAGS_AA = 0x8000, 0x0400
 _TYPES = {1: "A", 12: "PTR", 16: "TXT", 28: "AAAA", 33: "SRV", 47: "NSEC"}
 
@@ -45,7 +46,7 @@ async def announce(args: argparse.Namespace) -> None:
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     hosts = args.hosts.split(",")
-    announcer = Announcer(record, name=args.name, port=8080, hosts=hosts, openai_alias=args.alias)
+    announcer = Announcer(record, name=args.name, port=8080, hosts=hosts, openai_alias=args.alias, ttl_s=args.ttl)
     await announcer.start()
     say(event="started")
     await announcer.announced()
@@ -57,7 +58,7 @@ async def announce(args: argparse.Namespace) -> None:
 
 
 async def watch(_args: argparse.Namespace) -> None:
-    async with Browser() as browser:
+    async with Browser(expiry_interval_s=0.5) as browser:
         say(event="watching", devices=[])
         while True:
             await browser.changed(None)
@@ -123,6 +124,38 @@ async def claim(args: argparse.Namespace) -> None:
     await zeroconf.async_register_service(info, cooperating_responders=True)
     say(event="claiming")
     await asyncio.Event().wait()
+
+
+async def flood(args: argparse.Namespace) -> None:
+    """2,000 answers a second, each about names that were never heard of before, some of them hostile."""
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    [own] = [address for address in await asyncio.to_thread(multicast_addresses) if ":" not in address]
+    sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(own))
+    sender.bind((own, 0))
+    say(event="flooding")
+    start_s, num_sent = time.monotonic(), 0
+    while (elapsed_s := time.monotonic() - start_s) < args.seconds:
+        while num_sent < elapsed_s * _FLOOD_RATE:
+            sender.sendto(_flood_packet(num_sent), ("224.0.0.251", 5353))
+            num_sent += 1
+        time.sleep(0.002)
+    say(event="flooded", num_sent=num_sent, took_s=time.monotonic() - start_s)
+
+
+def _flood_packet(number: int) -> bytes:
+    info = ServiceInfo(
+        SERVICE_TYPE,
+        f"flood {number}.{SERVICE_TYPE}",
+        port=number % 65535 + 1,
+        properties=_HOSTILE_TXT[number % len(_HOSTILE_TXT)],
+        server=f"flood{number}.local.",
+        addresses=[bytes([10, 77, number >> 8 & 0xFF, number & 0xFF])],
+    )
+    out = DNSOutgoing(_FLAGS_QR_RESPONSE | _FLAGS_AA)
+    records = (info.dns_pointer(), info.dns_service(), info.dns_text(), *info.dns_addresses())
+    for record in records[: 1 + number % 4]:
+        out.add_answer_at_time(record, 0)
+    return out.packets()[0]
 
 
 async def dispute(_args: argparse.Namespace) -> None:
@@ -196,7 +229,7 @@ async def capture(_args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers(required=True)
-    for verb in (announce, watch, find_first, serve, get, rogue, claim, dispute, resolve, capture):
+    for verb in (announce, watch, find_first, serve, get, rogue, claim, dispute, flood, resolve, capture):
         sub = verbs.add_parser(verb.__name__)
         sub.set_defaults(run=verb)
         sub.add_argument("--name", default="Küche")
@@ -206,6 +239,8 @@ def main() -> None:
         sub.add_argument("--addresses", default="127.0.0.1,0.0.0.0,224.0.0.1")
         sub.add_argument("--alias", action="store_true")
         sub.add_argument("--url")
+        sub.add_argument("--ttl", type=int, default=120)
+        sub.add_argument("--seconds", type=float)
         sub.add_argument("--types")
     args = parser.parse_args()
     with blockbuster_ctx(scanned_modules=["appliance"]):

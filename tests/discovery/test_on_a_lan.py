@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import os
 
+import psutil
 import pytest
 
 from tests.lan import Facts, Lan
-
-if TYPE_CHECKING:
-    from .conftest import Avahi
 
 pytestmark = pytest.mark.netns
 
@@ -34,6 +32,51 @@ def test_a_device_is_followed_until_its_goodbye(ipv4_lan: Lan) -> None:
     device.tell("stop")
     assert watcher.devices(lambda found: not found, timeout_s=2.0) == []
     device.event("stopped")
+
+
+def test_a_device_says_that_it_takes_no_more_requests_before_its_goodbye(ipv4_lan: Lan) -> None:
+    device = ipv4_lan.node(ipv4_lan.a, "announce")
+    watcher = ipv4_lan.node(ipv4_lan.b, "watch")
+    watcher.devices(lambda found: any(d["state"] == "ready" for d in found))
+    device.event("announced")
+    device.tell("stop")
+    watcher.devices(lambda found: any(d["state"] == "draining" for d in found))
+    watcher.devices(lambda found: not found)
+
+
+def test_a_device_that_was_killed_is_gone_when_its_time_to_live_is_over(ipv4_lan: Lan) -> None:
+    device = ipv4_lan.node(ipv4_lan.a, "announce", "--ttl", "4")
+    watcher = ipv4_lan.node(ipv4_lan.b, "watch")
+    watcher.devices(lambda found: len(found) == 1)
+    device.event("announced")
+    device.close()  # kill -9
+    watcher.devices(lambda found: not found, timeout_s=12.0)
+    ipv4_lan.node(ipv4_lan.a, "announce", "--ttl", "4")
+    watcher.devices(lambda found: len(found) == 1)
+
+
+def test_a_device_that_lives_longer_than_its_records_stays(ipv4_lan: Lan) -> None:
+    ipv4_lan.node(ipv4_lan.a, "announce", "--ttl", "1").event("announced")
+    watcher = ipv4_lan.node(ipv4_lan.b, "watch")
+    watcher.devices(lambda found: len(found) == 1)
+    with pytest.raises(AssertionError, match="Nothing that fits"):
+        watcher.devices(lambda found: not found, timeout_s=6.0)
+
+
+def test_a_flood_of_records_costs_little_memory(ipv4_lan: Lan) -> None:
+    """LANTERN_FLOOD_S=60 is what CI runs; 2,000 packets a second, and every one names somebody new."""
+    seconds = os.environ.get("LANTERN_FLOOD_S", "5")
+    device = ipv4_lan.node(ipv4_lan.a, "announce")
+    device.event("announced")
+    watcher = ipv4_lan.node(ipv4_lan.b, "watch")
+    watcher.devices(lambda found: len(found) == 1)
+    before = [psutil.Process(node.pid).memory_info().rss for node in (device, watcher)]
+    flooded = ipv4_lan.node(ipv4_lan.b, "flood", "--seconds", seconds).event("flooded", timeout_s=float(seconds) + 30)
+    after = [psutil.Process(node.pid).memory_info().rss for node in (device, watcher)]
+    assert flooded["num_sent"] >= 0.9 * 2000 * float(seconds)
+    assert max(now - then for now, then in zip(after, before, strict=True)) < 32 << 20
+    ipv4_lan.node(ipv4_lan.b, "announce", "--id", "bbbbbbbbbbbbbbbb", "--name", "bath").event("announced", timeout_s=20)
+    watcher.devices(lambda found: any(d["name"] == "bath" for d in found), timeout_s=20)
 
 
 def test_a_new_address_is_announced_within_five_seconds(ipv4_lan: Lan) -> None:
@@ -185,11 +228,3 @@ def test_a_machine_without_a_network_says_so(lan: Lan) -> None:
         4,
         "This machine has no network to search for devices; connect it, or give a URL.",
     )
-
-
-def test_avahi_resolves_every_type(ipv4_lan: Lan, avahi: Avahi) -> None:
-    ipv4_lan.node(ipv4_lan.a, "announce").event("announced")
-    for type_ in ("_lantern._tcp", "_http._tcp", "_openai._sub._http._tcp"):
-        [line] = {line for line in avahi.resolve(type_).splitlines() if ";10.77.0.1;" in line and ";IPv4;" in line}
-        assert ";lantern-00112233.local;10.77.0.1;8080;" in line
-        assert all(f'"{text}"' in line for text in ("txtvers=1", "path=/v1", "id=00112233aabbccdd", "st=ready"))

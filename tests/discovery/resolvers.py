@@ -1,0 +1,142 @@
+"""Other people's resolvers on one machine of a test network, with a bus of their own: the host's are left alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.clients.environments import cache_folder
+
+_BUS = """\
+<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig><listen>unix:path={}</listen><auth>EXTERNAL</auth><policy context="default">
+<allow send_destination="*"/><allow receive_sender="*"/><allow own="*"/><allow user="*"/></policy></busconfig>
+"""
+_START_AVAHI = """\
+mkdir -p /run/avahi-daemon && mount -t tmpfs none /run/avahi-daemon &&
+exec avahi-daemon --no-chroot --no-drop-root --no-rlimits --no-proc-title --file {folder}/avahi.conf"""
+_AVAHI_CONFIGURATION = "[server]\nallow-interfaces=eth0\n"
+# The user that the daemon becomes has to be one that the bus knows too: any will do that every Debian has.
+_START_RESOLVED = """\
+mkdir -p /run/systemd/resolve && mount -t tmpfs -o mode=755,uid=1,gid=1 none /run/systemd/resolve &&
+{{ grep -v ^systemd-resolve: /etc/passwd; echo systemd-resolve:x:1:1::/:/bin/false; }} > {folder}/passwd &&
+{{ grep -v ^systemd-resolve: /etc/group; echo systemd-resolve:x:1:; }} > {folder}/group &&
+mount --bind {folder}/passwd /etc/passwd && mount --bind {folder}/group /etc/group &&
+mount -t tmpfs none /etc/systemd && cp {folder}/resolved.conf /etc/systemd/ &&
+exec env SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=info {daemon}"""
+_RESOLVED_CONFIGURATION = "[Resolve]\nMulticastDNS=yes\nDNSStubListener=no\nLLMNR=no\n"
+_COMMAND_TIMEOUT_S = 20.0
+
+
+class Bus:
+    """A D-Bus daemon of a test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "bus"
+        folder.chmod(0o755)  # the daemons give up being root
+        (folder / "bus.conf").write_text(_BUS.format(self.path), encoding="utf-8")
+        command = ["dbus-daemon", f"--config-file={folder / 'bus.conf'}", "--nofork", "--print-address"]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        assert self._process.stdout is not None
+        self._process.stdout.readline()
+        self.environment = os.environ | {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={self.path}"}
+
+    def close(self) -> None:
+        """End the daemon."""
+        _end(self._process)
+
+
+class Daemon:
+    """A resolver's daemon in a namespace, with mounts of its own."""
+
+    def __init__(self, namespace: str, bus: Bus, start: str, *, sign: str) -> None:
+        self._inside = ["ip", "netns", "exec", namespace]
+        self._bus = bus
+        command = [*self._inside, "unshare", "--mount", "sh", "-c", start]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=bus.environment)
+        assert self._process.stderr is not None
+        if not any(sign in line for line in self._process.stderr):
+            self.close()
+            pytest.skip(f"the daemon does not start here: {start.splitlines()[-1]}")
+
+    def ask(self, *command: str | Path) -> str:
+        """The output of one of its commands, which has to succeed."""
+        asked = [*self._inside, *map(str, command)]
+        done = subprocess.run(
+            asked, capture_output=True, text=True, check=False, timeout=_COMMAND_TIMEOUT_S, env=self._bus.environment
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def close(self) -> None:
+        """End the daemon."""
+        _end(self._process)
+
+
+class Avahi(Daemon):
+    """What most Linux desktops resolve `.local` with."""
+
+    def __init__(self, namespace: str, bus: Bus, folder: Path) -> None:
+        (folder / "avahi.conf").write_text(_AVAHI_CONFIGURATION, encoding="utf-8")
+        super().__init__(namespace, bus, _START_AVAHI.format(folder=folder), sign="startup complete")
+
+    def resolve(self, service_type: str) -> str:
+        """What `avahi-browse` tells of every instance, as semicolon-separated lines."""
+        return self.ask("avahi-browse", "--resolve", "--parsable", "--terminate", service_type)
+
+
+class Resolved(Daemon):
+    """What systemd resolves with, where mDNS is switched on."""
+
+    def __init__(self, namespace: str, bus: Bus, folder: Path) -> None:
+        daemon, self._resolvectl = resolved_programs()
+        (folder / "resolved.conf").write_text(_RESOLVED_CONFIGURATION, encoding="utf-8")
+        super().__init__(
+            namespace, bus, _START_RESOLVED.format(folder=folder, daemon=daemon), sign="Using system hostname"
+        )
+        self.ask(self._resolvectl, "mdns", "eth0", "yes")
+
+    def host(self, name: str) -> str:
+        """The addresses of a host name."""
+        return self.ask(self._resolvectl, "query", name)
+
+    def service(self, name: str, service_type: str) -> str:
+        """Host, port, addresses and TXT strings of an instance."""
+        return self.ask(self._resolvectl, "service", name, service_type, "local")
+
+    def instances(self, service_type: str) -> str:
+        """The pointers of a type."""
+        return self.ask(self._resolvectl, "--type=PTR", "query", f"{service_type}.local")
+
+
+def resolved_programs() -> tuple[Path, Path]:
+    """The daemon and `resolvectl`: installed, or unpacked from Debian's package where client tests are asked for.
+
+    To install the package would make it the machine's own resolver.
+    """
+    daemon, command = Path("/lib/systemd/systemd-resolved"), shutil.which("resolvectl")
+    if daemon.exists() and command:
+        return daemon, Path(command)
+    folder = cache_folder() / "systemd-resolved"
+    if not (folder / "complete").exists():
+        if not os.environ.get("LANTERN_CLIENT_TESTS") or shutil.which("apt-get") is None:
+            pytest.skip("systemd-resolved is not installed; with LANTERN_CLIENT_TESTS=1 its package would be fetched")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        fetch = "apt-get download systemd-resolved && dpkg -x systemd-resolved_*.deb . && touch complete"
+        if subprocess.run(["sh", "-c", fetch], cwd=folder, capture_output=True, check=False).returncode:
+            pytest.skip("Debian's package systemd-resolved cannot be had here")
+    return folder / "lib/systemd/systemd-resolved", folder / "usr/bin/resolvectl"
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
