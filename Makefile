@@ -5,11 +5,12 @@ VENV ?= .venv
 HOST ?= 127.0.0.1
 PORT ?= 8080
 MINUTES ?= 10
+KILLS ?= 1000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run test setup lock bench soak install uninstall clean image-deps deb \
+.PHONY: help run test setup lock bench soak kills install uninstall clean image-deps deb \
 	image update-bundle image-test
 
 help:
@@ -17,6 +18,7 @@ help:
 	@echo "make test   lint, types, layers, units, a real server with a real client"
 	@echo "make bench  measure this machine"
 	@echo "make soak   mixed load for MINUTES=10, and what it did to memory, descriptors and latency"
+	@echo "make kills  kill -9 KILLS=1000 times in the middle of installs, and look at the store each time"
 	@echo "make install, make uninstall   the systemd service below /opt/lantern"
 	@echo "make deb    Debian packages for amd64 and arm64 in dist/ (DEB_PYTHON=3.13, the device's Python)"
 	@echo "make image  the image for BOARD=raspberry-pi; make update-bundle, its signed update; make image-test boots both"
@@ -38,6 +40,9 @@ bench: setup
 soak: setup
 	$(BIN)/lantern-quantize starter
 	$(BIN)/python -m tests.abuse.soak --minutes $(MINUTES)
+
+kills: setup
+	KILLS=$(KILLS) $(BIN)/python -m pytest tests/bundle/test_kills.py
 
 install:
 	PYTHON=$(PYTHON) systemd/install.sh

@@ -84,7 +84,9 @@ class Uploads:
         upload_id = hashlib.sha256(manifest_bytes).hexdigest()
         folder = self._root / upload_id
         if folder.is_dir():
-            write_whole(folder / SIGNATURE_NAME, signature)
+            _tidy(folder, manifest)
+            if (folder / SIGNATURE_NAME).read_bytes() != signature:
+                write_whole(folder / SIGNATURE_NAME, signature)
         upload = Upload(upload_id, folder, manifest, signer)
         others = [u for u in self.all() if u.id != upload_id]
         while len(others) >= self._max_uploads:
@@ -194,6 +196,14 @@ class Uploads:
             sync_folder(self._root)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+
+def _tidy(folder: Path, manifest: Manifest) -> None:
+    """Remove what a kill left behind while something was written."""
+    named = {MANIFEST_NAME, SIGNATURE_NAME, *(f.name for f in manifest.files)}
+    for path in folder.iterdir():
+        if path.name not in named:
+            path.unlink()
 
 
 def _write_all(fd: int, data: bytes, offset: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import uuid
@@ -10,7 +11,7 @@ from http import HTTPStatus
 
 from aiohttp import hdrs, web
 
-from appliance.errors import ForbiddenError, InvalidRequestError, LanternError, UnavailableError
+from appliance.errors import ForbiddenError, InvalidRequestError, LanternError, StorageFullError, UnavailableError
 from appliance.host.addresses import is_loopback
 from appliance.keystore import Role
 from appliance.server import admin, chat, completions, embeddings, models, openapi, rerank, status
@@ -105,6 +106,8 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
         )
     except ConnectionError:
         raise
+    except OSError as err:
+        response = _error_response(_of_system(request, err))
     except Exception:
         _LOGGER.exception("%s failed", request[REQUEST_ID])
         response = _error_response(InternalError.of(request[REQUEST_ID]))
@@ -147,6 +150,14 @@ def _check_privacy(request: web.Request, context: ServerContext) -> None:
             "Administration from another machine goes over HTTPS, since others on the network can read plain HTTP, and "
             "with it the key. Switch on tls.enabled there, or allow it with server.plain_administration."
         )
+
+
+def _of_system(request: web.Request, err: OSError) -> LanternError:
+    """A full disk is nobody's fault, and told as what it is."""
+    if err.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageFullError("The device's disk is full; remove a model, or an upload that is not needed.")
+    _LOGGER.error("%s failed", request[REQUEST_ID], exc_info=err)
+    return InternalError.of(request[REQUEST_ID])
 
 
 def _error_response(err: LanternError, *, allow: str | None = None) -> web.Response:

@@ -1,10 +1,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,32 +173,3 @@ def test_what_an_interrupted_install_left_is_swept(workshop: Workshop) -> None:
     (workshop.root / "store" / ".staging" / "half").mkdir(parents=True)
     workshop.store.sweep()
     assert not (workshop.root / "store" / ".staging").exists()
-
-
-_INSTALLER = """
-import sys
-from pathlib import Path
-from appliance.bundle import BundleStore, TrustedKeys
-root = Path(sys.argv[1])
-store = BundleStore(root / "store", TrustedKeys.load(root / "trusted"))
-print("ready", flush=True)
-while True:
-    for folder in sys.argv[2:]:
-        store.add(Path(folder))
-        store.prune("tiny", keep=1)
-"""
-
-
-def test_kill_9_at_any_moment_leaves_a_whole_bundle(workshop: Workshop) -> None:
-    folders = [workshop.make(os.urandom(200_000)) for _ in range(2)]
-    known = {(f / "model.onnx").read_bytes() for f in folders}
-    workshop.store.add(folders[0])
-    command = [sys.executable, "-c", _INSTALLER, str(workshop.root), *map(str, folders)]
-    for i in range(15):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as installer:
-            assert installer.stdout is not None
-            assert installer.stdout.readline() == "ready\n"
-            time.sleep(0.003 * i)  # the moment of the kill is what is tried, not waited for
-            installer.send_signal(signal.SIGKILL)
-        workshop.store.sweep()
-        assert content_of(workshop.store.open("tiny")) in known
