@@ -21,6 +21,7 @@ from appliance.host.cores import usable_cores
 _NUM_ROUNDS = 3
 _NUM_STEPS = 12
 _PROMPT_TOKENS = 128
+_BUDGET_S = 30.0
 _WORTH_A_CORE = 0.03  # less than this share of time is not worth another thread, or one that spins
 
 Session = Callable[[int, bool], ort.InferenceSession]
@@ -70,13 +71,21 @@ def choose(measured: Sequence[tuple[Tuning, float]]) -> Tuning:
     return next(tuning for tuning, seconds in measured if seconds <= best_s * (1 + _WORTH_A_CORE))
 
 
-def tune(session: Session, num_cores: int) -> Tuning:
-    """Try the candidates in turn, some rounds of each; `session(num_threads, spinning)` loads the model."""
+def tune(session: Session, num_cores: int, *, budget_s: float = _BUDGET_S) -> Tuning:
+    """Try the candidates in turn, some rounds of each; `session(num_threads, spinning)` loads the model.
+
+    Somebody waits for a new device's first answer: after `budget_s` no further round begins, and where one request of
+    the first candidate shows that not even one round of all would be over by then, the default is taken.
+    """
+    end_s = time.monotonic() + budget_s
     tried = [(tuning, session(tuning.num_threads, tuning.spinning)) for tuning in candidates(num_cores)]
     best_s = dict.fromkeys((tuning for tuning, _ in tried), float("inf"))
     for _ in range(_NUM_ROUNDS):
         for tuning, loaded in tried:
+            begin_s = time.monotonic()
             best_s[tuning] = min(best_s[tuning], _request_s(loaded))
+            if tuning is tried[0][0] and time.monotonic() + (time.monotonic() - begin_s) * (len(tried) - 1) > end_s:
+                return Tuning.default() if float("inf") in best_s.values() else choose(list(best_s.items()))
     return choose(list(best_s.items()))
 
 

@@ -3,10 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from onnxruntime import InferenceSession
 
 from appliance.bundle import BundleStore, TrustedKeys
 from appliance.engine.prepacked import prepacked
-from appliance.engine.tuning import Tuning, candidates, choose
+from appliance.engine.tuning import Tuning, candidates, choose, tune
 from appliance.home import Home
 from appliance.host.cores import usable_cores
 
@@ -54,3 +55,16 @@ def test_the_first_load_measures_how_the_model_runs_best_here(starter_home: Home
     assert (file.path.parent / "tuning.json").exists()
     assert file.tuning in candidates(usable_cores())
     assert prepacked(bundle, tmp_path).tuning == file.tuning
+
+
+@pytest.mark.models
+def test_a_slow_board_does_not_measure_while_somebody_waits(starter_home: Home) -> None:
+    bundle = BundleStore(starter_home.bundles, TrustedKeys.load(starter_home.trusted_keys)).open("all-minilm-l6-v2")
+    loaded: list[tuple[int, bool]] = []
+
+    def session(num_threads: int, spinning: bool) -> InferenceSession:
+        loaded.append((num_threads, spinning))
+        return InferenceSession(str(bundle.path("model.onnx")), providers=["CPUExecutionProvider"])
+
+    assert tune(session, 2, budget_s=0.0) == Tuning.default()
+    assert len(loaded) == len(candidates(2))
