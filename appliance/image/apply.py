@@ -6,6 +6,7 @@ Run by lantern-settings.service before the network and the appliance start: `pyt
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,10 +27,15 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+# Requests at once by memory: what keys and values of that many take has to fit beside the model.
+_SLOTS_BELOW_MIB = ((700, 1), (1500, 2))
+
+
 def main(folder: Path, root: Path = Path("/")) -> int:
     """Apply what is in the folder to the system below `root`; always 0, since nothing here may stop a start."""
     settings = read_settings(folder)
-    _write_appliance_settings(settings, root / "var/lib/lantern/lantern.toml")
+    memory_mib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    _write_appliance_settings(settings, root / "var/lib/lantern/lantern.toml", memory_mib)
     _write_wifi(settings, root / "etc/wpa_supplicant/wpa_supplicant-wlan0.conf")
     _set_time_zone(settings, root)
     _write_ssh_keys(settings, root / "etc/ssh/authorized_keys/root")
@@ -45,6 +51,12 @@ def main(folder: Path, root: Path = Path("/")) -> int:
     if root == Path("/"):
         _start(settings)
     return 0
+
+
+def fitting(memory_mib: int) -> dict[str, dict[str, Any]]:
+    """Settings for boards with little memory; none for others."""
+    slots = next((slots for below_mib, slots in _SLOTS_BELOW_MIB if memory_mib < below_mib), None)
+    return {} if slots is None else {"engine": {"slots": slots}}
 
 
 def toml_of(sections: Mapping[str, Mapping[str, Any]]) -> str:
@@ -68,23 +80,24 @@ def _toml_value(value: Any) -> str:
     return json.dumps(value if isinstance(value, bool | int | float) else str(value))
 
 
-def _write_appliance_settings(settings: Settings, path: Path) -> None:
+def _write_appliance_settings(settings: Settings, path: Path, memory_mib: int) -> None:
     """Where the user's sections are not valid, the defaults alone, or what worked before, stay."""
-    names = [*_DEFAULTS, *(s for s in settings.appliance if s not in _DEFAULTS)]
-    chosen = {name: {**_DEFAULTS.get(name, {}), **settings.appliance.get(name, {})} for name in names}
+    defaults = {**_DEFAULTS, **fitting(memory_mib)}
+    names = [*defaults, *(s for s in settings.appliance if s not in defaults)]
+    chosen = {name: {**defaults.get(name, {}), **settings.appliance.get(name, {})} for name in names}
     if settings.name:
         chosen["discovery"].setdefault("name", settings.name)
     present = path.read_bytes() if path.exists() else None
     text = (_HEADER + toml_of(chosen)).encode()
     if text == present:
         return
-    problem = None if chosen == _DEFAULTS else _problem_with(text, path)
+    problem = None if chosen == defaults else _problem_with(text, path)
     if problem is None:
         write_whole(path, text)
         return
     settings.complain("lantern.toml", problem)
     if present is None:
-        write_whole(path, (_HEADER + toml_of(_DEFAULTS)).encode())
+        write_whole(path, (_HEADER + toml_of(defaults)).encode())
 
 
 def _problem_with(text: bytes, path: Path) -> str | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from appliance.config import load_config
-from appliance.image.apply import main, toml_of
+from appliance.image.apply import fitting, main, toml_of
 from appliance.image.settings import read_settings
 from images.workplace import ROOT
 
@@ -182,3 +182,8 @@ def test_the_ticket_to_claim_again_keeps_its_time(boot: Path, root: Path) -> Non
 def test_toml_is_written_as_it_is_read() -> None:
     sections = {"models": {"aliases": {'a"b\\': "é", "c.d": "e"}, "preload": ["*", "x y"], "memory_mib": 3, "on": True}}
     assert tomllib.loads(toml_of(sections)) == sections
+
+
+def test_boards_with_little_memory_answer_fewer_at_once() -> None:
+    slots = [fitting(mib).get("engine", {}).get("slots") for mib in (440, 920, 1900, 8000)]
+    assert slots == [1, 2, None, None]
