@@ -107,7 +107,7 @@ def _post(
 ) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": _ref(response)}}
     if event is not None:
-        content["text/event-stream"] = {"schema": _ref(event)}
+        content["text/event-stream"] = {"schema": _event(event)}
     body = {"required": True, "content": {"application/json": {"schema": _ref(request)}}}
     return {
         "operationId": operation_id,
@@ -115,6 +115,13 @@ def _post(
         "requestBody": body,
         "responses": _responses({"description": summary, "content": content}),
     }
+
+
+def _event(model: type[BaseModel]) -> dict[str, Any]:
+    """One server-sent event, as OpenAPI 3.2 models them: its data is JSON, but for that of the last one."""
+    chunk = {"contentMediaType": "application/json", "contentSchema": _ref(model)}
+    data = {"type": "string", "anyOf": [chunk, {"const": "[DONE]"}]}
+    return {"type": "object", "required": ["data"], "properties": {"data": data}}
 
 
 def _get(operation_id: str, summary: str, response: type[BaseModel]) -> dict[str, Any]:

@@ -104,6 +104,8 @@ def test_every_field_that_we_take_is_openais_and_takes_what_openai_takes(theirs:
 def test_every_field_that_we_send_is_openais(theirs: dict[str, Any], path: str, method: str, media_type: str) -> None:
     ours = document()
     our = response_schema(ours, f"/v1{path}", method, media_type)
+    if media_type == "text/event-stream":  # they put what an event holds where we describe the event
+        our = our["properties"]["data"]["anyOf"][0]["contentSchema"]
     their = response_schema(theirs, path, method, media_type)
     assert list(response_differences(Document(ours), [our], Document(theirs), [their])) == []
 
