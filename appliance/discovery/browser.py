@@ -14,9 +14,9 @@ from typing import Self
 
 import zeroconf
 from zeroconf import DNSQuestionType, ServiceStateChange
-from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-from appliance.discovery.claims import ClaimWatch, drop_expired_claims, is_claimed
+from appliance.discovery.claims import BoundedBrowser, ClaimWatch, drop_expired_claims, is_claimed
 from appliance.discovery.device import Device, usable_addresses
 from appliance.discovery.interfaces import IPInterface, is_real_interface, local_networks, multicast_addresses
 from appliance.discovery.record import SERVICE_TYPE, ServiceRecord, clean_properties, printable
@@ -53,7 +53,7 @@ class Browser:
         self._slots = asyncio.Semaphore(_MAX_RESOLVING)
         self._changed = asyncio.Event()
         self._zeroconf: AsyncZeroconf | None = None
-        self._browser: AsyncServiceBrowser | None = None
+        self._browser: BoundedBrowser | None = None
 
     async def __aenter__(self) -> Self:
         senders = await asyncio.to_thread(multicast_addresses, accept_interface=self._accept_interface)
@@ -64,7 +64,7 @@ class Browser:
             await self._zeroconf.zeroconf.async_wait_for_start()
         except (zeroconf.Error, OSError, RuntimeError) as err:
             raise DiscoveryError(f"Cannot search the local network: {err}.") from err
-        self._browser = AsyncServiceBrowser(
+        self._browser = BoundedBrowser(
             self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change], question_type=_QUESTION
         )
         self._zeroconf.zeroconf.async_add_listener(ClaimWatch(self._on_claim), None)

@@ -139,6 +139,7 @@ async def flood(args: argparse.Namespace) -> None:
             sender.sendto(_flood_packet(num_sent), ("224.0.0.251", 5353))
             num_sent += 1
         time.sleep(0.002)
+    sender.close()
     say(event="flooded", num_sent=num_sent, took_s=time.monotonic() - start_s)
 
 
