@@ -24,6 +24,9 @@ _HEADERS = {
 }
 
 
+_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
 class EventStream:
     """One response of events; owned by its handler."""
 
@@ -34,7 +37,7 @@ class EventStream:
 
     async def send(self, payload: Mapping[str, Any]) -> None:
         """One event of JSON."""
-        await self._write(b"data: " + json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n")
+        await self._write(b"data: " + _to_json(payload).encode() + b"\n\n")
 
     async def done(self) -> None:
         """The last event, as OpenAI ends a stream."""
