@@ -7,6 +7,7 @@ or short and long texts for an encoder. Each candidate's best round counts, sinc
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ _NUM_ROUNDS = 3
 _NUM_STEPS = 12
 _PROMPT_TOKENS = 128
 _BUDGET_S = 30.0
+_TEXTS = ((1, 32), (8, 64))  # an encoder's: how many, how long
 _WORTH_A_CORE = 0.03  # less than this share of time is not worth another thread, or one that spins
 
 Session = Callable[[int, bool], ort.InferenceSession]
@@ -74,10 +76,13 @@ def choose(measured: Sequence[tuple[Tuning, float]]) -> Tuning:
 def tune(session: Session, num_cores: int, *, budget_s: float = _BUDGET_S) -> Tuning:
     """Try the candidates in turn, some rounds of each; `session(num_threads, spinning)` loads the model.
 
-    Somebody waits for a new device's first answer: after `budget_s` no further round begins, and where one request of
-    the first candidate shows that not even one round of all would be over by then, the default is taken.
+    Somebody waits for a new device's first answer: after `budget_s` no further round begins, and where a guess, or one
+    request of the first candidate, shows that not even one round of all would be over by then, the default is taken.
     """
     end_s = time.monotonic() + budget_s
+    greedy = candidates(num_cores)[-1]
+    if _guess_s(session(greedy.num_threads, greedy.spinning)) > budget_s:
+        return Tuning.default()
     tried = [(tuning, session(tuning.num_threads, tuning.spinning)) for tuning in candidates(num_cores)]
     best_s = dict.fromkeys((tuning for tuning, _ in tried), float("inf"))
     for _ in range(_NUM_ROUNDS):
@@ -87,6 +92,17 @@ def tune(session: Session, num_cores: int, *, budget_s: float = _BUDGET_S) -> Tu
             if tuning is tried[0][0] and time.monotonic() + (time.monotonic() - begin_s) * (len(tried) - 1) > end_s:
                 return Tuning.default() if float("inf") in best_s.values() else choose(list(best_s.items()))
     return choose(list(best_s.items()))
+
+
+def _guess_s(session: ort.InferenceSession) -> float:
+    """About the seconds of a request, after a run of a single token, or of one short text."""
+    if "seqlens_k" in {i.name for i in session.get_inputs()}:
+        feeds, times = _decoder_feeds(session, num_past=_PROMPT_TOKENS, num_new=1), _PROMPT_TOKENS
+    else:
+        feeds, times = _encoder_feeds(session, *_TEXTS[0]), math.prod(_TEXTS[-1]) // math.prod(_TEXTS[0])
+    begin_s = time.perf_counter()
+    session.run(None, feeds)
+    return times * (time.perf_counter() - begin_s)
 
 
 def _request_s(session: ort.InferenceSession) -> float:
@@ -108,11 +124,15 @@ def _loads(session: ort.InferenceSession) -> Iterator[tuple[_Feeds, int, int]]:
         yield _decoder_feeds(session, num_past=0, num_new=_PROMPT_TOKENS), 1, 1
         yield _decoder_feeds(session, num_past=_PROMPT_TOKENS, num_new=1), _NUM_STEPS, _PROMPT_TOKENS
         return
-    for batch, length in ((1, 32), (8, 64)):
-        feeds: _Feeds = {name: np.zeros((batch, length), np.int64) for name in names}
-        feeds["input_ids"] = np.ones((batch, length), np.int64)
-        feeds["attention_mask"] = np.ones((batch, length), np.int64)
-        yield feeds, 2, 1
+    for batch, length in _TEXTS:
+        yield _encoder_feeds(session, batch, length), 2, 1
+
+
+def _encoder_feeds(session: ort.InferenceSession, batch: int, length: int) -> _Feeds:
+    feeds: _Feeds = {i.name: np.zeros((batch, length), np.int64) for i in session.get_inputs()}
+    feeds["input_ids"] = np.ones((batch, length), np.int64)
+    feeds["attention_mask"] = np.ones((batch, length), np.int64)
+    return feeds
 
 
 def _decoder_feeds(session: ort.InferenceSession, *, num_past: int, num_new: int) -> _Feeds:
