@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -20,12 +21,11 @@ from appliance.server.chat_prompt import ChatPlan, plan_chat
 from appliance.server.chat_response import Answer, usage_of
 from appliance.server.chat_wire import ChatRequest
 from appliance.server.choice import Choice
+from appliance.server.chunks import stream_chunks
 from appliance.server.context import CONTEXT, KEY_ID, REQUEST_ID
 from appliance.server.grammar import is_held
-from appliance.server.merge import merged
 from appliance.server.record import RECORD
 from appliance.server.sampling import check_choices, sampling_params
-from appliance.server.sse import event_stream
 from appliance.text.reasoning import REASONING_MARKERS, THINK, ReasoningSplitter
 from appliance.text.tool_calls import visible_markers
 
@@ -52,7 +52,9 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
             answer = Answer(wire.model, model.tokenizer, wire.logprobs)
             if wire.stream:
                 await readers[0].choice.begin(context.ping_interval_s)
-                return await _stream(request, wire, answer, readers, len(plan.prompt))
+                chunks = [_chunks(answer, reader) for reader in readers]
+                last = partial(_usage_chunk, answer, len(plan.prompt), readers)
+                return await stream_chunks(request, chunks, last if wire.wants_usage else None)
             return await _plain(answer, readers, len(plan.prompt))
 
 
@@ -87,28 +89,13 @@ async def _collect(reader: MessageReader) -> list[Delta]:
     return [delta async for delta in reader.deltas()]
 
 
-async def _stream(
-    request: web.Request, wire: ChatRequest, answer: Answer, readers: list[MessageReader], num_prompt_tokens: int
-) -> web.StreamResponse:
-    context = request.app[CONTEXT]
-    with_usage = wire.stream_options is not None and wire.stream_options.include_usage
-    async with event_stream(
-        request,
-        headers={"x-request-id": request[REQUEST_ID]},
-        ping_interval_s=context.ping_interval_s,
-        write_timeout_s=context.write_timeout_s,
-    ) as events:
-        async for chunk in merged([_chunks(answer, reader) for reader in readers]):
-            await events.send({**chunk, "usage": None} if with_usage else chunk)
-        if with_usage:
-            await events.send(answer.usage_chunk(_usage(num_prompt_tokens, readers)))
-        await events.done()
-    return events.response
-
-
 def _usage(num_prompt_tokens: int, readers: list[MessageReader]) -> dict[str, Any]:
     num_reasoning_tokens = sum(reader.num_reasoning_tokens for reader in readers)
     return usage_of(num_prompt_tokens, [reader.choice for reader in readers], num_reasoning_tokens)
+
+
+def _usage_chunk(answer: Answer, num_prompt_tokens: int, readers: list[MessageReader]) -> dict[str, Any]:
+    return answer.usage_chunk(_usage(num_prompt_tokens, readers))
 
 
 async def _chunks(answer: Answer, reader: MessageReader) -> AsyncIterator[dict[str, Any]]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -17,12 +18,11 @@ from appliance.models import ChatModel
 from appliance.server.body import read_as
 from appliance.server.chat_response import usage_of
 from appliance.server.choice import Choice, TextPiece
+from appliance.server.chunks import stream_chunks
 from appliance.server.completion_response import CompletionAnswer, Echo
 from appliance.server.context import CONTEXT, KEY_ID, REQUEST_ID
-from appliance.server.merge import merged
 from appliance.server.record import RECORD
 from appliance.server.sampling import MAX_CHOICES, SamplingFields, check_choices, sampling_params
-from appliance.server.sse import event_stream
 
 ROUTES = web.RouteTableDef()
 
@@ -85,7 +85,9 @@ async def _complete(request: web.Request, wire: CompletionsRequest, model: ChatM
         num_prompt_tokens = sum(len(p.tokens) for p in prompts)
         if wire.stream:
             await choices[0].begin(context.ping_interval_s)
-            return await _stream(request, wire, answer, choices, echoes, num_prompt_tokens)
+            chunks = [answer.chunks(choice, echo) for choice, echo in zip(choices, echoes, strict=True)]
+            last = partial(_usage_chunk, answer, num_prompt_tokens, choices)
+            return await stream_chunks(request, chunks, last if wire.wants_usage else None)
         all_pieces = await asyncio.gather(*(_collect(choice) for choice in choices))
     usage = usage_of(num_prompt_tokens, choices)
     finished = [(choice, echo, pieces) for choice, echo, pieces in zip(choices, echoes, all_pieces, strict=True)]
@@ -129,32 +131,12 @@ def _best(finished: list[_Finished], num_best: int) -> list[_Finished]:
     return sorted(finished, key=mean_logprob, reverse=True)[:num_best]
 
 
+def _usage_chunk(answer: CompletionAnswer, num_prompt_tokens: int, choices: list[Choice]) -> dict[str, Any]:
+    return answer.object([], usage_of(num_prompt_tokens, choices))
+
+
 async def _collect(choice: Choice) -> list[TextPiece]:
     return [piece async for piece in choice.pieces()]
-
-
-async def _stream(
-    request: web.Request,
-    wire: CompletionsRequest,
-    answer: CompletionAnswer,
-    choices: list[Choice],
-    echoes: list[Echo | None],
-    num_prompt_tokens: int,
-) -> web.StreamResponse:
-    context = request.app[CONTEXT]
-    with_usage = wire.stream_options is not None and wire.stream_options.include_usage
-    async with event_stream(
-        request,
-        headers={"x-request-id": request[REQUEST_ID]},
-        ping_interval_s=context.ping_interval_s,
-        write_timeout_s=context.write_timeout_s,
-    ) as events:
-        async for chunk in merged([answer.chunks(c, e) for c, e in zip(choices, echoes, strict=True)]):
-            await events.send({**chunk, "usage": None} if with_usage else chunk)
-        if with_usage:
-            await events.send(answer.object([], usage_of(num_prompt_tokens, choices)))
-        await events.done()
-    return events.response
 
 
 def _refuse_unsupported(wire: CompletionsRequest, max_choices: int) -> None:

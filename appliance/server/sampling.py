@@ -79,6 +79,11 @@ class SamplingFields(Wire):
         return stop
 
     @property
+    def wants_usage(self) -> bool:
+        """Whether a stream closes with what it took."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """The stop strings as a tuple."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
