@@ -40,7 +40,7 @@ class SourcePart(_Part):
 
 
 class WeightsPart(_Part):
-    """How matrices are stored.
+    """How matrices are stored; `smoothing` says how much of their inputs' unevenness they take over.
 
     `int8` holds patterns (fnmatch) of the names that an int4 decoder keeps in int8. `auto` finds them: the smallest
     file with a KL of at most `max_kl`, or the best one of at most `max_mb` (1e6 bytes of model.onnx and its data).
@@ -50,7 +50,7 @@ class WeightsPart(_Part):
     int8: tuple[str, ...] = ("*/k_proj", "*/v_proj")
     max_kl: Annotated[float, Field(gt=0)] | None = None
     max_mb: Annotated[float, Field(gt=0)] | None = None
-    smoothing: Annotated[float, Field(ge=0, le=1)] = 0.8
+    smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @model_validator(mode="after")
     def _has_one_target(self) -> Self:

@@ -1,8 +1,8 @@
-"""A decoder's file from an allocation: the parts that are int8 are rounded, all others come from the int4 fit."""
+"""A decoder's file from an allocation: every part in the width that was chosen for it, as it was fitted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -11,7 +11,7 @@ from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import MODEL_NAME
 from quantize.graph.codec import Bits, QuantizedMatrix, round_to_nearest
 from quantize.graph.files import save_graph
-from quantize.precision.fit import load_int4, load_int8
+from quantize.precision.fit import load_fitted
 from quantize.precision.parts import Part, parts_of, pieces_of
 from quantize.precision.weights import Matrix, matrices_of, quantize_graph
 
@@ -22,28 +22,21 @@ def decoder_parts(fused: Path, spec: DecoderSpec) -> list[Part]:
     return [part for matrix in matrices for part in parts_of(matrix, spec)]
 
 
-def write_int8(fused: Path, target: Path) -> None:
-    """Every matrix in int8, by rounding."""
-    _write(fused, target, lambda matrix: [round_to_nearest(matrix.weight(), 8)])
-
-
-def write_mixed(fused: Path, fit: Path, target: Path, spec: DecoderSpec, int8: Sequence[str]) -> None:
-    """int4, except for the head and for the parts that a pattern of `int8` names."""
+def write_mixed(smoothed: Path, fit: Path, target: Path, spec: DecoderSpec, int8: Sequence[str]) -> None:
+    """int4, except for the parts that a pattern of `int8` names; the head is rounded to int8."""
 
     def quantize(matrix: Matrix) -> Sequence[QuantizedMatrix]:
+        if matrix.is_head:
+            return [round_to_nearest(matrix.weight(), 8)]
         parts = parts_of(matrix, spec)
-        is_int8 = {part.name: matrix.is_head or part.matches(int8) for part in parts}
+        is_int8 = {part.name: part.matches(int8) for part in parts}
         stored: dict[Bits, QuantizedMatrix] = {}
         if any(is_int8.values()):
-            stored[8] = load_int8(fit, matrix)
+            stored[8] = load_fitted(fit, matrix.name, 8)
         if not all(is_int8.values()):
-            stored[4] = load_int4(fit, matrix.name)
+            stored[4] = load_fitted(fit, matrix.name, 4)
         return pieces_of(parts, is_int8, stored)
 
-    _write(fused, target, quantize)
-
-
-def _write(fused: Path, target: Path, quantize: Callable[[Matrix], Sequence[QuantizedMatrix]]) -> None:
-    model = ir.load(fused / MODEL_NAME)
+    model = ir.load(smoothed / MODEL_NAME)
     shared = quantize_graph(model, quantize)
     save_graph(model, target, shared)

@@ -16,7 +16,7 @@ Bits = Literal[4, 8]
 BLOCK = 32
 
 _CLIP_RATIOS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.84, 0.80, 0.75)
-_MAX_STEPS = 127  # of a row's unit in one scale
+_MOST_STEPS: dict[Bits, int] = {4: 127, 8: 255}  # of a row's unit in one scale, which has a sign in 4 bits only
 _SMALLEST_UNIT = np.float32(6e-8)  # the smallest float16 above zero
 
 Float32 = NDArray[np.float32]
@@ -26,13 +26,14 @@ Float32 = NDArray[np.float32]
 class QuantizedMatrix:
     """N outputs times K inputs, as the file holds it.
 
-    codes (N, K padded to blocks) uint8; steps (N, blocks) int8, the scales in units; units (N, 1) float16.
+    codes (N, K padded to blocks) uint8; steps (N, blocks), the scales in units, int8 or (of 8 bits) uint8;
+    units (N, 1) float16.
     """
 
     bits: Bits
     num_inputs: int
     codes: NDArray[np.uint8]
-    steps: NDArray[np.int8]
+    steps: NDArray[np.int8] | NDArray[np.uint8]
     units: NDArray[np.float16]
 
     @property
@@ -96,7 +97,7 @@ def stored_matrix(
     num_inputs: int, bits: Bits, codes: NDArray[np.uint8], scales: Float32, units: Float32
 ) -> QuantizedMatrix:
     """A matrix from codes and scales that `storable` gave."""
-    steps = np.rint(scales / units[:, None]).astype(np.int8)
+    steps = np.rint(scales / units[:, None]).astype(np.int8 if bits == 4 else np.uint8)
     return QuantizedMatrix(bits, num_inputs, codes, steps, units[:, None].astype(np.float16))
 
 
@@ -108,7 +109,7 @@ def encode(values: Float32, scale: Float32, bits: Bits) -> NDArray[np.uint8]:
 
 def row_units(weight: Float32, bits: Bits) -> Float32:
     """(N,) what one step of a row's scales is: exact in float16, and large enough for the row's largest scale."""
-    most = np.abs(weight).max(axis=1) / np.float32(midpoint(bits) - 1) / np.float32(_MAX_STEPS)
+    most = np.abs(weight).max(axis=1) / np.float32(midpoint(bits) - 1) / np.float32(_MOST_STEPS[bits])
     units = most.astype(np.float16)
     units = np.where(units.astype(np.float32) < most, np.nextafter(units, np.float16(np.inf)), units)
     stored = np.maximum(units.astype(np.float32), _SMALLEST_UNIT).astype(np.float16)
@@ -123,25 +124,25 @@ def block_scale(values: Float32, bits: Bits, units: Float32, importance: Float32
     """
     largest = np.abs(values).max(axis=1)
     if bits == 8:
-        steps = np.clip(np.ceil(largest / np.float32(127) / units), 1, _MAX_STEPS)
+        steps = np.clip(np.ceil(largest / np.float32(127) / units), 1, _MOST_STEPS[8])
         return np.asarray(steps * units, np.float32)
     where = np.abs(values).argmax(axis=1)
     sign = np.where(np.take_along_axis(values, where[:, None], 1)[:, 0] > 0, np.float32(-1), np.float32(1))
-    best = storable(sign * largest / np.float32(8), units)
+    best = storable(sign * largest / np.float32(8), units, bits)
     least = _error(values, best, bits, importance)
     for ratio in _CLIP_RATIOS:
         for limit in (sign * np.float32(8), np.float32(7)):
-            scale = storable(largest * np.float32(ratio) / limit, units)
+            scale = storable(largest * np.float32(ratio) / limit, units, bits)
             error = _error(values, scale, bits, importance)
             best = np.where(error < least, scale, best)
             least = np.minimum(error, least)
     return best
 
 
-def storable(scale: Float32, units: Float32) -> Float32:
+def storable(scale: Float32, units: Float32, bits: Bits) -> Float32:
     """Scales (N,) or (N, blocks) as the file will hold them: whole steps of the row's unit, never zero."""
-    column = units if scale.ndim == 1 else units[:, None]
-    steps = np.clip(np.rint(scale / column), -_MAX_STEPS, _MAX_STEPS)
+    column, most = units if scale.ndim == 1 else units[:, None], _MOST_STEPS[bits]
+    steps = np.clip(np.rint(scale / column), -most if bits == 4 else 1, most)
     return np.asarray(np.where(steps == 0, np.float32(1), steps) * column, np.float32)
 
 

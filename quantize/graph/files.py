@@ -26,6 +26,8 @@ def save_graph(model: ir.Model, folder: Path, shared: Mapping[str, str] | None =
         for value in values:
             array: NDArray[Any] = value.const_value.numpy()
             if array.nbytes < _INLINE_BYTES:
+                # Maybe it still points into the data file that the graph was loaded from.
+                value.const_value = ir.tensor(array, dtype=value.const_value.dtype, name=value.name)
                 continue
             owner = shared.get(value.name, value.name)
             if owner not in written:

@@ -1,13 +1,12 @@
-"""Every matrix of a decoder in int4, fitted once to the calibration text; what the schemes choose from.
+"""Every matrix of a decoder in int4 and int8, fitted once to the calibration text; what the schemes choose from.
 
-Kept are the codes, and what int4 and int8 cost each part: the squared error of its outputs over that text. Where an
-input channel is so large that rounding to int8 is poor as well, the matrix is fitted in int8 too.
+Kept are the codes, and what each width costs each part: the squared error of its outputs over that text.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import MODEL_NAME
-from quantize.graph.codec import Bits, Float32, QuantizedMatrix, round_to_nearest
+from quantize.graph.codec import Bits, Float32, QuantizedMatrix
 from quantize.precision.gptq import gptq, one_thread, row_errors
 from quantize.precision.hessians import hessians
 from quantize.precision.parts import parts_of
@@ -25,7 +24,6 @@ from quantize.precision.weights import Matrix, matrices_of
 
 _ERRORS_NAME = "errors.json"
 _HESSIAN_SHARE = 0.6  # of the time
-_POOR_SHARE = 0.05  # of the error of int4; rounding to int8 leaves a sixtieth of it as a rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +39,23 @@ class PartErrors:
         return min(1.0, self.int8 / self.int4) if self.int4 > 0 else 1.0
 
 
-def fit_int4(
-    fused: Path, target: Path, windows: NDArray[np.int64], spec: DecoderSpec, report: Callable[[float], None]
+def fit_matrices(
+    fused: Path,
+    target: Path,
+    widths: Sequence[Bits],
+    windows: NDArray[np.int64],
+    spec: DecoderSpec,
+    report: Callable[[float], None],
 ) -> None:
-    """GPTQ for every matrix but the head."""
+    """GPTQ in the given widths for every matrix but the head."""
     matrices = [matrix for matrix in matrices_of(ir.load(fused / MODEL_NAME).graph) if not matrix.is_head]
-    widths = {matrix.input_name: matrix.num_inputs for matrix in matrices}
+    inputs = {matrix.input_name: matrix.num_inputs for matrix in matrices}
     errors: dict[str, dict[str, float]] = {}
     done = 0
-    for group in hessians(fused, widths, windows, spec, lambda share: report(share * _HESSIAN_SHARE)):
+    for group in hessians(fused, inputs, windows, spec, lambda share: report(share * _HESSIAN_SHARE)):
         with one_thread():
             for matrix in [m for m in matrices if m.input_name in group]:
-                errors |= _fit_matrix(matrix, group[matrix.input_name], target, spec)
+                errors |= _fit_matrix(matrix, group[matrix.input_name], target, widths, spec)
                 done += 1
                 report(_HESSIAN_SHARE + (1 - _HESSIAN_SHARE) * done / len(matrices))
     (target / _ERRORS_NAME).write_text(json.dumps(errors, sort_keys=True))
@@ -65,21 +68,16 @@ def save_fitted(target: Path, matrix: str, stored: QuantizedMatrix) -> None:
     np.savez(path, num_inputs=stored.num_inputs, packed=packed, steps=stored.steps, units=stored.units)
 
 
-def load_int4(folder: Path, matrix: str) -> QuantizedMatrix:
+def load_fitted(folder: Path, matrix: str, bits: Bits) -> QuantizedMatrix:
     """One fitted matrix."""
-    num_inputs, packed, steps, units = _arrays(folder / _file_name(matrix, 4))
-    codes = np.empty((len(packed), 2 * packed.shape[1]), np.uint8)
-    codes[:, 0::2], codes[:, 1::2] = packed & 15, packed >> 4
-    return QuantizedMatrix(4, num_inputs, codes, steps, units)
-
-
-def load_int8(folder: Path, matrix: Matrix) -> QuantizedMatrix:
-    """One matrix in int8: fitted where that was needed, else rounded now."""
-    path = folder / _file_name(matrix.name, 8)
-    if not path.is_file():
-        return round_to_nearest(matrix.weight(), 8)
-    num_inputs, codes, steps, units = _arrays(path)
-    return QuantizedMatrix(8, num_inputs, codes, steps, units)
+    with np.load(folder / _file_name(matrix, bits)) as arrays:
+        num_inputs, packed = int(arrays["num_inputs"]), arrays["packed"]
+        steps, units = arrays["steps"], arrays["units"]
+    codes = packed
+    if bits == 4:
+        codes = np.empty((len(packed), 2 * packed.shape[1]), np.uint8)
+        codes[:, 0::2], codes[:, 1::2] = packed & 15, packed >> 4
+    return QuantizedMatrix(bits, num_inputs, codes, steps, units)
 
 
 def load_errors(folder: Path) -> dict[str, PartErrors]:
@@ -88,25 +86,19 @@ def load_errors(folder: Path) -> dict[str, PartErrors]:
     return {name: PartErrors(**errors) for name, errors in raw.items()}
 
 
-def _fit_matrix(matrix: Matrix, hessian: Float32, target: Path, spec: DecoderSpec) -> dict[str, dict[str, float]]:
+def _fit_matrix(
+    matrix: Matrix, hessian: Float32, target: Path, widths: Sequence[Bits], spec: DecoderSpec
+) -> dict[str, dict[str, float]]:
     weight = matrix.weight()
-    by_bits: dict[Bits, QuantizedMatrix] = {4: gptq(weight, hessian, 4)}
-    rounded = round_to_nearest(weight, 8)
-    by_row = {"int4": row_errors(weight, by_bits[4], hessian), "int8": row_errors(weight, rounded, hessian)}
-    if by_row["int8"].sum() > _POOR_SHARE * by_row["int4"].sum():
-        by_bits[8] = gptq(weight, hessian, 8)
-        by_row["int8"] = row_errors(weight, by_bits[8], hessian)
-    for stored in by_bits.values():
+    by_row = {}
+    for bits in widths:
+        stored = gptq(weight, hessian, bits)
+        by_row[f"int{bits}"] = row_errors(weight, stored, hessian)
         save_fitted(target, matrix.name, stored)
     return {
         part.name: {scheme: float(rows[part.rows].sum()) for scheme, rows in by_row.items()}
         for part in parts_of(matrix, spec)
     }
-
-
-def _arrays(path: Path) -> tuple[int, NDArray[np.uint8], NDArray[np.int8], NDArray[np.float16]]:
-    with np.load(path) as arrays:
-        return int(arrays["num_inputs"]), arrays["packed"], arrays["steps"], arrays["units"]
 
 
 def _file_name(matrix: str, bits: Bits) -> str:

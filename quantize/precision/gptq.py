@@ -1,7 +1,7 @@
 """GPTQ (arXiv:2210.17323): each column's rounding error is made up for by the columns that are not yet rounded.
 
 Columns are rounded in the order of their importance while each keeps its place and its block, so that the kernel sees
-nothing of it. Afterwards the scales are solved for the codes found, and the codes are found once more for those scales.
+nothing of it. In 4 bits the scales are then solved for the codes found, and the codes found once more for those scales.
 """
 
 from __future__ import annotations
@@ -48,10 +48,13 @@ def gptq(weight: Float32, hessian: Float32, bits: Bits, *, num_rounds: int = _NU
         [block_scale(padded[:, at : at + BLOCK], bits, units, padded_importance[at : at + BLOCK]) for at in starts],
         axis=1,
     )
+    if bits == 8:  # its scales are as good as they get
+        codes = _round_columns(weight, scales, order, upper, bits)
+        return stored_matrix(weight.shape[1], bits, codes, scales, units)
     found = []
     for _ in range(num_rounds):
         codes = _round_columns(weight, scales, order, upper, bits)
-        scales = storable(_refit_scales(weight, hessian, codes, scales, bits), units)
+        scales = storable(_refit_scales(weight, hessian, codes, scales, bits), units, bits)
         found.append(stored_matrix(weight.shape[1], bits, codes, scales, units))
     return min(found, key=lambda stored: output_error(weight, stored, hessian))
 

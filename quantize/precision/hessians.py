@@ -47,6 +47,23 @@ def hessians(
         yield sums
 
 
+def channel_moments(
+    float_folder: Path,
+    widths: dict[str, int],
+    windows: NDArray[np.int64],
+    spec: DecoderSpec,
+    report: Callable[[float], None],
+) -> dict[str, NDArray[np.float32]]:
+    """The mean square of each channel of the values in `widths` (name to K)."""
+    session = _tapped_session(float_folder, list(widths))
+    sums = {name: np.zeros(width, np.float64) for name, width in widths.items()}
+    for at, window in enumerate(windows):
+        for name, value in zip(widths, session.run(list(widths), feeds_of(window, spec)), strict=True):
+            sums[name] += np.square(value, dtype=np.float64).reshape(-1, widths[name]).sum(axis=0)
+        report((at + 1) / len(windows))
+    return {name: np.asarray(total / windows.size, np.float32) for name, total in sums.items()}
+
+
 def feeds_of(window: NDArray[np.int64], spec: DecoderSpec) -> dict[str, NDArray[np.generic]]:
     """One window as a whole, from an empty cache; logits of its first row only."""
     length = len(window)

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from appliance.errors import QuantizeError
-from quantize.precision.fit import load_int4
+from quantize.precision.fit import load_fitted
 from quantize.precision.parts import Part
+from quantize.precision.smoothing import Factors
 from quantize.quiet import quiet
 
 NAME = "sensitivity.json"
@@ -30,6 +31,7 @@ _SEED = 0
 def measure_sensitivity(
     checkpoint: Path,
     fit: Path,
+    factors: Factors,
     parts: Sequence[Part],
     windows: NDArray[np.int64],
     target: Path,
@@ -45,7 +47,7 @@ def measure_sensitivity(
 
         model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
     model.requires_grad_(requires_grad=False)
-    probes = _probes(model, fit, parts)
+    probes = _probes(model, fit, factors, parts)
     generator = torch.Generator().manual_seed(_SEED)
     windows = windows[:_NUM_WINDOWS]
     for index, window in enumerate(windows):
@@ -90,7 +92,7 @@ def _run_window(model: torch.nn.Module, window: torch.Tensor, generator: torch.G
         score.backward(retain_graph=probe + 1 < _NUM_PROBES)
 
 
-def _probes(model: torch.nn.Module, fit: Path, parts: Sequence[Part]) -> list[_Probe]:
+def _probes(model: torch.nn.Module, fit: Path, factors: Factors, parts: Sequence[Part]) -> list[_Probe]:
     """One for each module of the checkpoint: a part's own, or the joined one that the checkpoint already has."""
     # Not by `base_model`, which for some families is the whole model.
     modules = {name.removeprefix("model."): module for name, module in model.named_modules()}
@@ -99,7 +101,7 @@ def _probes(model: torch.nn.Module, fit: Path, parts: Sequence[Part]) -> list[_P
         by_matrix.setdefault(part.matrix, []).append(part)
     probes = []
     for matrix, members in by_matrix.items():
-        fitted = torch.from_numpy(load_int4(fit, matrix).dequantized())
+        fitted = torch.from_numpy(factors.undo(matrix, load_fitted(fit, matrix, 4).dequantized()))
         whole = modules.get(_path(matrix))
         if whole is not None:
             rows = {part.name: part.rows for part in members}

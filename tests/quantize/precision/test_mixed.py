@@ -16,17 +16,18 @@ from numpy.typing import NDArray
 from appliance.bundle import DecoderSpec
 from appliance.engine.provider import session_options
 from appliance.engine.types import StepPlan
-from quantize.decoders.weights import decoder_parts, write_int8, write_mixed
+from quantize.decoders.weights import decoder_parts, write_mixed
 from quantize.evaluation.decoder import load_runner
 from quantize.fusion.export import DECODER_TASK, export
 from quantize.fusion.fuse import fuse_file
-from quantize.graph.codec import round_to_nearest
-from quantize.precision.fit import fit_int4, load_errors, load_int4, load_int8, save_fitted
+from quantize.graph.codec import Bits
+from quantize.precision.fit import fit_matrices, load_errors, load_fitted, save_fitted
 from quantize.precision.gptq import gptq
 from quantize.precision.hessians import feeds_of
 from quantize.precision.kv_scales import measure_kv_scales, write_int8_cache
 from quantize.precision.parts import Part
 from quantize.precision.sensitivity import load_sensitivity, measure_sensitivity
+from quantize.precision.smoothing import Factors
 from quantize.precision.weights import matrices_of
 from quantize.sources.decoder_config import read_decoder_config
 from tests.quantize.tiny import VOCAB, write_decoder
@@ -63,7 +64,7 @@ def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         head_dim=config.head_dim,
         eos_token_ids=(0,),
     )
-    fit_int4(root / "fused", root / "fit", _WINDOWS, spec, lambda _: None)
+    fit_matrices(root / "fused", root / "fit", (4, 8), _WINDOWS, spec, lambda _: None)
     return Fitted(checkpoint, root / "fused", root / "fit", spec, decoder_parts(root / "fused", spec))
 
 
@@ -105,17 +106,13 @@ def test_parts_of_one_product_are_read_apart_without_a_copy(fitted: Fitted, tmp_
         assert counts["mixed"]["Concat"] == counts["mixed"]["Split"] == 0 < counts["whole"]["Split"]
 
 
-def test_a_matrix_that_rounds_poorly_is_fitted_in_int8_and_read_back(fitted: Fitted, tmp_path: Path) -> None:
+def test_a_fitted_matrix_is_read_back_in_both_widths(fitted: Fitted, tmp_path: Path) -> None:
     matrix = next(m for m in matrices_of(ir.load(fitted.fused / "model.onnx").graph) if m.name.endswith("down_proj"))
-    rounded = load_int8(fitted.fit, matrix)
-    assert np.array_equal(rounded.codes, round_to_nearest(matrix.weight(), 8).codes)
-    wanted = gptq(matrix.weight(), np.diag(np.arange(1, 97, dtype=np.float32)), 8)
-    save_fitted(tmp_path, matrix.name, wanted)
-    found = load_int8(tmp_path, matrix)
-    assert np.array_equal(found.dequantized(), wanted.dequantized())
-    four = gptq(matrix.weight(), np.diag(np.arange(1, 97, dtype=np.float32)), 4)
-    save_fitted(tmp_path, matrix.name, four)
-    assert np.array_equal(load_int4(tmp_path, matrix.name).dequantized(), four.dequantized())
+    widths: tuple[Bits, ...] = (4, 8)
+    for bits in widths:
+        wanted = gptq(matrix.weight(), np.diag(np.arange(1, 97, dtype=np.float32)), bits)
+        save_fitted(tmp_path, matrix.name, wanted)
+        assert np.array_equal(load_fitted(tmp_path, matrix.name, bits).dequantized(), wanted.dequantized())
 
 
 def test_more_int8_is_closer_to_float(fitted: Fitted, tmp_path: Path) -> None:
@@ -128,13 +125,13 @@ def test_more_int8_is_closer_to_float(fitted: Fitted, tmp_path: Path) -> None:
 
 
 def test_gradients_foretell_what_int4_costs_each_part(fitted: Fitted, tmp_path: Path) -> None:
-    measure_sensitivity(fitted.checkpoint, fitted.fit, fitted.parts, _HELD_OUT, tmp_path, lambda _: None)
+    measure_sensitivity(fitted.checkpoint, fitted.fit, Factors(), fitted.parts, _HELD_OUT, tmp_path, lambda _: None)
     foretold = load_sensitivity(tmp_path)
     errors = load_errors(fitted.fit)
     assert set(foretold) == set(errors) == {part.name for part in fitted.parts}
     assert all(found.int8_share < 0.1 for found in errors.values())
     (tmp_path / "int8").mkdir()
-    write_int8(fitted.fused, tmp_path / "int8")
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "int8", fitted.spec, ["*"])
     base = mean_kl(fitted.fused, tmp_path / "int8", fitted.spec)
     for part in [part for part in fitted.parts if part.name.startswith("layers.1/")]:
         folder = tmp_path / part.name.replace("/", ".")
@@ -149,7 +146,7 @@ def test_int8_keys_and_values_cost_little_and_take_a_quarter(fitted: Fitted, tmp
     (tmp_path / "weights").mkdir()
     (tmp_path / "int8").mkdir()
     measure_kv_scales(fitted.fused, tmp_path, _WINDOWS, fitted.spec, lambda _: None)
-    write_int8(fitted.fused, tmp_path / "weights")
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "weights", fitted.spec, ["*"])
     spec = write_int8_cache(tmp_path / "weights", tmp_path, tmp_path / "int8", fitted.spec)
     whole = logits(tmp_path / "int8", spec, _HELD_OUT[0])
     reference = logits(fitted.fused, fitted.spec, _HELD_OUT[0])

@@ -1,0 +1,131 @@
+"""Smoothing changes no function, evens the channels out, and lets int8 lose less."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from appliance.bundle import DecoderSpec
+from appliance.engine.types import StepPlan
+from quantize.decoders.weights import write_mixed
+from quantize.evaluation.decoder import load_runner
+from quantize.fusion.export import DECODER_TASK, export
+from quantize.fusion.fuse import fuse_file
+from quantize.precision.fit import fit_matrices
+from quantize.precision.hessians import channel_moments
+from quantize.precision.smoothing import Factors, smooth_file
+from quantize.precision.weights import matrices_of
+from quantize.sources.decoder_config import read_decoder_config
+from tests.quantize.tiny import DECODERS, VOCAB, write_decoder
+
+_RNG = np.random.default_rng(5)
+_WINDOWS = _RNG.integers(3, VOCAB, (6, 48))
+_LOUD = 12.0
+# Matrices of a layer whose inputs can be smoothed: all, but where something lies between a product and the next.
+_FOLDED = {"phi3": {"qkv_proj", "o_proj", "gate_up_proj"}}
+_JOINED = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
+_APART = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"}
+
+
+@dataclass(frozen=True, slots=True)
+class Smoothed:
+    architecture: str
+    checkpoint: Path
+    fused: Path
+    folder: Path
+    spec: DecoderSpec
+
+
+@pytest.fixture(scope="module", params=sorted(DECODERS))
+def smoothed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Smoothed:
+    root = tmp_path_factory.mktemp("smoothed")
+    changes = {"attention_bias": True, "mlp_bias": True} if request.param == "llama" else {}
+    checkpoint = write_decoder(root / "checkpoint", request.param, **changes)
+    config = read_decoder_config(checkpoint)
+    (root / "fused").mkdir()
+    (root / "smoothed").mkdir()
+    export(checkpoint, root / "exported", task=DECODER_TASK)
+    fuse_file(root / "exported", root / "fused", config, context_length=64)
+    _make_loud(root / "fused")
+    spec = DecoderSpec(
+        architecture=request.param,
+        context_length=64,
+        vocab_size=config.vocab_size,
+        num_layers=config.num_layers,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        eos_token_ids=(0,),
+    )
+    smooth_file(root / "fused", root / "smoothed", _WINDOWS, spec, 0.5, lambda _: None)
+    return Smoothed(request.param, checkpoint, root / "fused", root / "smoothed", spec)
+
+
+def test_the_function_stays_the_same(smoothed: Smoothed) -> None:
+    before, after = (logits(folder, smoothed.spec) for folder in (smoothed.fused, smoothed.folder))
+    assert np.abs(before - after).max() <= 1e-4 * before.std()
+
+
+def test_every_input_is_smoothed_where_that_costs_nothing(smoothed: Smoothed) -> None:
+    factors = Factors.load(smoothed.folder)
+    found = {name.rsplit("/", 1)[-1] for name in factors.columns}
+    has_norms = smoothed.architecture in {"qwen3", "gemma3_text"}
+    assert found == _FOLDED.get(smoothed.architecture, _APART if has_norms else _JOINED)
+
+
+def test_channels_are_more_even_afterwards(smoothed: Smoothed) -> None:
+    factors = Factors.load(smoothed.folder)
+    spreads = []
+    for folder in (smoothed.fused, smoothed.folder):
+        matrices = [m for m in matrices_of(ir.load(folder / "model.onnx").graph) if m.name in factors.columns]
+        widths = {m.input_name: m.num_inputs for m in matrices}
+        moments = channel_moments(folder, widths, _WINDOWS, smoothed.spec, lambda _: None)
+        spreads.append(np.mean([np.log(values).std() for values in moments.values()]))
+    assert spreads[1] < 0.8 * spreads[0]
+
+
+def test_a_smoothed_matrix_is_turned_back_into_the_checkpoints(smoothed: Smoothed) -> None:
+    factors = Factors.load(smoothed.folder)
+    before, after = (
+        {m.name: m.weight() for m in matrices_of(ir.load(folder / "model.onnx").graph)}
+        for folder in (smoothed.fused, smoothed.folder)
+    )
+    for name, weight in before.items():
+        np.testing.assert_allclose(factors.undo(name, after[name]), weight, rtol=1e-5, atol=1e-7)
+
+
+def test_int8_loses_less_than_without(smoothed: Smoothed, tmp_path: Path) -> None:
+    reference, errors = logits(smoothed.fused, smoothed.spec), []
+    for name, folder in (("plain", smoothed.fused), ("smoothed", smoothed.folder)):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}-fit").mkdir()
+        fit_matrices(folder, tmp_path / f"{name}-fit", (8,), _WINDOWS, smoothed.spec, lambda _: None)
+        write_mixed(folder, tmp_path / f"{name}-fit", tmp_path / name, smoothed.spec, ["*"])
+        errors.append(np.abs(logits(tmp_path / name, smoothed.spec) - reference).mean())
+    assert errors[1] < errors[0]
+
+
+def logits(folder: Path, spec: DecoderSpec) -> np.ndarray:
+    runner = load_runner(folder, spec, capacity=64)
+    rows = np.arange(_WINDOWS.shape[1], dtype=np.int64)
+    found = [runner.run(StepPlan(0, window[None], np.zeros(1, np.int32), rows)).copy() for window in _WINDOWS]
+    return np.concatenate(found)
+
+
+def _make_loud(fused: Path) -> None:
+    """A few channels of every norm much larger than the others, as trained models have them."""
+    model = ir.load(fused / "model.onnx")
+    for node in model.graph:
+        if node.op_type.endswith("SimplifiedLayerNormalization"):
+            gamma = node.inputs[-1]
+            array = gamma.const_value.numpy().copy()
+            if len(array) > 40:
+                array[[3, 40]] *= _LOUD
+            gamma.const_value = ir.tensor(array, name=gamma.name)
+    (fused / "loud").mkdir()
+    ir.save(model, fused / "loud" / "model.onnx", external_data="model.onnx.data")
+    for name in ("model.onnx", "model.onnx.data"):
+        (fused / "loud" / name).replace(fused / name)
