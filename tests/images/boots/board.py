@@ -8,6 +8,7 @@ card is read anew.
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shutil
 import socket
@@ -17,7 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from images.raspberry_pi.layout import BOOT
 
@@ -136,6 +137,20 @@ class Board:
         until(self._is_healthy, self._is_on, timeout_s, "health", self.log)
         return time.monotonic() - self.starts_s[-1]
 
+    def written_bytes(self) -> int:
+        """What the guest has written to the card since its start, as QEMU counts."""
+        with socket.socket(socket.AF_UNIX) as sock, contextlib.ExitStack() as files:
+            sock.settimeout(30)
+            sock.connect(str(self._folder / "qmp"))
+            file = files.enter_context(sock.makefile("rw"))
+            for command in ("qmp_capabilities", "query-blockstats"):
+                file.write(json.dumps({"execute": command, "id": command}) + "\n")
+                file.flush()
+            answer: dict[str, Any] = {}
+            while answer.get("id") != "query-blockstats":
+                answer = json.loads(file.readline())
+        return sum(int(disk["stats"]["wr_bytes"]) for disk in answer["return"])
+
     def _is_healthy(self) -> bool:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.base_url}/health", timeout=10) as answer:
             return bool(answer.status == 200)
@@ -170,6 +185,7 @@ class Board:
             *("-kernel", str(kernel), "-initrd", str(initramfs), "-append", append),
             *("-drive", f"file={self.card.path},if=virtio,format=raw,cache=writeback"),
             *("-netdev", f"user,id=net,restrict=on,{forwards}", "-device", "virtio-net-pci,netdev=net,romfile="),
+            *("-qmp", f"unix:{self._folder / 'qmp'},server=on,wait=off"),
             *("-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset"),
         ]
 
