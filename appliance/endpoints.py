@@ -61,6 +61,12 @@ def open_endpoints(config: Config) -> Endpoints:
     return Endpoints(tuple(http), https)
 
 
+def own_host_names(config: Config, announced: str) -> set[str]:
+    """The names under which clients may address this server: announced, the machine's, those of the settings."""
+    names = {*config.server.host_names, announced, socket.gethostname()}
+    return names | {f"{name.partition('.')[0]}.local" for name in names}
+
+
 def _bind(host: str, port: int) -> list[socket.socket]:
     try:
         return bind(host, port)

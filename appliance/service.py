@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +20,7 @@ from appliance.config import Config
 from appliance.discovery.announcer import Announcer
 from appliance.discovery.identity import host_name, load_device_id
 from appliance.discovery.record import Auth, ServiceRecord, State
-from appliance.endpoints import Endpoints, open_endpoints
+from appliance.endpoints import Endpoints, open_endpoints, own_host_names
 from appliance.errors import BundleError
 from appliance.home import Home
 from appliance.host.addresses import is_loopback
@@ -40,7 +39,7 @@ from appliance.server.limits import ConnectionLimits
 from appliance.server.listener import Listener
 from appliance.tls import device_certificate, pin_of, server_context
 from appliance.updates import IncomingUpdate
-from appliance.watchdog import WatchedThread, Watchdog
+from appliance.watchdog import Watchdog, WatchedThread
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -160,12 +159,10 @@ class Service:
 
     def _context(self, threads: ThreadPoolExecutor, keys: KeyRing, administration: Administration) -> ServerContext:
         server = self._config.server
-        own_names = {*server.host_names, f"{host_name(self._device_id)}", socket.gethostname()}
-        own_names |= {f"{name.partition('.')[0]}.local" for name in own_names}
         context = ServerContext(
             pool=self._pool,
             keys=keys,
-            guard=Guard(host_names=own_names),
+            guard=Guard(host_names=own_host_names(self._config, host_name(self._device_id))),
             cors=Cors(server.cors_origins),
             text_threads=threads,
             started_s=int(time.time()),

@@ -23,12 +23,11 @@ systemctl daemon-reload
 if [ ! -d "$home/keys/api" ]; then
     LANTERN_HOME=$home "$prefix/bin/lantern" keys create owner --admin
 fi
-if [ ! -d "$home/bundles" ]; then
-    echo "No model is installed: copy a folder of bundles and the trusted keys to $home (bundles/, keys/trusted/)."
-    echo "Then: systemctl enable --now lantern.socket lantern.service"
-    exit 0
-fi
-systemctl enable --quiet lantern.socket lantern.service
-systemctl start lantern.socket
+systemctl enable --quiet lantern.socket lantern-tls.socket lantern-firstboot.service lantern.service
+systemctl start lantern.socket lantern-tls.socket
 systemctl restart lantern.service
+if [ ! -d "$home/bundles" ]; then
+    echo "No model is installed. From a workstation: lantern-quantize push BUNDLE https://THIS-MACHINE:8443 --trust"
+    echo "Or here: LANTERN_HOME=$home $prefix/bin/lantern models trust FILE.pub, then models install FILE."
+fi
 echo "Lantern runs: see systemctl status lantern and journalctl -u lantern."

@@ -19,7 +19,7 @@ from appliance.errors import ConfigError
 from appliance.home import Home, lantern_home
 from appliance.last_good import LastGood
 from appliance.logs import configure_logging
-from appliance.safe_mode import serve_health_only
+from appliance.safe_mode import serve_safely
 from appliance.service import Service
 
 _LOGGER = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preload", action="append", metavar="NAME", help="load only these models at start, others when asked for"
     )
     parser.add_argument("--last-good", action="store_true", help="use the last good settings where these are not valid")
-    parser.add_argument("--safe", action="store_true", help="load no model and answer /health only")
+    parser.add_argument("--safe", action="store_true", help="load no model; answer /health and administration")
     parser.add_argument(
         "--spinning",
         action=argparse.BooleanOptionalAction,
@@ -86,7 +86,7 @@ def _run(
 ) -> None:
     configure_logging(config.log.level, style=config.log.style)
     serving = partial(_serve, config, home, keep=keep, faults=faults, reopen_claim=args.reopen_claim)
-    asyncio.run(_serve_health(config, home) if args.safe else serving())
+    asyncio.run(_serve_safely(config, home, reopen_claim=args.reopen_claim) if args.safe else serving())
 
 
 async def _serve(
@@ -106,10 +106,14 @@ async def _serve(
     await service.run()
 
 
-async def _serve_health(config: Config, home: Home) -> None:
+async def _serve_safely(config: Config, home: Home, *, reopen_claim: bool) -> None:
     stopping = asyncio.Event()
     _on_stop_signals(stopping.set)
-    await serve_health_only(config, home, stopping, lambda port: print(f"Safe mode: only /health, on port {port}."))
+
+    def on_ready(port: int) -> None:
+        print(f"Safe mode: only /health and administration, on port {port}.", flush=True)
+
+    await serve_safely(config, home, stopping, on_ready, reopen_claim=reopen_claim)
 
 
 def _on_stop_signals(stop: Callable[[], None]) -> None:

@@ -109,7 +109,7 @@ class KeyRing:
             await self.refresh()
         if self.is_open and role is Role.INFERENCE:
             return Caller()
-        if self.is_unclaimed and not authorizations:
+        if self.is_unclaimed and (role is Role.INFERENCE or not authorizations):
             raise UnclaimedError("This device serves nobody before it is claimed; claim it with: lantern claim NAME")
         digest = _digest(_bearer(authorizations))
         everybody = (*self._fixed, *self._local, *self._stored)

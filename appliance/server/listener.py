@@ -69,6 +69,7 @@ class Listener:
         await self._runner.cleanup()
         await self._stack.aclose()
         self._reaper.cut_all()
+        await asyncio.sleep(0)  # what was cut is closed in the next turn of the loop
         if self._handshakes:
             await asyncio.wait(self._handshakes)
 

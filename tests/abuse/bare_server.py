@@ -8,13 +8,14 @@ import json
 import socket
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from appliance.bundle import BundleStore, TrustedKeys
+from appliance.host.thermal import Thermal
 from appliance.models import EngineSettings, ModelPool
 from appliance.server.app import make_app
 from appliance.server.context import ServerContext
@@ -65,6 +66,7 @@ def bare_server(
     limits: ConnectionLimits = DEFAULT_LIMITS,
     keys: KeyRing | None = None,
     tls: ssl.SSLContext | None = None,
+    thermal: Callable[[], Thermal] = Thermal,
 ) -> Iterator[BareServer]:
     """Serve until the block is left; in clear, or only over TLS where there is a context."""
     pool = ModelPool(
@@ -80,7 +82,7 @@ def bare_server(
     async def serve() -> None:
         with ThreadPoolExecutor(1, thread_name_prefix="text") as threads:
             guard = Guard(host_names=[])
-            context = ServerContext(pool, keys or KeyRing([]), guard, threads, started_s=0)
+            context = ServerContext(pool, keys or KeyRing([]), guard, threads, started_s=0, thermal=thermal)
             sockets = bind("127.0.0.1", 0)
             plain, secure = ((), sockets) if tls is not None else (sockets, ())
             listener = Listener(make_app(context), plain, tls_sockets=secure, tls=tls, limits=limits)

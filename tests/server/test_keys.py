@@ -16,7 +16,7 @@ from appliance.errors import AuthenticationError
 from appliance.home import Home
 from appliance.keystore import KeyStore, Role
 from appliance.server.app import make_app
-from appliance.server.context import CONTEXT, ServerContext
+from appliance.server.context import ServerContext
 from appliance.server.guard import Guard
 from appliance.server.keys import KeyRing, RateLimitError
 from tests.conftest import RunningServer, a_config, serving
@@ -53,19 +53,46 @@ def until(status: int, server: RunningServer, secret: str, timeout_s: float = 5.
 
 
 def test_no_route_but_liveness_answers_without_a_key(locked: RunningServer) -> None:
-    def routes() -> set[tuple[str, str]]:
-        context = _context_of(locked)
-        app = make_app(context)
-        assert app[CONTEXT] is context
-        return {(r.method, r.resource.canonical) for r in app.router.routes() if r.resource is not None}
-
-    found = locked.call(routes)
+    found = locked.call(lambda: _routes(locked))
     assert isinstance(found, set)
     assert {("POST", "/v1/chat/completions"), ("GET", "/metrics"), ("GET", "/ready")} <= found
     for method, path in sorted(found):
         url = locked.root_url + path.replace("{id}", MODEL)
         response = httpx2.request(method, url, headers={"content-type": "application/json"})
         assert response.status_code == (200 if path == "/health" else 401), path
+
+
+def test_a_key_for_inference_reaches_no_route_of_administration(locked: RunningServer, home: Home) -> None:
+    user = KeyStore(home.api_keys).create("walker")
+    until(200, locked, user.secret)
+    found = locked.call(lambda: _routes(locked))
+    assert isinstance(found, set)
+    administration = sorted((m, p) for m, p in found if p.startswith("/admin"))
+    assert {p for _, p in administration} >= {"/admin/claim", "/admin/models", "/admin/keys", "/admin/trust"}
+    headers = {"authorization": f"Bearer {user.secret}", "content-type": "application/json"}
+    for method, path in administration:
+        for variant in (path, path.replace("/admin", "/%61dmin", 1)):
+            response = httpx2.request(method, f"{locked.root_url}{variant}", headers=headers)
+            assert response.status_code == 403, (method, variant)
+            assert method == "HEAD" or response.json()["error"]["code"] == "forbidden"
+
+
+def test_a_rate_counts_on_every_route(locked: RunningServer, home: Home) -> None:
+    new = KeyStore(home.api_keys).create("slow", role=Role.ADMINISTRATION, rate=1)
+    found = locked.call(lambda: _routes(locked))
+    assert isinstance(found, set)
+    until(200, locked, new.secret)
+    headers = {"authorization": f"Bearer {new.secret}", "content-type": "application/json"}
+    for method, path in sorted(found):
+        if path != "/health":
+            response = httpx2.request(method, f"{locked.root_url}{path}", headers=headers)
+            assert response.status_code == 429, (method, path)
+            assert int(response.headers["retry-after"]) > 0
+
+
+def _routes(server: RunningServer) -> set[tuple[str, str]]:
+    app = make_app(_context_of(server))
+    return {(r.method, r.resource.canonical) for r in app.router.routes() if r.resource is not None}
 
 
 def _context_of(server: RunningServer) -> ServerContext:

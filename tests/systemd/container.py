@@ -51,6 +51,14 @@ systemctl daemon-reload
 """
 
 
+_ENVIRONMENT = {
+    "HOME": "/root",
+    "LANTERN_HOME": "/var/lib/lantern",
+    "PATH": "/usr/sbin:/usr/bin:/opt/lantern/bin",
+    "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
+}
+
+
 def missing() -> str | None:
     """Why no container can be booted here, if so."""
     if os.geteuid() != 0:
@@ -67,15 +75,15 @@ class Container:
 
     pid: int
 
-    def run(self, *command: str, check: bool = True, timeout_s: float = 60.0) -> str:
-        """Run a command inside and return what it printed."""
+    def run(self, *command: str, check: bool = True, timeout_s: float = 60.0, key: str = "") -> str:
+        """Run a command inside, as a client with this key, and return what it printed."""
         result = subprocess.run(
             ["nsenter", "-t", str(self.pid), "-a", "--wd=/", *command],
             capture_output=True,
             text=True,
             timeout=timeout_s,
             check=False,
-            env={"PATH": "/usr/sbin:/usr/bin:/opt/lantern/bin", "LANTERN_HOME": "/var/lib/lantern", "HOME": "/root"},
+            env=_ENVIRONMENT | ({"LANTERN_API_KEY": key} if key else {}),
         )
         assert not check or result.returncode == 0, result.stdout + result.stderr
         return result.stdout.strip()

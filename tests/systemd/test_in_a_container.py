@@ -85,6 +85,55 @@ def test_its_log_is_json_without_what_was_said(service: Container, key: str) -> 
     assert key not in "\n".join(lines)
 
 
+def test_what_makes_the_device_itself_was_made_before_its_first_start(service: Container) -> None:
+    assert service.show("lantern-firstboot.service", "Result") == "success"
+    pin = service.run("lantern", "fingerprint", "--no-qr")
+    assert pin.startswith("sha256//")
+    assert pin in service.run("journalctl", "--unit", "lantern-firstboot.service", "--output=cat")
+    assert service.run("stat", "-c", "%a", "/var/lib/lantern/keys/tls.pem") == "600"
+
+
+def test_a_model_is_tried_and_installed_within_the_sandbox(service: Container, key: str) -> None:
+    made = service.run("realpath", "/opt/models/bundles/all-minilm-l6-v2/active")
+    service.run("lantern", "models", "remove", "all-minilm-l6-v2")
+    assert "all-minilm-l6-v2" not in service.run("lantern", "models", "list")
+    assert "is installed" in service.run("lantern", "models", "install", made, timeout_s=120)
+    answer = json.loads(
+        service.run(
+            *("curl", "--silent", "-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json"),
+            *("--data", '{"model": "all-minilm-l6-v2", "input": "light"}', "http://127.0.0.1:8080/v1/embeddings"),
+        )
+    )
+    assert len(answer["data"][0]["embedding"]) == 384
+
+
+def test_a_model_is_installed_on_the_files_of_a_service_that_does_not_run(service: Container, key: str) -> None:
+    made = service.run("realpath", "/opt/models/bundles/all-minilm-l6-v2/active")
+    service.run("systemctl", "stop", "lantern.socket", "lantern-tls.socket", UNIT, timeout_s=60)
+    service.run("lantern", "models", "remove", "all-minilm-l6-v2")
+    service.run("lantern", "models", "install", made, timeout_s=120)
+    service.run("systemctl", "start", "lantern.socket", "lantern-tls.socket", UNIT, timeout_s=120)
+    until(lambda: is_ok(service))
+    assert "all-minilm-l6-v2" in service.run("lantern", "models", "list", "--on", "http://127.0.0.1:8080", key=key)
+
+
+def test_a_new_device_is_claimed_over_https_and_is_not_claimed_twice(service: Container, key: str) -> None:
+    service.shell("cd /var/lib/lantern/keys; mv api away; rm -f claimed.json")
+    service.run("systemctl", "restart", UNIT, timeout_s=120)
+    health = service.health()
+    assert health is not None
+    assert health["status"] == "unclaimed"
+    assert json.loads(chat(service, key).communicate(timeout=60)[0])["error"]["code"] == "unclaimed"
+    said = service.run("env", "LANTERN_HOME=/root/me", "lantern", "claim", "https://127.0.0.1:8443", "--as", "me")
+    assert service.run("lantern", "fingerprint", "--no-qr") in said
+    mine = next(line for line in said.splitlines() if line.startswith("sk-"))
+    assert json.loads(chat(service, mine).communicate(timeout=60)[0])["choices"]
+    again = service.run("env", "LANTERN_HOME=/root/me", "lantern", "claim", "https://127.0.0.1:8443", check=False)
+    assert "you" not in again.split()
+    service.shell("cd /var/lib/lantern/keys; rm -r api; mv away api")
+    until(lambda: "choices" in json.loads(chat(service, key).communicate(timeout=60)[0]))
+
+
 def test_killed_it_comes_back_and_nobody_is_refused(service: Container, key: str) -> None:
     pid = service.show(UNIT, "MainPID")
     prober = probing(service, key)
@@ -170,6 +219,11 @@ def test_five_failures_end_in_safe_mode_and_a_repair_ends_that(service: Containe
     assert health is not None
     assert health["status"] == "safe"
     assert json.loads(chat(service, key).communicate(timeout=60)[0])["error"]["code"] == "service_unavailable"
+    assert "No model" in service.run("lantern", "models", "list")
+    listed = service.run(
+        "curl", "-k", "--silent", "-H", f"Authorization: Bearer {key}", "https://127.0.0.1:8443/admin/keys"
+    )
+    assert json.loads(listed)["keys"][0]["name"] == "owner"
     service.shell("rmdir /var/lib/lantern/bundles; mv /var/lib/lantern/away /var/lib/lantern/bundles")
     service.run("systemctl", "reset-failed", UNIT, "lantern.socket")
     service.run("systemctl", "start", "lantern.socket", UNIT, timeout_s=120)

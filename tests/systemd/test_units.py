@@ -29,7 +29,12 @@ def units(tmp_path: Path) -> list[Path]:
 
 @needs_analyze
 def test_the_units_are_valid_together(units: list[Path]) -> None:
-    assert {u.name for u in units} >= {"lantern.service", "lantern.socket", "lantern-safe.service"}
+    assert {u.name for u in units} >= {
+        "lantern.service",
+        "lantern.socket",
+        "lantern-safe.service",
+        "lantern-firstboot.service",
+    }
     result = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", *map(str, units)], capture_output=True, text=True, check=False
     )
@@ -47,9 +52,9 @@ def test_the_sandbox_leaves_little_exposed(units: list[Path]) -> None:
             assert float(level) <= MAX_EXPOSURE, unit.name
 
 
-def test_both_services_have_the_same_sandbox() -> None:
+def test_all_services_have_the_same_sandbox() -> None:
     def sandbox(name: str) -> set[str]:
         text = (UNITS / name).read_text("utf-8")
         return set(text[text.index("DynamicUser=") :].partition("\n[Install]")[0].split("\n")) - {""}
 
-    assert sandbox("lantern.service") == sandbox("lantern-safe.service")
+    assert sandbox("lantern.service") == sandbox("lantern-safe.service") == sandbox("lantern-firstboot.service")

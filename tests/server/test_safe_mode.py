@@ -1,0 +1,80 @@
+"""Safe mode: nothing is loaded, and what brought the service down can be removed from afar."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from appliance.home import Home
+from appliance.keystore import KeyStore, Role
+from appliance.safe_mode import serve_safely
+from tests.conftest import a_config
+from tests.install.tiny_bundles import TinyDevice
+
+
+@contextmanager
+def safe_server(home: Home) -> Iterator[int]:
+    ready, ports, stop = threading.Event(), list[int](), asyncio.Event()
+
+    def on_ready(port: int) -> None:
+        ports.append(port)
+        ready.set()
+
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        serving = serve_safely(a_config(tls={"port": 0}), home, stop, on_ready)
+        thread = threading.Thread(target=runner.run, args=(serving,), name="safe-server")
+        thread.start()
+        try:
+            assert ready.wait(20)
+            yield ports[0]
+        finally:
+            loop.call_soon_threadsafe(stop.set)
+            thread.join(20)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> TinyDevice:
+    made = TinyDevice(tmp_path)
+    made.store.add(made.make())
+    return made
+
+
+def test_health_and_administration_answer_and_nothing_else(device: TinyDevice) -> None:
+    home = Home(device.root / "home")
+    admin = KeyStore(home.api_keys).create("admin", role=Role.ADMINISTRATION).secret
+    headers = {"authorization": f"Bearer {admin}"}
+    with safe_server(home) as port:
+        url = f"http://127.0.0.1:{port}"
+        health = httpx2.get(f"{url}/health")
+        assert (health.status_code, health.json()["status"]) == (503, "safe")
+        body = {"model": "tiny", "input": "x"}
+        for key in ({}, headers):
+            refused = httpx2.post(f"{url}/v1/embeddings", json=body, headers=key)
+            assert refused.status_code == 503
+            assert refused.json()["error"]["code"] == "service_unavailable"
+        assert httpx2.get(f"{url}/admin/models").status_code == 401
+        listed = httpx2.get(f"{url}/admin/models", headers=headers).json()["models"]
+        assert [(m["name"], m["loaded"]) for m in listed] == [("tiny", False)]
+        assert httpx2.delete(f"{url}/admin/models/tiny", headers=headers).status_code == 200
+        assert device.store.names() == []
+        assert json.loads(home.running.read_text())["url"] == url
+    assert not home.running.exists()
+
+
+def test_it_starts_with_nothing_at_all_and_with_a_damaged_home(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.tls.parent.mkdir(parents=True)
+    home.tls.write_text("not a certificate")
+    home.bundles.mkdir()
+    (home.bundles / "tiny").mkdir()
+    (home.bundles / "tiny" / "active").symlink_to("nowhere")
+    with safe_server(home) as port:
+        assert httpx2.get(f"http://127.0.0.1:{port}/health").json()["status"] == "safe"
