@@ -68,6 +68,7 @@ class Service:
         self._on_ready = on_ready
         self._faults = faults
         self._reopen_claim = reopen_claim
+        self._announced: Announcer | None = None
         self._stopping = asyncio.Event()
         self._failure: BaseException | None = None
         self._endpoints = Endpoints((), ())
@@ -142,7 +143,7 @@ class Service:
                 stack.callback(listener.stop_accepting)
             await stack.enter_async_context(self._watching_heat())
             if self._config.discovery.announce:
-                await stack.enter_async_context(self._announcer(access.ring))
+                self._announced = await stack.enter_async_context(self._announcer(access.ring))
             await stack.enter_async_context(self._watchdog())
             root_url = self.base_url.removesuffix("/v1")
             await stack.enter_async_context(told_locally(self._home.running, root_url, self._pin, access.local_key))
@@ -186,7 +187,12 @@ class Service:
 
     def _administration(self, access: Access) -> Administration:
         return Administration(
-            self._pool, self._installer, access.store, access.claiming, trusted_keys=self._home.trusted_keys
+            self._pool,
+            self._installer,
+            access.store,
+            access.claiming,
+            trusted_keys=self._home.trusted_keys,
+            on_change=self._announce_models,
         )
 
     def _listener(self, app: web.Application, tls: ssl.SSLContext | None) -> Listener:
@@ -207,14 +213,13 @@ class Service:
 
     def _announcer(self, keys: KeyRing) -> Announcer:
         config = self._config
-        kinds = [m.bundle.manifest.model.kind for m in self._pool.installed()]
-        apis = tuple(api for kind, api in _APIS.items() if kind in kinds)
+        num_models, apis = self._models_and_apis()
         record = ServiceRecord(
             device_id=self._device_id,
             version=__version__,
             auth=Auth.NONE if keys.is_open else Auth.BEARER,
             apis=apis,
-            num_models=len(kinds),
+            num_models=num_models,
             state=State.READY,
             proto=self._proto,
             fingerprint=self._pin,
@@ -224,6 +229,15 @@ class Service:
         return Announcer(
             record, name=config.discovery.name or f"lantern-{self._device_id[:8]}", port=self.port, hosts=hosts
         )
+
+    def _models_and_apis(self) -> tuple[int, tuple[str, ...]]:
+        kinds = [m.bundle.manifest.model.kind for m in self._pool.installed()]
+        return len(kinds), tuple(api for kind, api in _APIS.items() if kind in kinds)
+
+    def _announce_models(self) -> None:
+        if self._announced is not None:
+            num_models, apis = self._models_and_apis()
+            self._announced.update(num_models=num_models, apis=apis)
 
     async def _start_pool(self, keys: KeyRing) -> None:
         """A device without any model starts where somebody can give it one."""

@@ -126,7 +126,10 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         return context.cors.preflight(request)
     if request.path in _OPEN_PATHS:
         return await handler(request)
-    is_administration = request.path.startswith(_ADMINISTRATION)
+    is_administration = _ADMINISTRATION in {
+        request.path[: len(_ADMINISTRATION)],
+        _route(request)[: len(_ADMINISTRATION)],
+    }
     if is_administration:
         _check_privacy(request, context)
     elif context.is_safe_mode:
@@ -136,6 +139,12 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         caller = await context.keys.admit(request.headers.getall(hdrs.AUTHORIZATION, []), role=role)
         request[KEY_ID] = request[RECORD].key_id = caller.id
     return await handler(request)
+
+
+def _route(request: web.Request) -> str:
+    """The route as it was registered, whatever spelling of its path was sent; "" for no route."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else ""
 
 
 def _can_be_claimed(context: ServerContext) -> bool:

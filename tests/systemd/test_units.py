@@ -52,6 +52,23 @@ def test_the_sandbox_leaves_little_exposed(units: list[Path]) -> None:
             assert float(level) <= MAX_EXPOSURE, unit.name
 
 
+def test_the_service_has_what_was_promised_of_it() -> None:
+    lines = (UNITS / "lantern.service").read_text("utf-8").splitlines()
+    promised = {"Type=notify", "WatchdogSec=30", "OOMPolicy=stop", "KillMode=mixed", "LimitCORE=0", "TimeoutStopSec=45"}
+    assert promised <= set(lines)
+    limits = {
+        name: int(value)
+        for line in lines
+        if (m := re.match(r"(MemoryHigh|MemoryMax)=(\d+)%", line))
+        for name, value in [m.groups()]
+    }
+    assert 0 < limits["MemoryHigh"] < limits["MemoryMax"] < 100
+    assert any(line.startswith("After=network.target") for line in lines)
+    assert not any(
+        "network-online" in line or line.startswith("IPAddressDeny") or line == "ProcSubset=pid" for line in lines
+    )
+
+
 def test_all_services_have_the_same_sandbox() -> None:
     def sandbox(name: str) -> set[str]:
         text = (UNITS / name).read_text("utf-8")

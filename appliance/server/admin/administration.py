@@ -50,13 +50,22 @@ class Administration:
     """The store, the keys and the claim of this device, changed by one request at a time."""
 
     def __init__(
-        self, pool: ModelPool, installer: Installer, keys: KeyStore, claiming: Claiming, *, trusted_keys: Path
+        self,
+        pool: ModelPool,
+        installer: Installer,
+        keys: KeyStore,
+        claiming: Claiming,
+        *,
+        trusted_keys: Path,
+        on_change: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_change` is called after the pool has seen a change of the models."""
         self.pool = pool
         self.installer = installer
         self.keys = keys
         self.claiming = claiming
         self.trusted_keys = trusted_keys
+        self._on_change = on_change
         self._change = asyncio.Lock()
         self._pieces: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._installs: dict[str, asyncio.Task[Bundle]] = {}
@@ -94,8 +103,12 @@ class Administration:
     async def _changed(self, function: Callable[[], T]) -> T:
         async with self._change:
             result = await asyncio.to_thread(function)
-            await self.pool.refresh()
+            await self._refresh()
         return result
+
+    async def _refresh(self) -> None:
+        await self.pool.refresh()
+        self._on_change()
 
     async def _install(self, upload_id: str) -> Bundle:
         uploads = self.installer.uploads
@@ -110,7 +123,7 @@ class Administration:
                 await asyncio.to_thread(uploads.drop_damaged, upload)
                 raise
             finally:
-                await self.pool.refresh()
+                await self._refresh()
         _LOGGER.info("the model %s is installed, signed by %s", bundle.name, bundle.signer)
         return bundle
 
