@@ -4,6 +4,6 @@ import os
 
 __version__ = "0.1.0"
 
-# onnxruntime's wheels for Linux report to their maker since 1.29, unless this is set before they are loaded: what it runs
-# on, and names and hashes of the models. Nothing leaves the house.
+# onnxruntime's wheels for Linux report to their maker since 1.29, unless this is set before they are loaded: what they
+# run on, and names and hashes of the models. Nothing leaves the house.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
