@@ -30,8 +30,10 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chroot]:
         yield chroot
 
 
-def older(deb: Path, folder: Path) -> Path:
+@pytest.fixture(scope="module")
+def older(deb: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same package under an earlier version, with a file that the present one has no more."""
+    folder = tmp_path_factory.mktemp("older")
     tree = folder / "tree"
     subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
     control = tree / "DEBIAN" / "control"
@@ -47,9 +49,9 @@ def test_two_builds_are_the_same_to_the_bit(deb: Path, tmp_path: Path) -> None:
     assert hashlib.sha256(again.read_bytes()).digest() == hashlib.sha256(deb.read_bytes()).digest()
 
 
-def test_it_installs_upgrades_and_purges(deb: Path, system: Chroot, tmp_path: Path) -> None:
+def test_it_installs_upgrades_and_purges(deb: Path, older: Path, system: Chroot) -> None:
     before = system.files()
-    (system.root / "tmp/older.deb").write_bytes(older(deb, tmp_path).read_bytes())
+    (system.root / "tmp/older.deb").write_bytes(older.read_bytes())
     (system.root / "tmp/lantern.deb").write_bytes(deb.read_bytes())
 
     system.run("dpkg", "--install", "/tmp/older.deb")
@@ -83,8 +85,8 @@ def test_every_dependency_is_in_it_and_can_be_imported(deb: Path, system: Chroot
     system.run("dpkg", "--purge", "lantern")
 
 
-def test_a_change_by_the_administrator_survives_an_upgrade(deb: Path, system: Chroot, tmp_path: Path) -> None:
-    (system.root / "tmp/older.deb").write_bytes(older(deb, tmp_path).read_bytes())
+def test_a_change_by_the_administrator_survives_an_upgrade(deb: Path, older: Path, system: Chroot) -> None:
+    (system.root / "tmp/older.deb").write_bytes(older.read_bytes())
     (system.root / "tmp/lantern.deb").write_bytes(deb.read_bytes())
     system.run("dpkg", "--install", "/tmp/older.deb")
     system.run("systemctl", "disable", "lantern.service")
