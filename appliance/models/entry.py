@@ -16,7 +16,8 @@ from appliance.models.memory import Need
 class Entry:
     """An installed model, loaded or not; owned by the pool on the event loop.
 
-    Memory is reserved from the moment a load begins until the model's thread has ended.
+    Memory is reserved from the moment a load begins until the model's thread has ended; `changing` is held meanwhile, so
+    that a model which is asked for while it leaves is loaded after it has left.
     """
 
     bundle: Bundle
@@ -27,7 +28,8 @@ class Entry:
     num_users: int = 0
     last_used_s: float = 0.0
     is_retired: bool = False
-    reserved_bytes: int = field(default=0)
+    reserved_bytes: int = 0
+    changing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @property
     def name(self) -> str:
@@ -53,11 +55,14 @@ class Entry:
         model, self.model = self.model, None
         if self.expiry is not None:
             self.expiry.cancel()
-        if isinstance(model, ChatModel):
-            await model.engine.stop(drain_s=drain_s)
-        elif model is not None:
-            await _texts_of(model).stop()
-        self.reserved_bytes = 0
+        if model is None:
+            return
+        async with self.changing:
+            if isinstance(model, ChatModel):
+                await model.engine.stop(drain_s=drain_s)
+            else:
+                await _texts_of(model).stop()
+            self.reserved_bytes = 0
 
 
 def thread_of(model: LoadedModel) -> AsyncEngine | AsyncEmbedder | AsyncReranker:

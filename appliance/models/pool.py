@@ -268,21 +268,26 @@ class ModelPool:
 
     async def _load(self, entry: Entry, *, evicts: bool) -> LoadedModel:
         try:
+            async with entry.changing:
+                return await self._load_alone(entry, evicts=evicts)
+        finally:
+            entry.loading = None
+
+    async def _load_alone(self, entry: Entry, *, evicts: bool) -> LoadedModel:
+        try:
             async with self._room:
                 need = await self._make_room(entry, evicts=evicts)
                 entry.reserved_bytes = need.num_bytes
             entry.bundle, model, fault = await asyncio.to_thread(self._open_and_load, entry, need)
-            if fault is not None:
-                self._damaged[entry.name] = fault
-            entry.start(model, num_resting=self._num_resting)
         except BaseException as err:
             entry.reserved_bytes = 0
-            if isinstance(err, BundleError):
+            if isinstance(err, BundleError) and self._entries.get(entry.name) is entry:
                 self._damaged[entry.name] = err.message
-                self._entries.pop(entry.name, None)
+                del self._entries[entry.name]
             raise
-        finally:
-            entry.loading = None
+        if fault is not None:
+            self._damaged[entry.name] = fault
+        entry.start(model, num_resting=self._num_resting)
         return model
 
     def _open_and_load(self, entry: Entry, need: Need) -> tuple[Bundle, LoadedModel, str | None]:

@@ -310,6 +310,27 @@ def test_an_idle_model_is_unloaded_after_its_time_and_comes_back(device: Device)
     asyncio.run(main())
 
 
+def test_a_model_that_is_asked_for_while_it_leaves_is_loaded_again(device: Device) -> None:
+    device.install("a")
+
+    async def main() -> None:
+        pool = device.pool()
+        await pool.start()
+        reserved = pool.reserved_bytes
+        device.may_load.clear()
+        (entry,) = pool._entries.values()
+        leaving = asyncio.create_task(pool._unload(entry))
+        await until(lambda: not pool.loaded())
+        asked = asyncio.create_task(answer(pool, "a"))
+        await leaving
+        device.may_load.set()
+        assert await asked == [3, 4, 5]
+        assert pool.reserved_bytes == reserved
+        await pool.close()
+
+    asyncio.run(main())
+
+
 def test_a_replaced_model_serves_until_its_last_answer_and_the_new_one_from_then_on(device: Device) -> None:
     old = device.install("a", content=b"old")
 
