@@ -16,8 +16,8 @@ from appliance.models.memory import Need
 class Entry:
     """An installed model, loaded or not; owned by the pool on the event loop.
 
-    Memory is reserved from the moment a load begins until the model's thread has ended; `changing` is held meanwhile, so
-    that a model which is asked for while it leaves is loaded after it has left.
+    Memory is reserved from the moment a load begins until the model's thread has ended. `changing` is held while either
+    goes on, so that a model which is asked for while it leaves is loaded after it has left.
     """
 
     bundle: Bundle

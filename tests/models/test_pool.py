@@ -40,6 +40,16 @@ class CountingEmbedder:
         return np.array([[len(s)] for s in sequences], np.float32)
 
 
+class LingeringEmbedder(AsyncEmbedder):
+    """Its thread ends when the test lets it."""
+
+    may_leave: threading.Event
+
+    async def stop(self) -> None:
+        await asyncio.to_thread(self.may_leave.wait, 10)
+        await super().stop()
+
+
 class Device:
     """A store with bundles of a few bytes, and models behind them that only count."""
 
@@ -52,6 +62,8 @@ class Device:
         self.cache_types: list[str] = []
         self.may_load = threading.Event()
         self.may_load.set()
+        self.may_leave = threading.Event()
+        self.may_leave.set()
 
     def install(
         self, name: str, *, kind: str = "decoder", content: bytes = b"weights", has_scales: bool = False
@@ -105,7 +117,8 @@ class Device:
         spec = bundle.manifest.model
         nothing = cast("Any", None)
         if isinstance(spec, EncoderSpec):
-            embedder = AsyncEmbedder(cast("Any", CountingEmbedder()), name=bundle.name, on_failure=on_failure)
+            embedder = LingeringEmbedder(cast("Any", CountingEmbedder()), name=bundle.name, on_failure=on_failure)
+            embedder.may_leave = self.may_leave
             return EmbeddingModel(bundle, spec, nothing, embedder)
         assert isinstance(spec, DecoderSpec)
         runner = CountingRunner(num_rows=settings.num_slots, capacity=256)
@@ -310,21 +323,30 @@ def test_an_idle_model_is_unloaded_after_its_time_and_comes_back(device: Device)
     asyncio.run(main())
 
 
-def test_a_model_that_is_asked_for_while_it_leaves_is_loaded_again(device: Device) -> None:
-    device.install("a")
+def test_a_model_that_is_asked_for_while_it_leaves_is_loaded_after_it_has_left(device: Device) -> None:
+    device.install("b", kind="encoder")
 
     async def main() -> None:
         pool = device.pool()
         await pool.start()
         reserved = pool.reserved_bytes
-        device.may_load.clear()
         (entry,) = pool._entries.values()
+        device.may_leave.clear()
         leaving = asyncio.create_task(pool._unload(entry))
         await until(lambda: not pool.loaded())
-        asked = asyncio.create_task(answer(pool, "a"))
+
+        async def ask() -> None:
+            async with pool.embedding("b") as model:
+                assert (await model.embedder.embed([[1, 2]])).tolist() == [[2.0]]
+
+        asked = asyncio.create_task(ask())
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert device.loads == ["b"]
+        device.may_leave.set()
         await leaving
-        device.may_load.set()
-        assert await asked == [3, 4, 5]
+        await asked
+        assert device.loads == ["b", "b"]
         assert pool.reserved_bytes == reserved
         await pool.close()
 
