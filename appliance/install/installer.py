@@ -7,6 +7,7 @@ looks at the store again afterwards.
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from appliance.bundle import Bundle, BundleStore, Manifest
 from appliance.bundle.archive import BundleArchive
 from appliance.bundle.uploads import Uploads
-from appliance.errors import BundleError, InsufficientMemoryError, ModelNotFoundError
+from appliance.errors import BundleError, InsufficientMemoryError, ModelNotFoundError, UnavailableError
 from appliance.host.memory import available_bytes
 from appliance.install.trial import TrialLimits, try_bundle
 from appliance.models.loaded import EngineSettings
@@ -70,6 +71,14 @@ class Installer:
         self._limits = limits or TrialLimits()
         self._free_bytes = free_bytes
         self._held_bytes = held_bytes
+        self._trial: subprocess.Popen[bytes] | None = None
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """End a trial that is under way, and with it its install, and begin none any more; from any thread."""
+        self._is_stopping = True
+        if self._trial is not None:
+            self._trial.kill()
 
     def sweep(self) -> None:
         """Remove what an interrupted change left behind."""
@@ -192,7 +201,19 @@ class Installer:
 
     def _accept(self, bundle: Bundle) -> None:
         self.check_memory(bundle)
-        try_bundle(bundle.folder, bundle.manifest, self._limits)
+        try:
+            try_bundle(bundle.folder, bundle.manifest, self._limits, on_start=self._trial_starts)
+        except BundleError as err:
+            if self._is_stopping:
+                raise UnavailableError("the server is stopping; install it again when it runs") from err
+            raise
+        finally:
+            self._trial = None
+
+    def _trial_starts(self, child: subprocess.Popen[bytes]) -> None:
+        self._trial = child
+        if self._is_stopping:
+            child.kill()
 
     def _check_installed(self, name: str) -> None:
         if name not in (names := self.store.names()):

@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,31 +54,37 @@ class Trial:
     is_confined: bool
 
 
-def try_bundle(folder: Path, manifest: Manifest, limits: TrialLimits) -> Trial:
-    """Load and run it once in a child; blocks.
+def try_bundle(
+    folder: Path,
+    manifest: Manifest,
+    limits: TrialLimits,
+    *,
+    on_start: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+) -> Trial:
+    """Load and run it once in a child, which `on_start` is given; blocks.
 
     Raises:
         BundleError: it could not be loaded or run within the limits; the message says why.
     """
     command = [sys.executable, "-m", __name__, str(folder), json.dumps(asdict(limits))]
     environment = {k: v for k in _KEPT_ENVIRONMENT if (v := os.environ.get(k)) is not None}
+    with subprocess.Popen(  # noqa: S603
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        on_start(child)
+        try:
+            stdout, stderr = child.communicate(timeout=limits.wall_s)
+        except subprocess.TimeoutExpired as err:
+            child.kill()
+            raise BundleError(f"the model {manifest.name} did not load and answer within {limits.wall_s:g} s") from err
+        finally:
+            child.kill()
+    if child.returncode < 0:
+        raise BundleError(f"the model {manifest.name} crashed in its trial: {_signal_name(-child.returncode)}")
     try:
-        done = subprocess.run(  # noqa: S603
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=limits.wall_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as err:
-        raise BundleError(f"the model {manifest.name} did not load and answer within {limits.wall_s:g} s") from err
-    if done.returncode < 0:
-        raise BundleError(f"the model {manifest.name} crashed in its trial: {_signal_name(-done.returncode)}")
-    try:
-        result = json.loads(done.stdout.splitlines()[-1])
+        result = json.loads(stdout.splitlines()[-1])
     except (ValueError, IndexError) as err:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines() or ["no word why"]
+        said = stderr.decode("utf-8", "replace").strip().splitlines() or ["no word why"]
         raise BundleError(f"the model {manifest.name} failed in its trial: {said[-1][:300]}") from err
     if "error" in result:
         raise BundleError(f"the model {manifest.name} failed in its trial: {result['error']}")

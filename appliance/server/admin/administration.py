@@ -97,7 +97,8 @@ class Administration:
         return self._pieces.setdefault(upload_id, asyncio.Lock())
 
     async def close(self) -> None:
-        """Wait for installs under way; each is whole or not at all."""
+        """End installs under way; each is whole or not at all, and what was sent is kept."""
+        self.installer.stop()
         await asyncio.gather(*self._installs.values(), return_exceptions=True)
 
     async def _changed(self, function: Callable[[], T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -195,6 +196,22 @@ def test_an_install_is_finished_when_its_client_has_left(admin: Administrator, d
     again = admin.ask("POST", f"/admin/uploads/{upload_id}/install")
     assert again.status_code in {200, 404}  # it was under way, or is over
     assert "tiny" in installed(admin)
+
+
+def test_a_stop_does_not_wait_for_a_trial_and_keeps_what_was_sent(device: TinyDevice) -> None:
+    made = device.make(change=harms.never_ends)
+    with administered(device) as admin, ThreadPoolExecutor(1, "asyncio_install") as thread:
+        upload_id = admin.send(made)
+        install = thread.submit(admin.ask, "POST", f"/admin/uploads/{upload_id}/install")
+        while admin.ask("GET", f"/admin/uploads/{upload_id}").json()["state"] != "installing":
+            pass
+        admin.server.call(admin.server.service.stop)
+        with contextlib.suppress(httpx2.HTTPError):
+            assert install.result(30).status_code == 503
+    assert "tiny" not in device.store.names()
+    with administered(device) as admin:
+        assert admin.begin(made).json()["id"] == upload_id
+        assert all(f["received"] == f["size_bytes"] for f in admin.begin(made).json()["files"])
 
 
 def test_requests_are_answered_while_models_change(admin: Administrator, device: TinyDevice) -> None:
