@@ -17,6 +17,7 @@ from typing import Self
 
 from appliance.discovery.claims import Claim
 from appliance.discovery.interfaces import Reach, is_real_interface, only_loopback, reach
+from appliance.discovery.netlink import link_changes
 from appliance.discovery.publication import Publication
 from appliance.discovery.record import ServiceRecord, State, instance_name
 from appliance.errors import DiscoveryError
@@ -56,7 +57,7 @@ class Announcer:
             hosts: the addresses that the server is bound to; a wildcard stands for all of its family.
             openai_alias: also announce the type `_openai._tcp`.
             accept_interface: which links may carry the record.
-            poll_interval_s: how often the addresses are compared.
+            poll_interval_s: how often the addresses are compared, beside every time that the kernel tells of a change.
             ttl_s: how long others believe in our host when they hear nothing more (RFC 6762 section 10).
 
         Raises:
@@ -138,16 +139,17 @@ class Announcer:
         await self.stop()
 
     async def _run(self) -> None:
-        while True:
-            self._wake.clear()
-            try:
-                await self._reconcile()
-                self._last_trouble = ""
-            except DiscoveryError as err:
-                self._log_once(err)
-                await self._withdraw(goodbye=False)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), self._poll_interval_s)
+        with link_changes(self._wake.set):
+            while True:
+                self._wake.clear()
+                try:
+                    await self._reconcile()
+                    self._last_trouble = ""
+                except DiscoveryError as err:
+                    self._log_once(err)
+                    await self._withdraw(goodbye=False)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), self._poll_interval_s)
 
     async def _reconcile(self) -> None:
         """Bring what is published one step nearer to what should be."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self
 
@@ -135,8 +135,7 @@ class Browser:
         while True:
             is_unsettled = news.is_set()
             news.clear()
-            async with self._slots:
-                found = await self._look_up(name)
+            found = await self._look_up(name)
             self._note(name, found or (self._found.get(name) if self._is_claimed(name) else None))
             if not is_unsettled and not news.is_set():
                 return
@@ -159,13 +158,20 @@ class Browser:
         return is_claimed(self._zeroconf.zeroconf.cache, name)
 
     async def _look_up(self, name: str) -> Device | None:
-        """Ask for the instance's host, port, TXT and addresses; None where they do not make a device."""
+        """The instance's host, port, TXT and addresses, asked for where they are not known; None if they are no device.
+
+        Those that never answer take turns in asking, and what is known does not wait for them.
+        """
         assert self._zeroconf is not None
-        drop_expired_claims(self._zeroconf.zeroconf.cache, name)
+        instance = self._zeroconf.zeroconf
+        drop_expired_claims(instance.cache, name)
         with contextlib.suppress(zeroconf.Error, ValueError):
             info = AsyncServiceInfo(SERVICE_TYPE, name)
-            if await info.async_request(self._zeroconf.zeroconf, self._resolve_timeout_s * 1000, _QUESTION):
-                return self._device(info, await asyncio.to_thread(local_networks))
+            if not info.load_from_cache(instance):
+                async with self._slots:
+                    if not await info.async_request(instance, self._resolve_timeout_s * 1000, _QUESTION):
+                        return None
+            return self._device(info, await asyncio.to_thread(local_networks))
         return None
 
     def _device(self, info: AsyncServiceInfo, networks: tuple[IPInterface, ...]) -> Device | None:
@@ -193,7 +199,7 @@ class Browser:
 
 async def find(
     *, timeout_s: float | None = 3.0, accept_interface: Callable[[str], bool] = is_real_interface
-) -> AsyncIterator[Device]:
+) -> AsyncGenerator[Device, None]:
     """Yield each device as it is found; without a timeout, for as long as it is iterated.
 
     Raises:

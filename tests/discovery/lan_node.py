@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import socket
 import sys
@@ -67,9 +68,10 @@ async def watch(_args: argparse.Namespace) -> None:
 
 async def find_first(_args: argparse.Namespace) -> None:
     start_s = time.monotonic()
-    async for device in find(timeout_s=5.0):
-        say(event="found", took_s=time.monotonic() - start_s, device=device.to_json())
-        return
+    async with contextlib.aclosing(find(timeout_s=5.0)) as found:
+        async for device in found:
+            say(event="found", took_s=time.monotonic() - start_s, device=device.to_json())
+            return
 
 
 async def serve(_args: argparse.Namespace) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.environments import cache_folder
+from tests.debian import unpacked
 
 _BUS = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -122,15 +122,7 @@ def resolved_programs() -> tuple[Path, Path]:
     daemon, command = Path("/lib/systemd/systemd-resolved"), shutil.which("resolvectl")
     if daemon.exists() and command:
         return daemon, Path(command)
-    folder = cache_folder() / "systemd-resolved"
-    if not (folder / "complete").exists():
-        if not os.environ.get("LANTERN_CLIENT_TESTS") or shutil.which("apt-get") is None:
-            pytest.skip("systemd-resolved is not installed; with LANTERN_CLIENT_TESTS=1 its package would be fetched")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        fetch = "apt-get download systemd-resolved && dpkg -x systemd-resolved_*.deb . && touch complete"
-        if subprocess.run(["sh", "-c", fetch], cwd=folder, capture_output=True, check=False).returncode:
-            pytest.skip("Debian's package systemd-resolved cannot be had here")
+    folder = unpacked("systemd-resolved")
     return folder / "lib/systemd/systemd-resolved", folder / "usr/bin/resolvectl"
 
 
