@@ -16,6 +16,7 @@ _VERBS = {
     "discover": "list the devices on the local network",
     "url": "print the base URL of a device, for scripts",
     "chat": "talk to a device in the terminal",
+    "gateway": "put several devices behind one address",
     "models": "list, install, remove and roll back models",
     "claim": "make a new device yours",
     "keys": "make, list and revoke the keys that clients use",

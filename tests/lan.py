@@ -119,6 +119,7 @@ class Lan:
         self.a, self.b = self.machines[:2]
         self._switch = f"{tag}-switch"
         self._nodes: list[Node] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def open(self) -> None:
         """Make the machines, the switch and the cables."""
@@ -139,6 +140,9 @@ class Lan:
         """End every node and remove what was made."""
         for node in self._nodes:
             node.close()
+        for process in self._processes:
+            process.kill()
+            process.wait()
         for namespace in (*self.machines, self._switch):
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
 
@@ -174,6 +178,15 @@ class Lan:
         node = Node(namespace, *arguments, script=script, **variables)
         self._nodes.append(node)
         return node
+
+    def start(self, namespace: str, *command: str | Path, log: Path, **variables: str) -> subprocess.Popen[bytes]:
+        """Start a program of any kind; the test's end kills it."""
+        environment = os.environ | {"PYTHONPATH": str(_ROOT)} | variables
+        with log.open("ab") as out:
+            inside = ["ip", "netns", "exec", namespace, *map(str, command)]
+            process = subprocess.Popen(inside, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment)
+        self._processes.append(process)
+        return process
 
     def command(self, namespace: str, verb: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command module on a machine, as `lantern` does, without what other verbs import."""

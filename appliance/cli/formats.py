@@ -40,10 +40,12 @@ def as_litellm(devices: Sequence[Device], probes: Mapping[str, Probe]) -> str:
 
 def as_prometheus(devices: Sequence[Device], _probes: Mapping[str, Probe]) -> str:
     """A file for Prometheus' file_sd_configs."""
-    groups = [
-        {"targets": [urlsplit(device.base_url).netloc], "labels": {"device": device.name, "id": device.id or ""}}
-        for device in devices
-    ]
+    groups = []
+    for device in devices:
+        labels = {"device": device.name, "id": device.id or ""}
+        if device.record.proto == "https":
+            labels["__scheme__"] = "https"
+        groups.append({"targets": [urlsplit(device.base_url).netloc], "labels": labels})
     return json.dumps(groups, indent=2, ensure_ascii=False) + "\n"
 
 

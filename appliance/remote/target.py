@@ -83,7 +83,7 @@ async def target_named(
         ConfigError: the known devices cannot be read, or the key is none.
     """
     selection = await select(name, model=model, key=key, timeout_s=timeout_s, home=home)
-    return await asyncio.to_thread(_settle, selection, key)
+    return await asyncio.to_thread(settle, selection, key)
 
 
 async def select(
@@ -168,8 +168,13 @@ def normalized(url: str) -> str:
     return full if full.count("/") > 2 else f"{full}/v1"
 
 
-def _settle(selection: Selection, key: str | None) -> Target:
-    """The chosen device and its key; what is used for the first time is remembered."""
+def settle(selection: Selection, key: str | None = None) -> Target:
+    """The chosen device and its key; what is used for the first time is remembered. Reads files: call it on a thread.
+
+    Raises:
+        TrustError: a key would go to a device that is not sure enough.
+        ConfigError: the known devices cannot be written, or the key is none.
+    """
     candidate, device = selection.candidate, selection.candidate.device
     entry, base_url = candidate.entry, device.base_url
     identity = entry.identity if entry else device.id or urlsplit(base_url).netloc

@@ -1,0 +1,118 @@
+"""The door to one device: who gets the key, and who answers when the device does not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+import pytest
+
+from appliance.remote.relay import Relay
+from appliance.remote.target import Target
+
+from .conftest import KEY, Recorder, StartRecorder
+
+_OTHER_KEY = "sk-of-the-other"
+
+
+def target(server: Recorder, *, pin: str | None = None, key: str = KEY) -> Target:
+    return Target("kitchen", "a" * 16, server.url, pin or server.pin, key, "it is the test's")
+
+
+async def ask(relay: Relay, *, host: str | None = None) -> tuple[int, bytes]:
+    headers = {"Host": host} if host else {}
+    body = {"model": "chatty", "messages": []}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{relay.base_url}/chat/completions", json=body, headers=headers) as response,
+    ):
+        return response.status, await response.read()
+
+
+def test_a_request_goes_on_with_the_key_and_to_the_right_certificate_only(start_recorder: StartRecorder) -> None:
+    ours, rogue = start_recorder("ours"), start_recorder("rogue")
+
+    async def both() -> tuple[int, int]:
+        async with Relay(target(ours)) as good, Relay(target(rogue, pin=ours.pin)) as bad:
+            return (await ask(good))[0], (await ask(bad))[0]
+
+    assert asyncio.run(both()) == (200, 503)
+    assert f"Authorization: Bearer {KEY}".encode() in ours.said
+    assert b"POST /v1/chat/completions " in ours.said
+    assert rogue.said == b""
+
+
+def test_the_key_of_a_client_goes_no_further(start_recorder: StartRecorder) -> None:
+    server = start_recorder("ours")
+
+    async def run() -> int:
+        headers = {"Authorization": "Bearer mine"}
+        async with (
+            Relay(target(server)) as relay,
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"{relay.base_url}/models") as response,
+        ):
+            return response.status
+
+    assert asyncio.run(run()) == 200
+    assert b"mine" not in server.said
+
+
+def leave_shut(relay: Relay) -> None:
+    relay.shut(abort=True)
+
+
+def leave_open(_relay: Relay) -> None:
+    """The device is gone, and nobody has noticed yet."""
+
+
+@pytest.mark.parametrize("leave", [leave_shut, leave_open])
+def test_a_neighbour_answers_with_its_own_key_for_a_device_that_is_gone(
+    start_recorder: StartRecorder, leave: Callable[[Relay], None]
+) -> None:
+    server = start_recorder("ours")
+    gone = Recorder(1, server.pin)
+    asked: list[str] = []
+
+    async def run() -> tuple[int, bytes]:
+        async with Relay(target(server, key=_OTHER_KEY)) as neighbour:
+
+            def neighbours(model: str) -> list[Relay]:
+                asked.append(model)
+                return [neighbour]
+
+            async with Relay(target(gone), neighbours=neighbours) as relay:
+                leave(relay)
+                return await ask(relay)
+
+    status, body = asyncio.run(run())
+    assert (status, json.loads(body)["data"][0]["id"]) == (200, "chatty")
+    assert asked == ["chatty"]
+    assert _OTHER_KEY.encode() in server.said
+    assert KEY.encode() not in server.said
+
+
+def test_nobody_left_is_an_error_that_says_when_to_come_back(start_recorder: StartRecorder) -> None:
+    server = start_recorder("ours")
+
+    async def run() -> tuple[int, bytes]:
+        async with Relay(target(server)) as relay:
+            relay.shut(abort=False)
+            return await ask(relay)
+
+    status, body = asyncio.run(run())
+    assert (status, json.loads(body)["error"]["code"]) == (503, "service_unavailable")
+    assert server.said == b""
+
+
+def test_a_page_that_rebinds_a_name_to_loopback_is_refused(start_recorder: StartRecorder) -> None:
+    server = start_recorder("ours")
+
+    async def run(asking: Callable[[Relay], Awaitable[tuple[int, bytes]]]) -> int:
+        async with Relay(target(server)) as relay:
+            return (await asking(relay))[0]
+
+    assert asyncio.run(run(lambda relay: ask(relay, host="evil.example"))) == 421
+    assert server.said == b""
