@@ -13,7 +13,7 @@ from appliance.bundle.manifest import MODEL_DATA_NAME, MODEL_NAME
 from appliance.errors import QuantizeError
 from quantize.fusion.attention import AttentionFuser, StepInputs
 from quantize.fusion.head import unscaled_head
-from quantize.fusion.mlp import fuse_gate_up
+from quantize.fusion.mlp import fuse_gate_up, split_halves
 from quantize.fusion.norms import fuse_norms, fuse_skips
 from quantize.fusion.rope import RopeTables
 from quantize.graph.edit import MICROSOFT, Editor, constant_of, new_input, refuse, replace_value
@@ -59,6 +59,7 @@ def fuse(model: ir.Model, config: DecoderConfig, *, context_length: int) -> Coun
         attention.fuse(layer)
     fuse_skips(edit)
     fuse_gate_up(edit)
+    split_halves(edit)
     _gather_rows_before_head(edit, config, logit_rows)
     graph.inputs.clear()
     graph.inputs.extend([tokens, step.seqlens_k, step.total_sequence_length, logit_rows, *past])

@@ -63,6 +63,14 @@ def test_a_layer_becomes_one_attention_and_two_skip_norms_with_one_packed_projec
     assert not ops["Softmax"]
 
 
+def test_a_joined_gate_and_up_is_split_without_asking_for_its_width(tmp_path: Path) -> None:
+    checkpoint = write_decoder(tmp_path / "checkpoint", "phi3")
+    export(checkpoint, tmp_path / "exported", task=DECODER_TASK)
+    ops = fuse(ir.load(tmp_path / "exported" / "model.onnx"), read_decoder_config(checkpoint), context_length=64)
+    assert ops["Split"] == 2
+    assert not ops.keys() & {"Shape", "Slice", "Div"}
+
+
 def test_an_operator_that_is_not_known_is_refused_with_the_nodes_name(exported_llama: Path) -> None:
     model = ir.load(exported_llama / "model.onnx")
     sigmoid = next(node for node in model.graph if node.op_type == "Sigmoid")

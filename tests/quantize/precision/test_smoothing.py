@@ -25,8 +25,6 @@ from tests.quantize.tiny import DECODERS, VOCAB, write_decoder
 _RNG = np.random.default_rng(5)
 _WINDOWS = _RNG.integers(3, VOCAB, (6, 48))
 _LOUD = 12.0
-# Matrices of a layer whose inputs can be smoothed: all, but where something lies between a product and the next.
-_FOLDED = {"phi3": {"qkv_proj", "o_proj", "gate_up_proj"}}
 _JOINED = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
 _APART = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"}
 
@@ -73,7 +71,7 @@ def test_every_input_is_smoothed_where_that_costs_nothing(smoothed: Smoothed) ->
     factors = Factors.load(smoothed.folder)
     found = {name.rsplit("/", 1)[-1] for name in factors.columns}
     has_norms = smoothed.architecture in {"qwen3", "gemma3_text"}
-    assert found == _FOLDED.get(smoothed.architecture, _APART if has_norms else _JOINED)
+    assert found == (_APART if has_norms else _JOINED)
 
 
 def test_channels_are_more_even_afterwards(smoothed: Smoothed) -> None:
