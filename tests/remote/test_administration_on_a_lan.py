@@ -1,0 +1,93 @@
+"""A new device on a network: found, claimed by its name, given a model from a workstation; all by commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from appliance.bundle import TrustedKeys
+from appliance.home import Home
+from tests.install.tiny_bundles import TinyDevice
+from tests.lan import Lan
+
+pytestmark = pytest.mark.netns
+
+_SETTINGS = """
+[server]
+host = "0.0.0.0"
+claimable = true
+[tls]
+enabled = true
+[discovery]
+announce = true
+name = "kitchen"
+"""
+
+
+class Network:
+    """A device on machine `a`, a workstation on machine `b`."""
+
+    def __init__(self, lan: Lan, root: Path) -> None:
+        self._lan, self._root = lan, root
+        self.device = Home(root / "device")
+        self.workstation = Home(root / "workstation")
+        self.device.root.mkdir()
+        (self.device.root / "lantern.toml").write_text(_SETTINGS)
+        serve = [sys.executable, "-m", "appliance", "serve"]
+        lan.start(lan.a, *serve, log=root / "device.log", LANTERN_HOME=str(self.device.root))
+
+    def lantern(self, verb: str, *arguments: str, key: str = "") -> tuple[int, str]:
+        """A command on the workstation: exit code and all that it said."""
+        variables = {
+            "LANTERN_HOME": str(self.workstation.root),
+            "LANTERN_API_KEY": key,
+            "PYTHON_KEYRING_BACKEND": "keyring.backends.null.Keyring",
+        }
+        result = self._lan.command(self._lan.b, verb, *arguments, **variables)
+        return result.returncode, result.stdout + result.stderr
+
+    def record(self) -> dict[str, object]:
+        """The device as it is announced, once it is."""
+        deadline_s = time.monotonic() + 60
+        while time.monotonic() < deadline_s:
+            code, said = self.lantern("discover", "--json", "--timeout", "2")
+            if code == 0:
+                found: list[dict[str, object]] = json.loads(said[said.index("[") : said.rindex("]") + 1])
+                return found[0]
+        raise AssertionError((self._root / "device.log").read_text("utf-8", "replace"))
+
+
+@pytest.fixture
+def network(ipv4_lan: Lan, tmp_path: Path) -> Network:
+    return Network(ipv4_lan, tmp_path)
+
+
+def test_a_new_device_is_claimed_by_name_and_given_a_model(network: Network, tmp_path: Path) -> None:
+    assert network.record()["num_models"] == 0
+    code, said = network.lantern("claim", "kitchen", "--as", "me")
+    assert code == 0, said
+    key = next(line for line in said.splitlines() if line.startswith("sk-"))
+    assert "sha256//" in said
+    assert "sha256//" in network.workstation.known_devices.read_text("utf-8")
+    code, said = network.lantern("claim", "kitchen", "--as", "thief")
+    assert code == 7
+    assert "claimed" in said
+    maker = TinyDevice(tmp_path / "maker")
+    made = maker.make(3)
+    code, said = network.lantern("models", "install", str(made), "--on", "kitchen", key=key)
+    assert code == 7
+    assert "not trusted" in said
+    [public] = maker.trusted.glob("*.pub")
+    assert network.lantern("models", "trust", str(public), "--on", "kitchen", key=key)[0] == 0
+    code, said = network.lantern("models", "install", str(made), "--on", "kitchen", key=key)
+    assert code == 0, said
+    assert "tiny is installed" in said
+    assert network.record()["num_models"] == 1
+    assert TrustedKeys.load(network.device.trusted_keys).all().keys() == {public.stem}
+    code, said = network.lantern("models", "list", "--on", "kitchen", key="sk-of-somebody-else")
+    assert code == 7
+    assert "Incorrect API key" in said
