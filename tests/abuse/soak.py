@@ -152,11 +152,18 @@ async def _forever(action: Callable[[], Awaitable[None]], soak: Soak) -> None:
             soak.outcomes[f"BROKEN {type(err).__name__} {str(err)[:80]}"] += 1
 
 
+def anonymous_mib(pid: int) -> float:
+    """Memory of the process that is no mapped file: the weights are, and their pages come and go as they are used."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii")
+    [line] = [line for line in rollup.splitlines() if line.startswith("Anonymous:")]
+    return int(line.split()[1]) / 1024
+
+
 async def _sample(soak: Soak, pid: int) -> None:
     process = psutil.Process(pid)
     while True:
         with process.oneshot():
-            sample = (soak.now_s(), process.memory_info().rss / 2**20, process.num_fds(), process.num_threads())
+            sample = (soak.now_s(), anonymous_mib(pid), process.num_fds(), process.num_threads())
         soak.samples.append(sample)
         await asyncio.sleep(_SAMPLE_INTERVAL_S)
 
