@@ -27,7 +27,7 @@ def main() -> int:
     except ConfigError:
         pin = None
     problems = _PROBLEMS.read_text("utf-8").splitlines() if _PROBLEMS.exists() else []
-    text = page(socket.gethostname(), _addresses(), pin, is_claimed=_HOME.claimed.exists(), problems=problems)
+    text = page(socket.gethostname(), addresses_in(_links()), pin, is_claimed=_HOME.claimed.exists(), problems=problems)
     sys.stdout.write(text)
     return 0
 
@@ -53,17 +53,23 @@ def page(host: str, addresses: list[str], pin: str | None, *, is_claimed: bool, 
     return "\n".join(lines) + "\n"
 
 
-def _addresses() -> list[str]:
-    """This device's addresses on its networks, IPv4 first."""
-    command = ["/usr/sbin/ip", "-json", "address", "show", "scope", "global"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+def addresses_in(links: str) -> list[str]:
+    """A device's addresses on its networks, IPv4 first, out of what `ip -json` says.
+
+    What a filter of ip leaves out remains there as an empty object.
+    """
     found = [
         str(address["local"])
-        for link in json.loads(result.stdout or "[]")
+        for link in json.loads(links or "[]")
         for address in link.get("addr_info", [])
-        if not (address.get("temporary") or address.get("deprecated"))
+        if "local" in address and not (address.get("temporary") or address.get("deprecated"))
     ]
     return sorted(found, key=lambda a: (":" in a, a))
+
+
+def _links() -> str:
+    command = ["/usr/sbin/ip", "-json", "address", "show", "scope", "global"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout  # noqa: S603
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ def is_shell(path: Path) -> bool:
 def test_every_shell_script_is_sound_whatever_it_is_called() -> None:
     scripts = [p for p in _IMAGES.rglob("*") if p.is_file() and is_shell(p)]
     assert len(scripts) > 10
-    command = [Path(sys.executable).with_name("shellcheck"), "--shell=sh", "--exclude=SC1091,SC2154", *scripts]
+    command: list[str | Path] = [Path(sys.executable).with_name("shellcheck")]
+    command += ["--shell=sh", "--exclude=SC1091,SC2154", *scripts]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
 
@@ -43,7 +44,7 @@ def test_the_images_units_are_valid_beside_the_appliances(tmp_path: Path) -> Non
         text = re.sub(r"^(Exec\w+=)(\S+)", r"\1/bin/true", unit.read_text("utf-8"), flags=re.MULTILINE)
         (tmp_path / unit.name.replace("@.", "@sda1.")).write_text(text, "utf-8")
     units = sorted(tmp_path.iterdir())
-    command = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units]
+    command: list[str | Path] = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     said = [line for line in result.stderr.splitlines() if "lantern" in line or "cycle" in line]
     assert not said, result.stderr

@@ -61,7 +61,7 @@ def test_a_flipped_bit_is_refused(board: Board, user: User, nothing: Path, scrat
 
 def test_an_update_runs_and_everything_stays(board: Board, user: User, scratch: Path) -> None:
     pin, starts = user.pin(), len(board.starts_s)
-    bundle = build_update(scratch / "updates", version=later(1), is_committed_only=False)
+    bundle = build_update(scratch / "updates", version=later(1))
     result = push(board, user, bundle)
     say(result.stdout)
     assert result.returncode == 0, result.stderr
@@ -81,7 +81,7 @@ def test_an_update_whose_service_dies_is_left_again_and_not_tried_twice(
         for compiled in main.parent.glob("__pycache__/service.*"):
             compiled.unlink()
 
-    bundle = build_update(scratch / "updates", version=later(2), is_committed_only=False, change=breaks)
+    bundle = build_update(scratch / "updates", version=later(2), change=breaks)
     board.more = "lantern.deadline=60"
     starts = len(board.starts_s)
     result = push(board, user, bundle, timeout_s=60 * MINUTES)
