@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from appliance.engine.types import SamplingParams, Sequence, TokenLogprobs
 from appliance.errors import ModelError
 
+_BLOCK = 256  # weights that are added up together
+_LEAST_EXPONENT = np.float32(-80.0)  # e to this is near the least normal float32
 _NUCLEUS_DEPTHS = (4.0, 8.0, 16.0, 32.0)  # how far below the best logit the candidates of top-p are looked for
 
 
@@ -52,7 +54,7 @@ def _draw(logits: NDArray[np.float32], params: SamplingParams, place: int) -> in
     best = scaled.max()
     if not np.isfinite(best):
         raise ModelError("the model gave logits that are not numbers")
-    weights = np.exp(scaled - best)
+    weights = _weights(scaled, best)
     uniform = np.random.Generator(np.random.Philox(key=params.seed, counter=place)).random()
     tokens = _candidates(scaled, weights, float(best), params)
     if tokens is None:
@@ -60,11 +62,30 @@ def _draw(logits: NDArray[np.float32], params: SamplingParams, place: int) -> in
     return int(tokens[_pick(weights[tokens], uniform)])
 
 
+def _weights(scaled: NDArray[np.float32], best: np.float32) -> NDArray[np.float32]:
+    """Likelihoods against the best; zero where they are too small for a normal float32, whose like are slow to add."""
+    weights: NDArray[np.float32] = scaled - best
+    if weights.min() >= _LEAST_EXPONENT:
+        np.exp(weights, out=weights)
+        return weights
+    counts = weights > _LEAST_EXPONENT
+    np.maximum(weights, _LEAST_EXPONENT, out=weights)
+    np.exp(weights, out=weights)
+    weights *= counts
+    return weights
+
+
 def _pick(weights: NDArray[np.float32], uniform: float) -> int:
-    """The index where the cumulated weights pass the uniform number."""
-    cumulated = np.cumsum(weights, dtype=np.float64)
-    index = int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right"))
-    return min(index, int(np.flatnonzero(weights)[-1]))
+    """The index where the cumulated weights pass the uniform number: first among blocks, then within one."""
+    whole = len(weights) // _BLOCK * _BLOCK
+    blocks = np.append(weights[:whole].reshape(-1, _BLOCK).sum(axis=1), weights[whole:].sum())
+    cumulated = np.cumsum(blocks, dtype=np.float64)
+    target = uniform * float(cumulated[-1])
+    block = min(int(np.searchsorted(cumulated, target, side="right")), int(np.flatnonzero(blocks)[-1]))
+    inside = weights[block * _BLOCK :][:_BLOCK]
+    before = float(cumulated[block - 1]) if block else 0.0
+    index = int(np.searchsorted(np.cumsum(inside, dtype=np.float64), target - before, side="right"))
+    return block * _BLOCK + min(index, int(np.flatnonzero(inside)[-1]))
 
 
 def _candidates(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from appliance.engine.sampler import sample
+from appliance.engine.sampler import _pick, sample
 from appliance.engine.types import Request, SamplingParams, Sequence
 from appliance.errors import ModelError
 
@@ -104,3 +104,35 @@ def test_logits_that_are_not_numbers_end_the_engine() -> None:
     for params in (SamplingParams(temperature=0), SamplingParams(temperature=1.0)):
         with pytest.raises(ModelError):
             sample(np.full(5, np.nan, np.float32), a_sequence(params))
+
+
+@given(
+    size=st.integers(1, 1500),
+    seed=st.integers(0, 99),
+    share=st.floats(0, 1),
+    uniform=st.one_of(st.floats(0, 1, exclude_max=True), st.just(0.0), st.just(1 - 2**-53)),
+)
+def test_a_pick_lies_where_the_cumulated_weights_pass_the_number(
+    size: int, seed: int, share: float, uniform: float
+) -> None:
+    random = np.random.default_rng(seed)
+    weights = (random.random(size) * (random.random(size) < share)).astype(np.float32)
+    weights[random.integers(size)] = 1.0
+    index = _pick(weights, uniform)
+    cumulated = np.cumsum(weights, dtype=np.float64)
+    target = uniform * cumulated[-1]
+    assert weights[index] > 0
+    assert cumulated[index] >= target * (1 - 1e-5)
+    assert index == 0 or cumulated[index - 1] <= target * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_a_forbidden_token_is_never_drawn(temperature: float) -> None:
+    logits = np.full(2000, -np.inf, np.float32)
+    logits[[3, 700, 1999]] = 1.0, 1.1, 0.9
+    found = set()
+    for seed in range(200):
+        sequence = a_sequence(SamplingParams(temperature=temperature, seed=seed))
+        found.add(sample(logits.copy(), sequence)[0])
+    assert found <= {3, 700, 1999}
+    assert temperature < 1 or found == {3, 700, 1999}
