@@ -14,8 +14,6 @@ from typing import Protocol
 from appliance.config import load_config
 from appliance.errors import DeviceError
 from appliance.home import Home, lantern_home
-from appliance.install.direct import DirectAdministration
-from appliance.models import EngineSettings
 from appliance.remote import Target, open_device
 from appliance.remote.administration import RemoteAdministration
 from appliance.remote.answers import Answer
@@ -95,7 +93,7 @@ async def administration(on: str | None) -> AsyncIterator[ModelAdministration]:
             if await _answers(remote):
                 yield remote
                 return
-        yield DirectAdministration(home, await asyncio.to_thread(_engine_settings, home))
+        yield await asyncio.to_thread(_direct, home)
 
 
 async def _answers(remote: RemoteAdministration) -> bool:
@@ -117,8 +115,11 @@ def _running(home: Home) -> _Running | None:
         return None
 
 
-def _engine_settings(home: Home) -> EngineSettings:
-    """What memory a model will take here; settings that are not valid are somebody else's complaint."""
+def _direct(home: Home) -> ModelAdministration:
+    """This machine's files; what this needs is imported only here, since onnxruntime is part of it."""
+    from appliance.install.direct import DirectAdministration
+    from appliance.models import EngineSettings
+
     path = home.root / "lantern.toml"
     engine = load_config(path if path.exists() else None).engine
-    return EngineSettings(num_slots=engine.slots, context_length=engine.context_length)
+    return DirectAdministration(home, EngineSettings(num_slots=engine.slots, context_length=engine.context_length))
