@@ -86,6 +86,14 @@ class Node:
         found: list[Facts] = self.wait(lambda facts: fits(facts["devices"]), timeout_s=timeout_s)["devices"]
         return found
 
+    def skip(self) -> None:
+        """Forget the whole lines up to now."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._stdout, selectors.EVENT_READ)
+            while selector.select(0) and (chunk := os.read(self._stdout.fileno(), 65536)):
+                self._pending += chunk
+        self._pending = self._pending.rpartition(b"\n")[2]
+
     def rest(self) -> list[Facts]:
         """The lines that are left of a node that was closed."""
         return [json.loads(line) for line in self._pending.splitlines()]

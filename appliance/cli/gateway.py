@@ -19,7 +19,8 @@ from appliance.errors import ConfigError
 from appliance.files import write_whole
 from appliance.home import Home, lantern_home
 from appliance.remote.fleet import Fleet
-from appliance.remote.litellm import Front, Supervisor, find_litellm
+from appliance.remote.front import Front
+from appliance.remote.litellm import GatewayError, Supervisor, find_litellm
 from appliance.remote.trust import Candidate, Standing
 
 _LOGGER = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ async def _serve(args: argparse.Namespace, command: Path, home: Home) -> None:
     key = await asyncio.to_thread(_master_key, key_file)
     fleet = Fleet(lambda candidate: wants(candidate, args.device, everyone=args.all), home=home)
     async with fleet, Front(args.host, args.port) as front:
-        supervisor = Supervisor(command, home.root / "gateway", front, master_key=key)
+        supervisor = Supervisor(command, home.root / "gateway", front, master_key=key, token=fleet.token)
         keeping = asyncio.create_task(_keep(fleet, supervisor, front, key_file))
         stopping = asyncio.create_task(stopped.wait())
         try:
@@ -94,7 +95,14 @@ async def _keep(fleet: Fleet, supervisor: Supervisor, front: Front, key_file: Pa
         while await _differs(fleet):
             pass
         deployments = fleet.deployments()
-        await supervisor.serve(deployments)
+        try:
+            await supervisor.serve(deployments)
+        except GatewayError as err:
+            if is_first:
+                raise
+            _LOGGER.error("%s The former configuration stays.", err.message)
+            await fleet.changed()
+            continue
         models = sorted({one.model for one in deployments})
         _LOGGER.info("Serving %s from %d devices", ", ".join(models), len({one.device for one in deployments}))
         if is_first:

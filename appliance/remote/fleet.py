@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -60,11 +61,12 @@ class Fleet:
         is_wanted: Callable[[Candidate], bool],
         *,
         home: Home | None = None,
-        interval_s: float = 1.0,
+        interval_s: float = 2.0,
         linger_s: float = 600.0,
     ) -> None:
-        """`linger_s` is how long a device that left stays on the list."""
+        """`linger_s` is how long a device that left stays on the list; `token` is what its relays ask for."""
         self._is_wanted = is_wanted
+        self.token = secrets.token_hex(16)
         self._home = home or lantern_home()
         self._interval_s = interval_s
         self._linger_s = linger_s
@@ -136,10 +138,12 @@ class Fleet:
             self._complain(err.message)
             return
         if (member := self._members.get(target.identity)) is not None:
+            has_moved = (target.base_url, target.key) != (member.target.base_url, member.target.key)
             member.found, member.target = candidate.found, target
-            await member.relay.retarget(target)
+            if has_moved:
+                await member.relay.retarget(target)
             return
-        relay = await self._stack.enter_async_context(Relay(target, neighbours=self._serving))
+        relay = await self._stack.enter_async_context(Relay(target, token=self.token, neighbours=self._serving))
         self._members[target.identity] = _Member(candidate.found, target, relay)
         _LOGGER.info("%s joins, at %s", target.name, target.base_url)
 
@@ -190,6 +194,9 @@ class Fleet:
 
 
 def _is_same_place(one: Device, other: Device) -> bool:
-    return (one.id, one.name, one.addresses, one.port, one.record.tls_port) == (
-        (other.id, other.name, other.addresses, other.port, other.record.tls_port)
-    )
+    """Whether there is no news of where a device is; the order of its addresses is ours."""
+
+    def place(device: Device) -> tuple[object, ...]:
+        return device.id, device.name, frozenset(device.addresses), device.port, device.record.tls_port
+
+    return place(one) == place(other)

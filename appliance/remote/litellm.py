@@ -1,6 +1,6 @@
-"""LiteLLM's proxy as a program of ours: its configuration, its process, and the port in front of it.
+"""LiteLLM's proxy as a program of ours: its configuration and its process.
 
-A new configuration is a new process beside the old one: the port leads to it once it is healthy, and the old one ends
+A new configuration is a new process beside the old one: the front leads to it once it is healthy, and the old one ends
 when its requests have. LiteLLM reads its file only when it starts.
 """
 
@@ -17,19 +17,19 @@ import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import aiohttp
 
 from appliance.errors import ConfigError, LanternError
 from appliance.files import write_whole
 from appliance.remote.fleet import Deployment
+from appliance.remote.front import Front
 
 _LOGGER = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 64 * 1024
+_DRAIN_S = 600.0
 _POLL_S = 0.2
+_TOKEN = "LANTERN_RELAY_TOKEN"  # noqa: S105
 _QUIET = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "DISABLE_ADMIN_UI": "True"}
 
 
@@ -44,7 +44,11 @@ def configuration(deployments: Sequence[Deployment]) -> str:
     models = [
         {
             "model_name": one.model,
-            "litellm_params": {"model": f"openai/{one.model}", "api_base": one.base_url, "api_key": "none"},
+            "litellm_params": {
+                "model": f"openai/{one.model}",
+                "api_base": one.base_url,
+                "api_key": f"os.environ/{_TOKEN}",
+            },
             "model_info": {"id": f"{one.device}/{one.model}"},
         }
         for one in deployments
@@ -74,10 +78,10 @@ def find_litellm(named: str | None) -> Path:
 class LiteLLM:
     """One process with one configuration, on a port of its own on loopback."""
 
-    def __init__(self, command: Path, file: Path, *, master_key: str, port: int) -> None:
+    def __init__(self, command: Path, file: Path, *, master_key: str, token: str, port: int) -> None:
         self._command = [str(command), "--config", str(file), "--host", "127.0.0.1", "--port", str(port)]
         self._environment = {k: v for k, v in os.environ.items() if not k.startswith("LANTERN_")}
-        self._environment |= _QUIET | {"LITELLM_MASTER_KEY": master_key}
+        self._environment |= _QUIET | {"LITELLM_MASTER_KEY": master_key, _TOKEN: token}
         self._process: asyncio.subprocess.Process | None = None
         self.port = port
 
@@ -116,62 +120,15 @@ class LiteLLM:
             await process.wait()
 
 
-class Front:
-    """The port that clients see; connections go to whoever is behind it at the time."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
-        self._behind: int | None = None
-        self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
-
-    @property
-    def port(self) -> int:
-        """The port in use."""
-        assert self._server is not None
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
-
-    def lead_to(self, port: int) -> None:
-        """New connections go there; the others stay where they are."""
-        self._behind = port
-
-    async def __aenter__(self) -> Self:
-        try:
-            self._server = await asyncio.start_server(self._accept, self._host, self._port)
-        except OSError as err:
-            raise ConfigError(f"{self._host}:{self._port} cannot be used: {err.strerror or err}.") from err
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._server is not None:
-            self._server.close()
-        for task in self._connections:
-            task.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-        with contextlib.suppress(OSError):
-            if self._behind is not None:
-                there = await asyncio.open_connection("127.0.0.1", self._behind)
-                await asyncio.gather(_copy(reader, there[1]), _copy(there[0], writer))
-        writer.close()
-
-
 class Supervisor:
     """Keeps one healthy process with the newest configuration behind the front."""
 
-    def __init__(self, command: Path, folder: Path, front: Front, *, master_key: str) -> None:
-        self._command, self._folder, self._front, self._master_key = command, folder, front, master_key
+    def __init__(self, command: Path, folder: Path, front: Front, *, master_key: str, token: str) -> None:
+        self._command, self._folder, self._front = command, folder, front
+        self._master_key, self._token = master_key, token
         self._current: LiteLLM | None = None
         self._retiring: set[asyncio.Task[None]] = set()
-        self._file: Path | None = None
+        self._old: list[LiteLLM] = []
         self._num_started = 0
 
     async def serve(self, deployments: Sequence[Deployment]) -> None:
@@ -184,7 +141,7 @@ class Supervisor:
         file = self._folder / f"litellm-{self._num_started % 2}.yaml"
         await asyncio.to_thread(write_whole, file, configuration(deployments).encode())
         port = await asyncio.to_thread(_free_port)
-        new = LiteLLM(self._command, file, master_key=self._master_key, port=port)
+        new = LiteLLM(self._command, file, master_key=self._master_key, token=self._token, port=port)
         try:
             await new.start()
         except BaseException:
@@ -192,10 +149,17 @@ class Supervisor:
             raise
         self._front.lead_to(port)
         if (old := self._current) is not None:
-            task = asyncio.create_task(old.stop())
+            self._old.append(old)
+            task = asyncio.create_task(self._retire(old))
             self._retiring.add(task)
             task.add_done_callback(self._retiring.discard)
         self._current = new
+
+    async def _retire(self, old: LiteLLM) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._front.drained(old.port), _DRAIN_S)
+        await old.stop()
+        self._old.remove(old)
 
     async def ended(self) -> int:
         """Wait for the end of the process that serves now."""
@@ -206,7 +170,11 @@ class Supervisor:
         """End all processes."""
         if self._current is not None:
             await self._current.stop(grace_s=10.0)
-        await asyncio.gather(*self._retiring)
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        for old in self._old:
+            await old.stop(grace_s=1.0)
 
 
 async def _is_alive(session: aiohttp.ClientSession, port: int) -> bool:
@@ -214,15 +182,6 @@ async def _is_alive(session: aiohttp.ClientSession, port: int) -> bool:
         async with session.get(f"http://127.0.0.1:{port}/health/liveliness") as response:
             return response.status == 200
     return False
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    try:
-        while data := await reader.read(_CHUNK_BYTES):
-            writer.write(data)
-            await writer.drain()
-    finally:
-        writer.close()
 
 
 def _free_port() -> int:

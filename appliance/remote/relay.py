@@ -8,6 +8,7 @@ router in front learns too late that a device has lost its power, and would ask 
 from __future__ import annotations
 
 import asyncio
+import hmac
 import http
 import json
 import logging
@@ -31,9 +32,15 @@ _HOSTS = {"127.0.0.1", "localhost"}
 class Relay:
     """Forwards to one target while it is open; `async with` starts and stops it, one event loop owns it."""
 
-    def __init__(self, target: Target, *, neighbours: Callable[[str], Sequence[Relay]] = lambda _model: ()) -> None:
-        """`neighbours` are the relays that may answer for this one when asked for a model, best first."""
+    def __init__(
+        self, target: Target, *, token: str, neighbours: Callable[[str], Sequence[Relay]] = lambda _model: ()
+    ) -> None:
+        """Serve whoever has the token, for loopback is open to every user of this machine.
+
+        `neighbours` are the relays that may answer for this one when asked for a model, best first.
+        """
         self.target = target
+        self._token = token
         self._neighbours = neighbours
         self._open = True
         self._runner: web.AppRunner | None = None
@@ -94,6 +101,9 @@ class Relay:
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         if request.url.host not in _HOSTS:
             raise web.HTTPMisdirectedRequest
+        shown = request.headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ")
+        if not hmac.compare_digest(shown.encode("utf-8", "surrogateescape"), self._token.encode()):
+            raise web.HTTPUnauthorized
         body = await request.read()
         asked = [self, *(relay for relay in self._neighbours(_model(body)) if relay is not self)]
         response = web.StreamResponse()

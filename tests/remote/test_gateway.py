@@ -63,8 +63,8 @@ class House:
         )
         wait_for(lambda: "announced" in log.read_text("utf-8").lower(), f"{name} is announced", log)
 
-    def start_gateway(self, litellm: Path) -> str:
-        """Start the gateway, and give its base URL."""
+    def start_gateway(self, litellm: Path, *, num_devices: int = 3) -> str:
+        """Start the gateway, and give its base URL once it serves so many devices."""
         log = self.folder / "gateway.log"
         named = [word for number in range(3) for word in ("--device", f"device-{number}")]
         self.lan.start(
@@ -75,8 +75,13 @@ class House:
             LANTERN_API_KEY=_KEY,
         )
         wait_for(lambda: "is ready; its key is in" in log.read_text("utf-8"), "the gateway is ready", log)
-        wait_for(lambda: "from 3 devices" in log.read_text("utf-8"), "the gateway serves three devices", log)
+        self.wait_for_devices(num_devices)
         return "http://127.0.0.1:4000/v1"
+
+    def wait_for_devices(self, num: int) -> None:
+        """Until the gateway's configuration has so many."""
+        log = self.folder / "gateway.log"
+        wait_for(lambda: f"from {num} devices" in log.read_text("utf-8"), f"the gateway serves {num} devices", log)
 
     def load(self, url: str, *arguments: str) -> Node:
         """Clients beside the gateway."""
@@ -105,7 +110,7 @@ def house(starter_home: Home, tmp_path: Path, litellm: Path) -> Iterator[House]:
         for number, machine in enumerate(lan.machines, 1):
             lan.add(machine, f"10.77.0.{number}/24")
         started = House(lan, starter_home, tmp_path)
-        for number in range(3):
+        for number in range(2):
             started.start_device(number)
         yield started
 
@@ -128,6 +133,7 @@ def switch_off(house: House) -> None:
 def test_a_device_that_leaves_under_load_costs_no_client_an_error(
     house: House, litellm: Path, leave: Callable[[House], None], kind: list[str]
 ) -> None:
+    house.start_device(2)
     url = house.start_gateway(litellm)
     load = house.load(url, *kind)
     load.wait(lambda facts: facts["answers"] >= 12, timeout_s=120)
@@ -141,3 +147,18 @@ def test_a_device_that_leaves_under_load_costs_no_client_an_error(
     assert "device-1 takes no requests" in log
     assert _KEY not in log
     assert all(_KEY not in path.read_text("utf-8") for path in (house.folder / "office" / "gateway").iterdir())
+
+
+def test_a_device_that_joins_under_load_is_used_and_no_client_sees_the_change(house: House, litellm: Path) -> None:
+    """A new configuration is a new process of LiteLLM beside the old one."""
+    load = house.load(house.start_gateway(litellm, num_devices=2))
+    load.wait(lambda facts: facts["answers"] >= 6, timeout_s=120)
+    house.start_device(2)
+    house.wait_for_devices(3)
+    load.skip()
+    joined = load.event("asked")
+    load.wait(lambda facts: facts["answers"] >= joined["answers"] + 24, timeout_s=120)
+    load.tell("stop")
+    ended = load.event("ended", timeout_s=60)
+    assert (ended["num_errors"], ended["errors"]) == (0, [])
+    assert "/v1/chat/completions" in (house.folder / "device-2.log").read_text("utf-8")

@@ -15,14 +15,15 @@ from appliance.remote.target import Target
 from .conftest import KEY, Recorder, StartRecorder
 
 _OTHER_KEY = "sk-of-the-other"
+_TOKEN = "of-the-relay"
 
 
 def target(server: Recorder, *, pin: str | None = None, key: str = KEY) -> Target:
     return Target("kitchen", "a" * 16, server.url, pin or server.pin, key, "it is the test's")
 
 
-async def ask(relay: Relay, *, host: str | None = None) -> tuple[int, bytes]:
-    headers = {"Host": host} if host else {}
+async def ask(relay: Relay, *, host: str | None = None, token: str = _TOKEN) -> tuple[int, bytes]:
+    headers = {"Authorization": f"Bearer {token}"} | ({"Host": host} if host else {})
     body = {"model": "chatty", "messages": []}
     async with (
         aiohttp.ClientSession() as session,
@@ -35,7 +36,7 @@ def test_a_request_goes_on_with_the_key_and_to_the_right_certificate_only(start_
     ours, rogue = start_recorder("ours"), start_recorder("rogue")
 
     async def both() -> tuple[int, int]:
-        async with Relay(target(ours)) as good, Relay(target(rogue, pin=ours.pin)) as bad:
+        async with Relay(target(ours), token=_TOKEN) as good, Relay(target(rogue, pin=ours.pin), token=_TOKEN) as bad:
             return (await ask(good))[0], (await ask(bad))[0]
 
     assert asyncio.run(both()) == (200, 503)
@@ -44,20 +45,26 @@ def test_a_request_goes_on_with_the_key_and_to_the_right_certificate_only(start_
     assert rogue.said == b""
 
 
-def test_the_key_of_a_client_goes_no_further(start_recorder: StartRecorder) -> None:
+def test_a_program_without_the_token_gets_nothing_by_our_key(start_recorder: StartRecorder) -> None:
+    server = start_recorder("ours")
+
+    async def run() -> list[int]:
+        async with Relay(target(server), token=_TOKEN) as relay:
+            return [(await ask(relay, token=token))[0] for token in ("", "mine", KEY)]
+
+    assert asyncio.run(run()) == [401, 401, 401]
+    assert server.said == b""
+
+
+def test_the_token_goes_no_further(start_recorder: StartRecorder) -> None:
     server = start_recorder("ours")
 
     async def run() -> int:
-        headers = {"Authorization": "Bearer mine"}
-        async with (
-            Relay(target(server)) as relay,
-            aiohttp.ClientSession(headers=headers) as session,
-            session.get(f"{relay.base_url}/models") as response,
-        ):
-            return response.status
+        async with Relay(target(server), token=_TOKEN) as relay:
+            return (await ask(relay))[0]
 
     assert asyncio.run(run()) == 200
-    assert b"mine" not in server.said
+    assert _TOKEN.encode() not in server.said
 
 
 def leave_shut(relay: Relay) -> None:
@@ -77,13 +84,13 @@ def test_a_neighbour_answers_with_its_own_key_for_a_device_that_is_gone(
     asked: list[str] = []
 
     async def run() -> tuple[int, bytes]:
-        async with Relay(target(server, key=_OTHER_KEY)) as neighbour:
+        async with Relay(target(server, key=_OTHER_KEY), token=_TOKEN) as neighbour:
 
             def neighbours(model: str) -> list[Relay]:
                 asked.append(model)
                 return [neighbour]
 
-            async with Relay(target(gone), neighbours=neighbours) as relay:
+            async with Relay(target(gone), token=_TOKEN, neighbours=neighbours) as relay:
                 leave(relay)
                 return await ask(relay)
 
@@ -98,7 +105,7 @@ def test_nobody_left_is_an_error_that_says_when_to_come_back(start_recorder: Sta
     server = start_recorder("ours")
 
     async def run() -> tuple[int, bytes]:
-        async with Relay(target(server)) as relay:
+        async with Relay(target(server), token=_TOKEN) as relay:
             relay.shut(abort=False)
             return await ask(relay)
 
@@ -111,7 +118,7 @@ def test_a_page_that_rebinds_a_name_to_loopback_is_refused(start_recorder: Start
     server = start_recorder("ours")
 
     async def run(asking: Callable[[Relay], Awaitable[tuple[int, bytes]]]) -> int:
-        async with Relay(target(server)) as relay:
+        async with Relay(target(server), token=_TOKEN) as relay:
             return (await asking(relay))[0]
 
     assert asyncio.run(run(lambda relay: ask(relay, host="evil.example"))) == 421
