@@ -26,7 +26,7 @@ VERSIONS = {
     "sensitivity": 2,
     "search": 1,
     "kv-scales": 2,
-    "weights": 3,
+    "weights": 4,
     "evaluate": 3,
     "package": 2,
 }

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from appliance.engine.embedder import TokenPair
 from appliance.engine.provider import session_options
 from quantize.encoders.graph import EncoderGraph
+from quantize.encoders.products import Seen
 from quantize.encoders.weights import load_tensors
 from quantize.evaluation import texts
 from quantize.evaluation.decoder import runner_threads
@@ -66,24 +67,25 @@ def _build(
 ) -> None:
     tensors = load_tensors(checkpoint)
     graph = EncoderGraph(config, tensors)
-    peaks = _channel_peaks(graph, finish(graph), feeds)
-    save_graph(finish(EncoderGraph(config, tensors, peaks=peaks, smoothing=smoothing)), target)
+    seen = _inputs_seen(graph, finish(graph), feeds)
+    save_graph(finish(EncoderGraph(config, tensors, seen=seen, smoothing=smoothing)), target)
 
 
-def _channel_peaks(graph: EncoderGraph, model: ir.Model, feeds: Sequence[Feeds]) -> dict[str, NDArray[np.float32]]:
-    """The largest magnitude in each input channel of every product."""
+def _inputs_seen(graph: EncoderGraph, model: ir.Model, feeds: Sequence[Feeds]) -> dict[str, Seen]:
+    """What every product multiplies, over all texts."""
     names = list(graph.products.inputs)
     for value in dict.fromkeys(graph.products.inputs.values()):
         value.type = ir.TensorType(ir.DataType.FLOAT)
         model.graph.outputs.append(value)
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), session_options(runner_threads()))
     wanted = [graph.products.inputs[name].name for name in names]
-    peaks: dict[str, NDArray[np.float32]] = {}
+    seen: dict[str, Seen] = {}
     for text in feeds:
-        for name, array in zip(names, session.run(wanted, text), strict=True):
-            peak = np.abs(array).max(axis=0)
-            peaks[name] = np.maximum(peaks[name], peak) if name in peaks else peak
-    return peaks
+        for name, rows in zip(names, session.run(wanted, text), strict=True):
+            width = rows.shape[1]
+            old = seen.get(name) or Seen(np.zeros(width, np.float32), np.zeros((width, width), np.float32))
+            seen[name] = Seen(np.maximum(old.peaks, np.abs(rows).max(axis=0)), old.moments + rows.T @ rows)
+    return seen
 
 
 def _feeds_of(ids: Sequence[int]) -> Feeds:

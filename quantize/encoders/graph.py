@@ -15,7 +15,7 @@ from onnx_ir.passes import common as passes
 
 from quantize.encoders.attention import Attention
 from quantize.encoders.packing import Packing, ints
-from quantize.encoders.products import Products
+from quantize.encoders.products import Products, Seen
 from quantize.encoders.weights import EmbeddingWeights, EncoderWeights, LayerWeights, Linear, Norm, Tensors
 from quantize.graph import nbits
 from quantize.graph.codec import BLOCK, round_to_nearest
@@ -37,15 +37,15 @@ class EncoderGraph:
         config: EncoderConfig,
         tensors: Tensors,
         *,
-        peaks: Mapping[str, NDArray[np.float32]] | None = None,
+        seen: Mapping[str, Seen] | None = None,
         smoothing: float = 0.0,
     ) -> None:
-        """int8 with `peaks` (see Products), else float."""
+        """int8 with what was `seen` by the float form (see Products), else float."""
         self.config = config
         self.weights = EncoderWeights(config, tensors)
         self._graph = ir.Graph([], [], nodes=[], opset_imports={"": _OPSET, MICROSOFT: 1}, name="encoder")
         self.edit = Editor(self._graph)
-        self.products = Products(self.edit, peaks, smoothing)
+        self.products = Products(self.edit, seen, smoothing)
 
     def vectors(self, pooling: Pooling) -> ir.Model:
         """The graph of an embedding model: sentence_embedding (B, D), of unit length.
@@ -122,7 +122,7 @@ class EncoderGraph:
 
     def _word_rows(self, table: NDArray[np.float32], ids: ir.Value) -> ir.Value:
         name = "embeddings.words"
-        if self.products.peaks is None or self.config.hidden_size % BLOCK:
+        if self.products.seen is None or self.config.hidden_size % BLOCK:
             return self.edit.node("Gather", [self.edit.constant(name, table), ids], "word_rows")
         stored = round_to_nearest(table, 8)
         codes = self.edit.constant(f"{name}.codes", stored.codes)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantize.graph.edit import MICROSOFT, Editor
+from quantize.precision.gptq import gptq_rows
 
 _SMOOTHED = frozenset({"qkv", "ffn_in"})  # smoothing the other two products gains nothing
 _SMALLEST_PEAK = np.float32(1e-5)
@@ -19,41 +20,47 @@ Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Products:
-    """How products are built: in float while `peaks` is None, else in int8.
+class Seen:
+    """What was multiplied in a product: the largest magnitude of each channel (K,), and the sum of x x^T (K, K)."""
 
-    `peaks` holds the largest magnitude seen in each input channel of a product; `inputs` collects what is multiplied.
-    """
+    peaks: Float32
+    moments: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """How products are built: in float while `seen` is None, else in int8; `inputs` collects what is multiplied."""
 
     edit: Editor
-    peaks: Mapping[str, Float32] | None
+    seen: Mapping[str, Seen] | None
     smoothing: float
     inputs: dict[str, ir.Value] = field(default_factory=dict)
 
     def product(self, x: ir.Value, weight: Float32, name: str) -> ir.Value:
         """X (T, K) times weight (N, K) transposed."""
         self.inputs[name] = x
-        if self.peaks is None:
+        if self.seen is None:
             return self.edit.node("MatMul", [x, self.edit.constant(f"{name}.weight", weight.T)], f"{name}.out")
         factors = self._smoothing_factors(weight, name)
+        moments = self.seen[name].moments
         if factors is not None:
-            weight = weight * factors
+            weight, moments = weight * factors, moments / factors[:, None] / factors
             x = self.edit.node("Mul", [x, self.edit.constant(f"{name}.smooth", 1 / factors)], f"{name}.smoothed")
-        return self._int8_product(x, weight, name)
+        return self._int8_product(x, weight, moments, name)
 
     def _smoothing_factors(self, weight: Float32, name: str) -> Float32 | None:
         """SmoothQuant (arXiv:2211.10438): outliers of the input channels move into the weights."""
-        if self.peaks is None or self.smoothing == 0 or name.rsplit(".", 1)[-1] not in _SMOOTHED:
+        if self.seen is None or self.smoothing == 0 or name.rsplit(".", 1)[-1] not in _SMOOTHED:
             return None
-        peaks = np.maximum(self.peaks[name], _SMALLEST_PEAK) ** self.smoothing
+        peaks = np.maximum(self.seen[name].peaks, _SMALLEST_PEAK) ** self.smoothing
         factors = peaks / np.maximum(np.abs(weight).max(axis=0), _SMALLEST_PEAK) ** (1 - self.smoothing)
         return np.asarray(factors / np.exp(np.log(factors).mean()), np.float32)
 
-    def _int8_product(self, x: ir.Value, weight: Float32, name: str) -> ir.Value:
+    def _int8_product(self, x: ir.Value, weight: Float32, moments: Float32, name: str) -> ir.Value:
         edit = self.edit
         codes, scale_column = self._quantized_rows(x, name)
         scales = np.maximum(np.abs(weight).max(axis=1) / 127, _SMALLEST_SCALE).astype(np.float32)
-        stored = np.clip(np.rint(weight / scales[:, None]), -127, 127).astype(np.int8)
+        stored = gptq_rows(weight, moments, scales)
         product = edit.node(
             "MatMulIntegerToFloat",
             [

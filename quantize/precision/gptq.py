@@ -59,6 +59,17 @@ def gptq(weight: Float32, hessian: Float32, bits: Bits, *, num_rounds: int = _NU
     return min(found, key=lambda stored: output_error(weight, stored, hessian))
 
 
+def gptq_rows(weight: Float32, hessian: Float32, scales: Float32) -> NDArray[np.int8]:
+    """Codes (N, K) of int8 with one scale a row (N,), so that the error of the outputs is least for such inputs."""
+    importance = np.maximum(np.diagonal(hessian), np.float32(1e-8))
+    order = np.argsort(-importance, kind="stable")
+    blocks = -(-weight.shape[1] // BLOCK)
+    with one_thread():
+        upper = inverse_factor(hessian[np.ix_(order, order)])
+        codes = _round_columns(weight, np.repeat(scales[:, None], blocks, axis=1), order, upper, 8)
+    return (codes[:, : weight.shape[1]].astype(np.int16) - midpoint(8)).astype(np.int8)
+
+
 def output_error(weight: Float32, stored: QuantizedMatrix, hessian: Float32) -> float:
     """The squared error of the outputs over the calibration text."""
     return float(row_errors(weight, stored, hessian).sum())
