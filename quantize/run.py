@@ -19,7 +19,7 @@ from quantize.sources.source import Source
 VERSIONS = {
     "checkpoint": 1,
     "export": 1,
-    "fuse": 1,
+    "fuse": 2,
     "calibrate": 1,
     "smooth": 1,
     "fit": 3,
