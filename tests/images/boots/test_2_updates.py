@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 from pathlib import Path
 
@@ -22,8 +23,9 @@ def later(steps: int) -> str:
 
 @pytest.fixture(scope="module")
 def nothing(scratch: Path) -> Path:
-    """A system without anything in it, for updates that must not get as far as being started."""
+    """A system with nothing of use in it, for updates that must not get as far as being started."""
     (scratch / "nothing").mkdir(exist_ok=True)
+    (scratch / "nothing/noise").write_bytes(random.Random(1).randbytes(1 << 20))
     system = scratch / "nothing.squashfs"
     run("mksquashfs", scratch / "nothing", system, "-noappend", "-quiet", "-no-progress")
     return system
