@@ -16,9 +16,7 @@ from appliance.remote.target import select
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
-        "--name", help="the device's name, host name or id; else the first by trust, state, name"
-    )
+    parser.add_argument("--name", help="the device's name, host name or id; else the first by trust, state, name")
     parser.add_argument("--model", help="a device that serves this model")
     add_timeout(parser)
 

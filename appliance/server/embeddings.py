@@ -119,9 +119,7 @@ def _prompted(model: EmbeddingModel, inputs: list[str | list[int]], prompt_name:
         known = f"one of {', '.join(prompts)}" if prompts else "nothing, since this model has no prompts"
         raise InvalidRequestError(f"Invalid 'prompt_name': {model.bundle.name} takes {known}.", param="prompt_name")
     if prompt_name is not None and not all(isinstance(item, str) for item in inputs):
-        raise InvalidRequestError(
-            "Invalid 'prompt_name': a prompt needs texts, not tokens.", param="prompt_name"
-        )
+        raise InvalidRequestError("Invalid 'prompt_name': a prompt needs texts, not tokens.", param="prompt_name")
     return [prompts[name] + item if isinstance(item, str) else item for item in inputs]
 
 
