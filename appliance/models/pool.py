@@ -13,6 +13,7 @@ from typing import TypeVar
 from appliance.bundle import Bundle, BundleStore
 from appliance.errors import (
     BundleError,
+    ConflictError,
     InsufficientMemoryError,
     InvalidRequestError,
     LanternError,
@@ -297,8 +298,9 @@ class ModelPool:
             bundle = self._store.open(entry.name)
         except BundleError as err:
             try:
-                bundle = self._store.rollback(entry.name)
-            except BundleError:
+                with self._store.writing():
+                    bundle = self._store.rollback(entry.name)
+            except (BundleError, ConflictError):  # there is none, or an install is under way that may mend it
                 raise err from None
             fault = f"{err.message}; the version before it serves"
             _LOGGER.error("the model %s: %s", entry.name, fault)

@@ -51,6 +51,15 @@ def test_answers_are_what_openai_itself_documents(
     run_program: RunProgram, server: RunningServer, schemathesis: Path, tmp_path: Path
 ) -> None:
     shutil.copy(PROGRAMS / "real_models.py", tmp_path)
-    asked = ["run", SLICE, "--url", server.base_url, "--include-path-regex", _OURS, "--checks", _CHECKS]
+    asked: list[str | Path] = [
+        "run",
+        SLICE,
+        "--url",
+        server.base_url,
+        "--include-path-regex",
+        _OURS,
+        "--checks",
+        _CHECKS,
+    ]
     bounds = ["--max-examples", "15", "--seed", "1", "--no-color"]
     assert "passed" in run_program(["env", "SCHEMATHESIS_HOOKS=real_models", schemathesis, *asked, *bounds])
