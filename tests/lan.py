@@ -32,6 +32,7 @@ except LanternError as err:
     code = err.exit_code
 sys.exit(code)
 """
+_END_TIMEOUT_S = 20.0
 _COUNTER = itertools.count()
 
 Facts = dict[str, Any]
@@ -149,8 +150,13 @@ class Lan:
         for node in self._nodes:
             node.close()
         for process in self._processes:
-            process.kill()
-            process.wait()
+            process.terminate()  # a gateway ends its own processes
+        for process in self._processes:
+            try:
+                process.wait(_END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
         for namespace in (*self.machines, self._switch):
             subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False)
 
