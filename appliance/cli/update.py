@@ -6,12 +6,13 @@ import argparse
 import asyncio
 import hashlib
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from appliance.errors import ConfigError, DiscoveryError, LanternError
+from appliance.errors import ConfigError, LanternError
 from appliance.remote.session import OpenDevice, open_device
 
 _PATH = "/admin/update"
@@ -70,10 +71,7 @@ async def _push(args: argparse.Namespace) -> int:
         print("It is being installed; `lantern update show` tells how that goes.")
         return 0
     print("Installing; the device restarts when that is done.")
-    try:
-        state = await asyncio.wait_for(_settled(args), args.timeout)
-    except TimeoutError as err:
-        raise UpdateFailedError(f"Nothing certain after {args.timeout:.0f} s; see `lantern update show`.") from err
+    state = await _settled(args)
     if state["step"] != "done":
         raise UpdateFailedError(f"The update was not kept: {state['detail']}.")
     print(f"{state['running']} runs, and is healthy.")
@@ -81,16 +79,27 @@ async def _push(args: argparse.Namespace) -> int:
 
 
 async def _settled(args: argparse.Namespace) -> dict[str, Any]:
-    """What the device says once it is done; while it restarts it says nothing."""
-    while True:
+    """What the device says once it is done; while it restarts it is away, speaks no TLS, or answers nothing yet.
+
+    Raises:
+        UpdateFailedError: it had nothing certain to say in time.
+    """
+    end_s = time.monotonic() + args.timeout
+    said = ""
+    while time.monotonic() < end_s:
         await asyncio.sleep(_INTERVAL_S)
         try:
             async with open_device(args.to, key=args.key) as device:
                 state = await _ask(device, "GET")
-        except (aiohttp.ClientError, DiscoveryError, OSError, TimeoutError):
-            continue
-        if state["step"] in {"done", "refused", "fell_back"}:
-            return state
+        except LanternError as err:
+            said = err.message
+        except (aiohttp.ClientError, OSError, TimeoutError) as err:
+            said = str(err)
+        else:
+            if state["step"] in {"done", "refused", "fell_back"}:
+                return state
+            said = f"{state['running']} runs, the update is {state['step'].replace('_', ' ')}"
+    raise UpdateFailedError(f"Nothing certain after {args.timeout:.0f} s, at last: {said}. See `lantern update show`.")
 
 
 async def _send(device: OpenDevice, bundle: Path, size_bytes: int) -> None:
