@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -11,6 +12,8 @@ from appliance.server.context import REQUEST_ID
 from appliance.server.record import RequestRecord
 
 _LOGGER = logging.getLogger("appliance.request")
+
+_ASKED_ALL_DAY = {"/health", "/ready", "/metrics"}  # by monitors, whose lines would bury the others
 
 
 def log_end(request: web.Request, record: RequestRecord, outcome: int | str) -> None:
@@ -20,7 +23,8 @@ def log_end(request: web.Request, record: RequestRecord, outcome: int | str) -> 
     record.metrics.requests.labels(route, str(outcome)).inc()
     record.metrics.duration_s.labels(route).observe(time.monotonic() - record.started_s)
     fields = {"request": request[REQUEST_ID], "peer": request.remote, "status": outcome, **record.fields()}
-    _LOGGER.info("%s %s", printable(request.method), printable(request.path), extra={"fields": fields})
+    level = logging.DEBUG if route in _ASKED_ALL_DAY and outcome == HTTPStatus.OK else logging.INFO
+    _LOGGER.log(level, "%s %s", printable(request.method), printable(request.path), extra={"fields": fields})
 
 
 def printable(text: str) -> str:

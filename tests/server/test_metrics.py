@@ -77,10 +77,22 @@ def test_a_request_leaves_one_line_with_ids_times_and_counts(
             headers={"x-request-id": "line-1"},
             timeout=30,
         ).text.endswith("data: [DONE]\n\n")
-        httpx2.get(f"{server.root_url}/health")  # its line comes after that of the stream
+        httpx2.get(f"{server.root_url}/openapi.json")  # its line comes after that of the stream
     lines = [fields for r in caplog.records if (fields := vars(r).get("fields", {})).get("request") == "line-1"]
     [line] = lines
     assert line["status"] == 200
     assert line["peer"] == "127.0.0.1"
     assert 0 < line["generated_tokens"] <= 3
     assert 0 <= line["wait_ms"] <= line["first_token_ms"] <= line["duration_ms"]
+
+
+def test_what_monitors_ask_all_day_leaves_no_line_while_all_is_well(
+    server: RunningServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "appliance.request"):
+        for path in ("/health", "/ready", "/metrics", "/nothing", "/openapi.json"):
+            httpx2.get(f"{server.root_url}{path}")
+    assert [r.getMessage() for r in caplog.records if r.name == "appliance.request"] == [
+        "GET /nothing",
+        "GET /openapi.json",
+    ]
