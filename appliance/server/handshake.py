@@ -43,6 +43,8 @@ class Handshake(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
         self._register.admit(self)  # where it is refused, that is said over the connection that is to come
+        if self._socket.is_closing():
+            return
         task = asyncio.create_task(self._shake_hands(self._socket))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -23,6 +23,7 @@ class Reaper:
         self._served: dict[Counted, None] = {}  # in the order of their arrival
         self._refused: dict[Counted, None] = {}
         self._num_of_address: Counter[str] = Counter()
+        self._is_over = False
 
     @property
     def num_connections(self) -> int:
@@ -30,7 +31,10 @@ class Reaper:
         return len(self._served)
 
     def admit(self, connection: Counted) -> bool:
-        """Count a new connection; False where it is over a cap and no silent one can give way to it."""
+        """Count a new connection; False where it is over a cap and no silent one can give way to it, or all is over."""
+        if self._is_over:
+            connection.cut()
+            return False
         if self._is_full(connection.address):
             self._evict(connection.address)
         if not self._is_full(connection.address):
@@ -64,7 +68,8 @@ class Reaper:
                 await task
 
     def cut_all(self) -> None:
-        """Close what is left."""
+        """Close what is left, and whatever was accepted and has not come here yet."""
+        self._is_over = True
         for connection in [*self._served, *self._refused]:
             connection.cut()
 

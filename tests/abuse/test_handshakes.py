@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import select
 import socket
@@ -102,6 +103,14 @@ def test_a_client_that_leaves_in_its_handshake_is_not_counted_any_more(tmp_path:
             for _ in range(10):
                 server.connect(data).close()
         until_none(server)
+
+
+def test_what_was_accepted_while_the_server_closes_is_closed_too(tmp_path: Path, tls: ssl.SSLContext) -> None:
+    for _ in range(3):
+        with bare_server(tmp_path, tls=tls) as server:
+            for data in (b"", hello()[:20], hello()) * 10:
+                server.connect(data).close()
+        gc.collect()  # a transport that was left open says so now, and its warning is an error
 
 
 def test_handshakes_count_towards_the_cap_and_give_way_to_new_connections(tmp_path: Path, tls: ssl.SSLContext) -> None:
