@@ -17,6 +17,7 @@ from appliance.server.limits import DEFAULT_LIMITS, ConnectionLimits
 from appliance.server.reaper import Reaper
 
 _BACKLOG = 512
+_TURNS_TO_ACCEPT = 4  # of the loop, from a connection that asyncio has accepted to its protocol's connection_made
 
 
 class Listener:
@@ -55,14 +56,21 @@ class Listener:
             self._servers.append(await loop.create_server(accept, sock=sock, backlog=_BACKLOG))
 
     def stop_accepting(self) -> None:
-        """Let new connections wait in the sockets, for whoever reads them next."""
-        for server in self._servers:
-            server.close()
+        """Let new connections wait in the sockets, for whoever reads them next.
+
+        The servers stay open: asyncio drops connections on the floor that it has accepted when their server closes before
+        they have a transport (CPython 3.11 to 3.13; Server._attach asserts that it is open).
+        """
+        for sock, _ in self._sockets:
+            asyncio.get_running_loop().remove_reader(sock)
 
     async def close(self, *, timeout_s: float = 2.0) -> None:
         """Stop accepting, then close every connection."""
         self.stop_accepting()
-        await asyncio.sleep(0)
+        for _ in range(_TURNS_TO_ACCEPT):
+            await asyncio.sleep(0)
+        for server in self._servers:
+            server.close()
         if self._runner.server is not None:
             self._runner.server.pre_shutdown()
             await self._runner.server.shutdown(timeout_s)
@@ -72,6 +80,7 @@ class Listener:
         await asyncio.sleep(0)  # what was cut is closed in the next turn of the loop
         if self._handshakes:
             await asyncio.wait(self._handshakes)
+            await asyncio.sleep(0)
 
     def _connection(self) -> Connection:
         server = self._runner.server
