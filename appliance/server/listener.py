@@ -58,8 +58,8 @@ class Listener:
     def stop_accepting(self) -> None:
         """Let new connections wait in the sockets, for whoever reads them next.
 
-        The servers stay open: asyncio forgets connections that it has accepted when their server closes before they have
-        a transport (seen on CPython 3.11, where Server._attach asserts that the server is open).
+        The servers stay open: asyncio forgets connections that it has accepted when their server closes before they
+        have a transport (seen on CPython 3.11, where Server._attach asserts that the server is open).
         """
         for sock, _ in self._sockets:
             asyncio.get_running_loop().remove_reader(sock)
