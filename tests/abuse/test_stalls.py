@@ -84,7 +84,7 @@ HEAVY: dict[str, tuple[str, Callable[[], bytes]]] = {
 @contextmanager
 def canary(server: RunningServer) -> Iterator[list[float]]:
     """How long each look at /health took."""
-    stop, times_s = threading.Event(), list[float]()
+    stop, looked, times_s = threading.Event(), threading.Event(), list[float]()
 
     def look() -> None:
         with httpx2.Client(timeout=60) as client:
@@ -92,11 +92,13 @@ def canary(server: RunningServer) -> Iterator[list[float]]:
                 started_s = time.monotonic()
                 assert client.get(f"{server.root_url}/health").status_code == 200
                 times_s.append(time.monotonic() - started_s)
+                looked.set()
                 stop.wait(0.01)
 
     thread = threading.Thread(target=look)
     thread.start()
     try:
+        assert looked.wait(60)
         yield times_s
     finally:
         stop.set()

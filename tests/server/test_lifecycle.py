@@ -115,7 +115,7 @@ def copy_of(home: Home, target: Path) -> Home:
 def test_a_flipped_byte_in_a_bundle_is_refused_and_the_other_model_serves(starter_home: Home, tmp_path: Path) -> None:
     home = copy_of(starter_home, tmp_path / "copy")
     for folder in (home.bundles / MODEL).iterdir():  # no older version that could take its place
-        if folder.is_dir() and folder.name != (home.bundles / MODEL / "active").readlink().name:
+        if not folder.is_symlink() and folder.name != (home.bundles / MODEL / "active").readlink().name:
             shutil.rmtree(folder)
     data = home.bundles / MODEL / "active" / "model.onnx.data"
     with data.open("r+b") as file:
