@@ -22,6 +22,7 @@ _VERBS = {
     "keys": "make, list and revoke the keys that clients use",
     "config": "print the settings with their defaults, or check a file",
     "doctor": "look for what is wrong with this device",
+    "safe-mode": "tell whether a device runs without its models, and end that",
     "fingerprint": "show the pin of this device's certificate",
     "update": "send a device a signed update of its whole system",
     "bench": "measure this machine, or another server",
@@ -41,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     for name, text in _VERBS.items():
         verb = verbs.add_parser(name, help=text)
         if name == chosen:
-            module = import_module(f"appliance.cli.{name}")
+            module = import_module(f"appliance.cli.{name.replace('-', '_')}")
             verb.description = module.__doc__
             module.add_arguments(verb)
     args = parser.parse_args(argv)

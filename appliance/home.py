@@ -46,6 +46,11 @@ class Home:
         return self.root / "running.json"
 
     @property
+    def leave_safe_mode(self) -> Path:
+        """There while safe mode ends because an administrator said so; lantern-recover.service looks for it."""
+        return self.root / "leave-safe-mode"
+
+    @property
     def tls(self) -> Path:
         """The device's own certificate and its key."""
         return self.root / "keys" / "tls.pem"

@@ -1,6 +1,7 @@
 """Runs when the appliance failed too often: no model is loaded; /health and administration answer, the rest is 503.
 
-So a model that brings the service down can be removed or rolled back from afar.
+So a model that brings the service down can be removed or rolled back from afar. Whoever administers ends it: then
+the process exits with 0 and leaves a note for lantern-recover.service, which starts the appliance.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from appliance.access import open_access, told_locally
 from appliance.bundle import BundleStore, TrustedKeys
@@ -19,6 +21,7 @@ from appliance.config import Config
 from appliance.discovery.identity import host_name, load_device_id
 from appliance.endpoints import Endpoints, open_endpoints, own_host_names
 from appliance.errors import ConfigError
+from appliance.files import write_whole
 from appliance.home import Home
 from appliance.host.sdnotify import notify
 from appliance.install import Installer
@@ -48,6 +51,7 @@ async def serve_safely(
         ConfigError: the address cannot be bound.
     """
     async with contextlib.AsyncExitStack() as stack:
+        await asyncio.to_thread(home.leave_safe_mode.unlink, missing_ok=True)
         device_id = await asyncio.to_thread(load_device_id, home)
         tls, pin = await asyncio.to_thread(_tls, home, device_id)
         endpoints = _endpoints(config, with_https=tls is not None)
@@ -65,7 +69,7 @@ async def serve_safely(
             Guard(host_names=own_host_names(config, host_name(device_id))),
             threads,
             started_s=int(time.time()),
-            is_safe_mode=True,
+            leave_safe_mode=partial(_leave, home, asyncio.get_running_loop(), stopping),
             administration=administration,
             plain_administration=config.server.plain_administration,
             incoming_update=IncomingUpdate(home.updates),
@@ -81,6 +85,12 @@ async def serve_safely(
         on_ready(port)
         await stopping.wait()
         notify("STOPPING=1")
+
+
+def _leave(home: Home, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    """End safe mode once what runs is answered; called in a thread."""
+    write_whole(home.leave_safe_mode, b"")
+    loop.call_soon_threadsafe(stopping.set)
 
 
 def _endpoints(config: Config, *, with_https: bool) -> Endpoints:

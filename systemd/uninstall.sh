@@ -7,7 +7,7 @@ units=${UNITS:-/etc/systemd/system}
 
 systemctl disable --quiet --now lantern.service lantern.socket lantern-tls.socket lantern-safe.service lantern-firstboot.service 2>/dev/null || true
 rm -f "$units"/lantern.service "$units"/lantern.socket "$units"/lantern-tls.socket "$units"/lantern-safe.service \
-    "$units"/lantern-firstboot.service
+    "$units"/lantern-recover.service "$units"/lantern-firstboot.service
 systemctl daemon-reload
 systemctl reset-failed 'lantern*' 2>/dev/null || true
 if [ -x "$prefix/bin/lantern" ]; then

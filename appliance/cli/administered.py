@@ -84,16 +84,24 @@ async def administration(on: str | None) -> AsyncIterator[ModelAdministration]:
         async with open_device(on) as device:
             yield RemoteAdministration(device.session)
         return
-    home = lantern_home()
-    async with contextlib.AsyncExitStack() as stack:
-        running = await asyncio.to_thread(_running, home)
+    async with running_here() as running:
         if running is not None:
-            target = Target("this machine", running.url, f"{running.url}/v1", running.pin, running.key, "It runs here.")
-            remote = RemoteAdministration(await stack.enter_async_context(session_to(target)))
-            if await _answers(remote):
-                yield remote
-                return
-        yield await asyncio.to_thread(_direct, home)
+            yield running
+        else:
+            yield await asyncio.to_thread(_direct, lantern_home())
+
+
+@contextlib.asynccontextmanager
+async def running_here() -> AsyncIterator[RemoteAdministration | None]:
+    """The server that runs on this machine, if one does, until the block is left."""
+    running = await asyncio.to_thread(_running, lantern_home())
+    if running is None:
+        yield None
+        return
+    target = Target("this machine", running.url, f"{running.url}/v1", running.pin, running.key, "It runs here.")
+    async with session_to(target) as session:
+        remote = RemoteAdministration(session)
+        yield remote if await _answers(remote) else None
 
 
 async def _answers(remote: RemoteAdministration) -> bool:

@@ -61,6 +61,14 @@ class RemoteAdministration:
         """Let it run nothing more that this key signed."""
         await ask(self._session, "DELETE", f"/admin/trust/{quote(signer, safe='')}")
 
+    async def is_in_safe_mode(self) -> bool:
+        """Whether it runs without its models, after it failed several times."""
+        return bool((await ask(self._session, "GET", "/admin/safe-mode"))["active"])
+
+    async def leave_safe_mode(self) -> None:
+        """Let it start with its models again."""
+        await ask(self._session, "DELETE", "/admin/safe-mode")
+
     async def claim(self, name: str) -> Answer:
         """Claim it; the answer has the key, which is shown once."""
         return await ask(self._session, "POST", "/admin/claim", {"name": name})

@@ -133,7 +133,10 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     if is_administration:
         _check_privacy(request, context)
     elif context.is_safe_mode:
-        raise UnavailableError("The server failed several times and is in safe mode; its log has the reason.")
+        raise UnavailableError(
+            "The server failed several times and is in safe mode; its log has the reason. Remove or roll back the "
+            "model that is to blame, then end it with: lantern safe-mode --leave"
+        )
     if not (request.path == _CLAIM and _can_be_claimed(context)):
         role = Role.ADMINISTRATION if is_administration else Role.INFERENCE
         caller = await context.keys.admit(request.headers.getall(hdrs.AUTHORIZATION, []), role=role)

@@ -26,7 +26,7 @@ class ServerContext:
     """The server's collaborators and limits. `text_threads` runs templates and tokenizers off the event loop.
 
     `faults` are what the service could start in spite of, such as settings that are not valid. `plain_administration`
-    lets other machines administer over plain HTTP.
+    lets other machines administer over plain HTTP. `leave_safe_mode` ends safe mode, and blocks.
     """
 
     pool: ModelPool
@@ -43,11 +43,16 @@ class ServerContext:
     metrics: Metrics = field(default_factory=Metrics)
     thermal: Callable[[], Thermal] = Thermal
     faults: tuple[str, ...] = ()
-    is_safe_mode: bool = False
+    leave_safe_mode: Callable[[], None] | None = None
     cors: Cors = field(default_factory=Cors)
     administration: Administration | None = None
     plain_administration: bool = False
     incoming_update: IncomingUpdate | None = None
+
+    @property
+    def is_safe_mode(self) -> bool:
+        """Whether only liveness and administration answer."""
+        return self.leave_safe_mode is not None
 
 
 CONTEXT = web.AppKey("context", ServerContext)

@@ -17,6 +17,7 @@ from appliance.keystore import KeyStore, Role
 from appliance.safe_mode import serve_safely
 from tests.conftest import a_config
 from tests.install.tiny_bundles import TinyDevice
+from tests.server.admin.clients import administered, error_of
 
 
 @contextmanager
@@ -67,6 +68,30 @@ def test_health_and_administration_answer_and_nothing_else(device: TinyDevice) -
         assert device.store.names() == []
         assert json.loads(home.running.read_text())["url"] == url
     assert not home.running.exists()
+
+
+def test_an_administrator_ends_it_and_nobody_else_does(device: TinyDevice) -> None:
+    home = Home(device.root / "home")
+    secrets = {role: KeyStore(home.api_keys).create(role.value, role=role).secret for role in Role}
+    home.leave_safe_mode.touch()
+    with safe_server(home) as port:
+        assert not home.leave_safe_mode.exists()
+        url = f"http://127.0.0.1:{port}/admin/safe-mode"
+        user, admin = ({"authorization": f"Bearer {secrets[role]}"} for role in (Role.INFERENCE, Role.ADMINISTRATION))
+        assert [httpx2.delete(url, headers=h).status_code for h in ({}, user)] == [401, 403]
+        assert httpx2.get(url, headers=admin).json() == {"active": True}
+        assert not home.leave_safe_mode.exists()
+        left = httpx2.delete(url, headers=admin)
+        assert (left.status_code, left.json()) == (202, {"active": False})
+        assert home.leave_safe_mode.exists()
+
+
+def test_who_is_not_in_safe_mode_cannot_leave_it(device: TinyDevice) -> None:
+    with administered(device) as admin:
+        assert admin.ask("GET", "/admin/safe-mode").json() == {"active": False}
+        refused = admin.ask("DELETE", "/admin/safe-mode")
+        assert (refused.status_code, error_of(refused)["code"]) == (409, "conflict")
+        assert admin.vector()
 
 
 def test_it_starts_with_nothing_at_all_and_with_a_damaged_home(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_the_units_are_valid_together(units: list[Path]) -> None:
         "lantern.service",
         "lantern.socket",
         "lantern-safe.service",
+        "lantern-recover.service",
         "lantern-firstboot.service",
     }
     result = subprocess.run(

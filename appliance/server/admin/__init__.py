@@ -2,11 +2,11 @@
 
 from aiohttp import web
 
-from appliance.server.admin import aliases, claim, keys, models, trust, update, uploads
+from appliance.server.admin import aliases, claim, keys, models, safe_mode, trust, update, uploads
 
 ROUTES: list[web.RouteDef] = [
     route
-    for module in (aliases, claim, keys, models, trust, update, uploads)
+    for module in (aliases, claim, keys, models, safe_mode, trust, update, uploads)
     for route in module.ROUTES
     if isinstance(route, web.RouteDef)
 ]

@@ -1,0 +1,57 @@
+"""`lantern safe-mode`: whether a device runs without its models, and with --leave the end of that.
+
+A device that failed five times in five minutes loads no model and answers administration only. Remove or roll back the
+model that is to blame (`lantern models`), then let it start again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+from appliance.cli.administered import add_on, running_here
+from appliance.errors import DiscoveryError
+from appliance.remote import open_device
+from appliance.remote.administration import RemoteAdministration
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--leave", action="store_true", help="start with the models again")
+    add_on(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tell, or end it.
+
+    Raises:
+        DeviceError: it is not in safe mode, or the key does not administer.
+        DiscoveryError: no server runs here, or there is no such device.
+    """
+    asyncio.run(_run(args))
+    return 0
+
+
+async def _run(args: argparse.Namespace) -> None:
+    async with _device(args.on) as device:
+        if args.leave:
+            await device.leave_safe_mode()
+            print("Safe mode ends; the device starts with its models. See how it does with: lantern discover")
+        elif await device.is_in_safe_mode():
+            print("Safe mode: no model is loaded. When what failed is mended: lantern safe-mode --leave")
+        else:
+            print("It is not in safe mode.")
+
+
+@contextlib.asynccontextmanager
+async def _device(on: str | None) -> AsyncIterator[RemoteAdministration]:
+    if on is not None:
+        async with open_device(on) as device:
+            yield RemoteAdministration(device.session)
+        return
+    async with running_here() as running:
+        if running is None:
+            raise DiscoveryError("No server runs on this machine; name a device with --on.")
+        yield running
