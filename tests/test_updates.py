@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import ConflictError, InvalidRequestError, UnavailableError
+from appliance.server.admin.response_schema import UpdateState
 from appliance.updates import MAX_BYTES, IncomingUpdate
 
 _DATA = bytes(range(256)) * 40
@@ -30,7 +31,7 @@ def test_a_whole_update_is_handed_over(incoming: IncomingUpdate) -> None:
     incoming.finish(hashlib.sha256(_DATA).hexdigest())
     assert incoming.ready.read_bytes() == _DATA
     assert incoming.ready.stat().st_mode & 0o077 == 0
-    assert incoming.describe()["step"] == "waiting"
+    assert UpdateState.model_validate(incoming.describe()).step == "waiting"
 
 
 def test_one_that_changed_on_its_way_is_forgotten(incoming: IncomingUpdate) -> None:

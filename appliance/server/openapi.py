@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import web
@@ -11,10 +11,12 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode, models_json_schema
 
 from appliance import __version__
+from appliance.server.admin import operations as administration
 from appliance.server.chat_wire import ChatRequest
 from appliance.server.completions import CompletionsRequest
 from appliance.server.context import CONTEXT
 from appliance.server.embeddings import EmbeddingsRequest
+from appliance.server.operations import in_path, operation
 from appliance.server.parse import EXTENSION
 from appliance.server.rerank import RerankRequest
 from appliance.server.response_schema import (
@@ -34,7 +36,8 @@ from appliance.server.sampling import MAX_CHOICES
 ROUTES = web.RouteTableDef()
 
 _DESCRIPTION = """The OpenAI API as this appliance speaks it. A null is an absent field, and unknown fields are ignored.
-Fields marked `x-lantern-extension` are not OpenAI's."""
+Fields marked `x-lantern-extension` are not OpenAI's, nor are `/v1/rerank`, `/health` and what is below `/admin`, which
+needs a key for administration."""
 
 _REQUESTS: tuple[type[BaseModel], ...] = (ChatRequest, CompletionsRequest, EmbeddingsRequest, RerankRequest)
 _RESPONSES: tuple[type[BaseModel], ...] = (
@@ -49,13 +52,6 @@ _RESPONSES: tuple[type[BaseModel], ...] = (
     ModelList,
     RerankResponse,
 )
-_MODEL_ID = {
-    "name": "model",
-    "in": "path",
-    "required": True,
-    "description": "The id of a model; it may hold slashes and colons.",
-    "schema": {"type": "string", "minLength": 1},
-}
 
 
 @ROUTES.get("/openapi.json")
@@ -81,67 +77,36 @@ def document(max_choices: int = MAX_CHOICES) -> dict[str, Any]:
 
 
 def _paths() -> dict[str, Any]:
+    of_model = [in_path("model", "The id of a model; it may hold slashes and colons.")]
     return {
         "/v1/chat/completions": {
-            "post": _post("createChatCompletion", "The next message", ChatRequest, ChatCompletion, ChatCompletionChunk)
-        },
-        "/v1/completions": {
-            "post": _post(
-                "createCompletion", "Text continued as it stands", CompletionsRequest, Completion, CompletionChunk
+            "post": operation(
+                *("createChatCompletion", "The next message", ChatCompletion),
+                takes=ChatRequest,
+                event=ChatCompletionChunk,
             )
         },
-        "/v1/embeddings": {"post": _post("createEmbedding", "Texts as unit vectors", EmbeddingsRequest, EmbeddingList)},
-        "/v1/rerank": {"post": _post("rerank", "Documents by relevance", RerankRequest, RerankResponse)},
-        "/v1/models": {"get": _get("listModels", "Every model and alias", ModelList)},
-        "/v1/models/{model}": {"get": {**_get("retrieveModel", "One model", Model), "parameters": [_MODEL_ID]}},
-        "/health": {"get": {**_get("health", "Whether requests are taken", Health), "security": [{}]}},
+        "/v1/completions": {
+            "post": operation(
+                *("createCompletion", "Text continued as it stands", Completion),
+                takes=CompletionsRequest,
+                event=CompletionChunk,
+            )
+        },
+        "/v1/embeddings": {
+            "post": operation("createEmbedding", "Texts as unit vectors", EmbeddingList, takes=EmbeddingsRequest)
+        },
+        "/v1/rerank": {"post": operation("rerank", "Documents by relevance", RerankResponse, takes=RerankRequest)},
+        "/v1/models": {"get": operation("listModels", "Every model and alias", ModelList)},
+        "/v1/models/{model}": {"get": operation("retrieveModel", "One model", Model, parameters=of_model)},
+        "/health": {"get": operation("health", "Whether requests are taken", Health, security=[{}])},
+        **administration.paths(),
     }
-
-
-def _post(
-    operation_id: str,
-    summary: str,
-    request: type[BaseModel],
-    response: type[BaseModel],
-    event: type[BaseModel] | None = None,
-) -> dict[str, Any]:
-    content: dict[str, Any] = {"application/json": {"schema": _ref(response)}}
-    if event is not None:
-        content["text/event-stream"] = {"schema": _event(event)}
-    body = {"required": True, "content": {"application/json": {"schema": _ref(request)}}}
-    return {
-        "operationId": operation_id,
-        "summary": summary,
-        "requestBody": body,
-        "responses": _responses({"description": summary, "content": content}),
-    }
-
-
-def _event(model: type[BaseModel]) -> dict[str, Any]:
-    """One server-sent event, as OpenAPI 3.2 models them: its data is JSON, but for that of the last one."""
-    chunk = {"contentMediaType": "application/json", "contentSchema": _ref(model)}
-    data = {"type": "string", "anyOf": [chunk, {"const": "[DONE]"}]}
-    return {"type": "object", "required": ["data"], "properties": {"data": data}}
-
-
-def _get(operation_id: str, summary: str, response: type[BaseModel]) -> dict[str, Any]:
-    content = {"application/json": {"schema": _ref(response)}}
-    answer = {"description": summary, "content": content}
-    return {"operationId": operation_id, "summary": summary, "responses": _responses(answer)}
-
-
-def _responses(answer: Mapping[str, Any]) -> dict[str, Any]:
-    error = {"description": "A refusal or a failure", "content": {"application/json": {"schema": _ref(ErrorResponse)}}}
-    return {"200": answer, "default": error}
-
-
-def _ref(model: type[BaseModel]) -> dict[str, str]:
-    return {"$ref": f"#/components/schemas/{model.__name__}"}
 
 
 def _schemas(max_choices: int) -> dict[str, Any]:
-    requests = _definitions(_REQUESTS, "validation")
-    responses = _definitions(_RESPONSES, "serialization")
+    requests = _definitions((*_REQUESTS, *administration.REQUESTS), "validation")
+    responses = _definitions((*_RESPONSES, *administration.ANSWERS), "serialization")
     assert not requests.keys() & responses.keys()
     for schema in requests.values():
         _allow_nulls(schema)

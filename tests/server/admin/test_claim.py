@@ -13,6 +13,7 @@ import pytest
 
 from appliance.home import Home
 from appliance.keystore import KeyStore
+from appliance.server.admin.response_schema import ClaimedKey
 from tests.conftest import RunningServer, a_config, serving
 from tests.install.tiny_bundles import TinyDevice
 from tests.server.admin.clients import Administrator, error_of, own_address
@@ -55,8 +56,7 @@ def test_a_claim_gives_a_key_that_administers_at_once_and_no_second_one(home: Ho
     with serving(a_config(server=CLAIMABLE), home) as server:
         claimed = claim(server)
         assert claimed.status_code == 201
-        owner = Administrator(server, claimed.json()["key"])
-        assert claimed.json()["role"] == "administration"
+        owner = Administrator(server, ClaimedKey.model_validate_json(claimed.text).key)
         assert [k["name"] for k in owner.ask("GET", "/admin/keys").json()["keys"]] == ["owner"]
         assert owner.vector()
         assert httpx2.get(f"{server.root_url}/health").json()["status"] == "ok"
