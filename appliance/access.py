@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,21 +68,30 @@ def open_access(server: ServerConfig, home: Home, *, is_exposed: bool, reopen_cl
 
 
 @contextlib.asynccontextmanager
-async def told_locally(path: Path, url: str, pin: str | None, key: str) -> AsyncIterator[None]:
-    """Write down where the server listens, and its key, for commands on this machine, until the block is left."""
-    record = json.dumps({"pid": os.getpid(), "url": url, "pin": pin, "key": key}).encode()
+async def told_locally(
+    path: Path, url: str, pin: str | None, key: str
+) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
+    """Write down where the server listens, and its key, for commands on this machine, until the block is left.
+
+    Gives what tells them of another pin.
+    """
+
+    async def tell(pin: str | None) -> None:
+        record = json.dumps({"pid": os.getpid(), "url": url, "pin": pin, "key": key}).encode()
+        try:
+            await asyncio.to_thread(write_whole, path, record)
+        except OSError as err:
+            _LOGGER.warning("commands on this machine will not find this server: %s cannot be written: %s", path, err)
+
+    await tell(pin)
     try:
-        await asyncio.to_thread(write_whole, path, record)
-    except OSError as err:
-        _LOGGER.warning("commands on this machine will not find this server: %s cannot be written: %s", path, err)
-    try:
-        yield
+        yield tell
     finally:
-        await asyncio.to_thread(_forget, path, record)
+        await asyncio.to_thread(_forget, path, key)
 
 
-def _forget(path: Path, record: bytes) -> None:
+def _forget(path: Path, key: str) -> None:
     """Unless another server took its place."""
-    with contextlib.suppress(OSError):
-        if path.read_bytes() == record:
+    with contextlib.suppress(OSError, ValueError):
+        if json.loads(path.read_bytes())["key"] == key:
             path.unlink()

@@ -66,7 +66,8 @@ class TlsConfig(_Section):
     enabled: Annotated[bool, Field(description="Whether HTTPS is served.")] = False
     port: Annotated[int, Field(ge=0, le=65535, description="Its port; 0 takes any free one.")] = 8443
     certificate: Annotated[
-        str, Field(description="PEM file with your certificate chain; empty: made at first start.")
+        str,
+        Field(description="PEM file with your certificate chain, read again on changes; empty: made at first start."),
     ] = ""
     key: Annotated[str, Field(description="PEM file with its private key.")] = ""
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from aiohttp import web
 from appliance import __version__
 from appliance.access import Access, open_access, told_locally
 from appliance.bundle import BundleStore, TrustedKeys
+from appliance.certificate import ServedCertificate
 from appliance.config import Config
 from appliance.discovery.announcer import Announcer
 from appliance.discovery.identity import host_name, load_device_id
@@ -24,6 +24,7 @@ from appliance.endpoints import Endpoints, open_endpoints, own_host_names
 from appliance.errors import BundleError
 from appliance.home import Home
 from appliance.host.addresses import is_loopback
+from appliance.host.allocator import trimming
 from appliance.host.sdnotify import notify, watchdog_interval_s
 from appliance.host.thermal import Thermal, read_thermal
 from appliance.install import Installer
@@ -37,7 +38,7 @@ from appliance.server.guard import Guard
 from appliance.server.keys import KeyRing
 from appliance.server.limits import ConnectionLimits
 from appliance.server.listener import Listener
-from appliance.tls import device_certificate, pin_of, server_context
+from appliance.tls import device_certificate
 from appliance.updates import IncomingUpdate
 from appliance.watchdog import Watchdog, WatchedThread
 
@@ -73,7 +74,7 @@ class Service:
         self._failure: BaseException | None = None
         self._endpoints = Endpoints((), ())
         self._thermal = Thermal()
-        self._pin: str | None = None
+        self._certificate: ServedCertificate | None = None
         self._device_id = load_device_id(home)
         store = BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys))
         self._pool = ModelPool(
@@ -128,9 +129,10 @@ class Service:
             access = await asyncio.to_thread(self._access)
             threads = ThreadPoolExecutor(2, thread_name_prefix="text")
             stack.callback(threads.shutdown, wait=False, cancel_futures=True)
-            tls = await asyncio.to_thread(self._tls) if self._endpoints.https else None
+            if self._endpoints.https:
+                self._certificate = await asyncio.to_thread(self._read_certificate)
             administration = self._administration(access)
-            listener = self._listener(make_app(self._context(threads, access.ring, administration)), tls)
+            listener = self._listener(make_app(self._context(threads, access.ring, administration)))
             stack.push_async_callback(listener.close)
             if not self._endpoints.are_passed:
                 await listener.start()
@@ -142,11 +144,14 @@ class Service:
                 await listener.start()
                 stack.callback(listener.stop_accepting)
             await stack.enter_async_context(self._watching_heat())
+            await stack.enter_async_context(trimming())
             if self._config.discovery.announce:
                 self._announced = await stack.enter_async_context(self._announcer(access.ring))
             await stack.enter_async_context(self._watchdog())
             root_url = self.base_url.removesuffix("/v1")
-            await stack.enter_async_context(told_locally(self._home.running, root_url, self._pin, access.local_key))
+            local = told_locally(self._home.running, root_url, self._pin, access.local_key)
+            tell = await stack.enter_async_context(local)
+            await stack.enter_async_context(self._following_certificate(listener, tell))
             notify("READY=1")
             self._on_ready(self)
             await self._stopping.wait()
@@ -195,21 +200,43 @@ class Service:
             on_change=self._announce_models,
         )
 
-    def _listener(self, app: web.Application, tls: ssl.SSLContext | None) -> Listener:
+    def _listener(self, app: web.Application) -> Listener:
         server = self._config.server
         limits = ConnectionLimits(
             max_connections=server.max_connections, max_per_address=server.max_connections_per_address
         )
+        tls = self._certificate.context if self._certificate is not None else None
         return Listener(app, self._endpoints.http, tls_sockets=self._endpoints.https, tls=tls, limits=limits)
 
-    def _tls(self) -> ssl.SSLContext:
-        """The certificate of the settings, else the device's own; remembers its pin."""
+    @property
+    def _pin(self) -> str | None:
+        return self._certificate.pin if self._certificate is not None else None
+
+    def _read_certificate(self) -> ServedCertificate:
+        """The certificate of the settings, else the device's own."""
         settings = self._config.tls
         certificate, key = Path(settings.certificate), Path(settings.key)
         if not settings.certificate:
             certificate = key = device_certificate(self._home.tls, host_name=host_name(self._device_id))
-        self._pin = pin_of(certificate)
-        return server_context(certificate, key)
+        return ServedCertificate(certificate, key)
+
+    @contextlib.asynccontextmanager
+    async def _following_certificate(
+        self, listener: Listener, tell: Callable[[str], Awaitable[None]]
+    ) -> AsyncIterator[None]:
+        """Show, announce and tell another certificate when it takes the place of the one that is served."""
+        if (certificate := self._certificate) is None:
+            yield
+            return
+
+        async def change() -> None:
+            listener.show(certificate.context)
+            if self._announced is not None:
+                self._announced.update(fingerprint=certificate.pin)
+            await tell(certificate.pin)
+
+        async with certificate.followed(change):
+            yield
 
     def _announcer(self, keys: KeyRing) -> Announcer:
         config = self._config

@@ -43,7 +43,7 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, password="")  # else a locked key waits for a terminal
     except (OSError, ssl.SSLError) as err:
         raise ConfigError(
             f"The certificate {certificate} with the key {key} cannot be used: {err.strerror or err}."

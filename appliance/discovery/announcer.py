@@ -100,7 +100,12 @@ class Announcer:
         await self._published.wait()
 
     def update(
-        self, *, state: State | None = None, num_models: int | None = None, apis: tuple[str, ...] | None = None
+        self,
+        *,
+        state: State | None = None,
+        num_models: int | None = None,
+        apis: tuple[str, ...] | None = None,
+        fingerprint: str | None = None,
     ) -> None:
         """Change what the record says; sent at once where there is a network.
 
@@ -113,6 +118,7 @@ class Announcer:
             state=old.state if state is None else state,
             num_models=old.num_models if num_models is None else num_models,
             apis=old.apis if apis is None else apis,
+            fingerprint=old.fingerprint if fingerprint is None else fingerprint,
         )
         record.to_txt()
         self._record = record

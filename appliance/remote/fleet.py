@@ -138,9 +138,8 @@ class Fleet:
             self._complain(err.message)
             return
         if (member := self._members.get(target.identity)) is not None:
-            has_moved = (target.base_url, target.key) != (member.target.base_url, member.target.key)
-            member.found, member.target = candidate.found, target
-            if has_moved:
+            former, member.found, member.target = member.target, candidate.found, target
+            if (target.base_url, target.pin, target.key) != (former.base_url, former.pin, former.key):
                 await member.relay.retarget(target)
             return
         relay = await self._stack.enter_async_context(Relay(target, token=self.token, neighbours=self._serving))
@@ -194,9 +193,10 @@ class Fleet:
 
 
 def _is_same_place(one: Device, other: Device) -> bool:
-    """Whether there is no news of where a device is; the order of its addresses is ours."""
+    """Whether there is no news of where a device is and how it proves itself; the order of its addresses is ours."""
 
     def place(device: Device) -> tuple[object, ...]:
-        return device.id, device.name, frozenset(device.addresses), device.port, device.record.tls_port
+        record = device.record
+        return device.id, device.name, frozenset(device.addresses), device.port, record.tls_port, record.fingerprint
 
     return place(one) == place(other)

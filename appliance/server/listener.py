@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 
 from aiohttp import web
 
@@ -34,7 +33,11 @@ class Listener:
     ) -> None:
         """`tls` is needed where there are `tls_sockets`."""
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, handle_signals=False)
-        self._sockets = [(sock, None) for sock in sockets] + [(sock, tls) for sock in tls_sockets]
+        self._tls = tls
+        self._sockets: list[tuple[socket.socket, Callable[[], asyncio.Protocol]]] = [
+            *((sock, self._connection) for sock in sockets),
+            *((sock, self._handshake) for sock in tls_sockets),
+        ]
         self._limits = limits
         self._reaper = Reaper(limits)
         self._stack = contextlib.AsyncExitStack()
@@ -46,13 +49,16 @@ class Listener:
         """Connections that are served, or shake hands, at the moment."""
         return self._reaper.num_connections
 
+    def show(self, tls: ssl.SSLContext) -> None:
+        """Shake hands with another certificate from now on; connections that are open go on with theirs."""
+        self._tls = tls
+
     async def start(self) -> None:
         """Accept connections."""
         await self._runner.setup()
         await self._stack.enter_async_context(self._reaper.running())
         loop = asyncio.get_running_loop()
-        for sock, tls in self._sockets:
-            accept = self._connection if tls is None else partial(self._handshake, tls)
+        for sock, accept in self._sockets:
             self._servers.append(await loop.create_server(accept, sock=sock, backlog=_BACKLOG))
 
     def stop_accepting(self) -> None:
@@ -87,8 +93,9 @@ class Listener:
         assert server is not None
         return Connection(server, self._reaper, self._limits)
 
-    def _handshake(self, tls: ssl.SSLContext) -> Handshake:
-        return Handshake(tls, self._connection, self._reaper, self._limits, self._handshakes)
+    def _handshake(self) -> Handshake:
+        assert self._tls is not None
+        return Handshake(self._tls, self._connection, self._reaper, self._limits, self._handshakes)
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
