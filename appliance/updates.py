@@ -93,10 +93,15 @@ class IncomingUpdate:
         """Append, and return where it ends.
 
         Raises:
-            ConflictError: it does not begin where the last piece ended.
+            InvalidRequestError: more than any update has.
+            ConflictError: none was begun, or it does not begin where the last piece ended.
+            UnavailableError: this machine was not started from an image.
         """
+        self._check_begun()
         if offset != self.received():
             raise ConflictError(f"{self.received()} bytes are there, so the next piece begins there, not at {offset}.")
+        if offset + len(data) > MAX_BYTES:
+            raise InvalidRequestError(f"An update has at most {MAX_BYTES} bytes.")
         with self._partial.open("ab") as file:
             file.write(data)
         return offset + len(data)
@@ -106,7 +111,10 @@ class IncomingUpdate:
 
         Raises:
             InvalidRequestError: it is not what was sent; it is forgotten.
+            ConflictError: none was begun.
+            UnavailableError: this machine was not started from an image.
         """
+        self._check_begun()
         with self._partial.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
             if found != sha256:
@@ -115,6 +123,11 @@ class IncomingUpdate:
             os.fsync(file.fileno())
         self._partial.rename(self.ready)
         sync_folder(self._folder)
+
+    def _check_begun(self) -> None:
+        self._running()
+        if not self._partial.exists():
+            raise ConflictError("No update was begun; say first how large it is.")
 
     def _running(self) -> str:
         try:

@@ -42,6 +42,20 @@ def test_one_that_changed_on_its_way_is_forgotten(incoming: IncomingUpdate) -> N
     assert incoming.received() == 0
 
 
+def test_what_was_not_begun_takes_no_piece_and_is_not_handed_over(incoming: IncomingUpdate) -> None:
+    with pytest.raises(ConflictError, match="No update was begun"):
+        incoming.write(0, b"x")
+    with pytest.raises(ConflictError, match="No update was begun"):
+        incoming.finish("0" * 64)
+
+
+def test_a_machine_without_an_image_takes_nothing_at_all(tmp_path: Path) -> None:
+    elsewhere = IncomingUpdate(tmp_path / "update", state=tmp_path / "state.json", version=tmp_path / "version")
+    for step in (lambda: elsewhere.begin(1), lambda: elsewhere.write(0, b"x"), lambda: elsewhere.finish("0" * 64)):
+        with pytest.raises(UnavailableError, match="as it was installed"):
+            step()
+
+
 def test_a_piece_goes_on_where_the_last_one_ended(incoming: IncomingUpdate) -> None:
     incoming.begin(10)
     assert incoming.write(0, b"12345") == 5

@@ -18,6 +18,7 @@ from appliance.server import admin, chat, completions, embeddings, models, opena
 from appliance.server.admin.uploads import PIECE_TYPE
 from appliance.server.context import CONTEXT, KEY_ID, REQUEST_ID, ServerContext
 from appliance.server.error_body import InternalError, error_body, error_headers
+from appliance.server.expectation import continue_if_expected, with_late_continue
 from appliance.server.record import RECORD, RequestRecord
 from appliance.server.request_log import log_end, printable
 
@@ -67,8 +68,8 @@ def make_app(context: ServerContext) -> web.Application:
     app[CONTEXT] = context
     app.on_response_prepare.append(_open_to_pages)
     for module in (chat, completions, embeddings, models, openapi, rerank, status):
-        app.add_routes(module.ROUTES)
-    app.add_routes(admin.ROUTES)
+        app.add_routes(with_late_continue(module.ROUTES))
+    app.add_routes(with_late_continue(admin.ROUTES))
     return app
 
 
@@ -141,6 +142,9 @@ async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         role = Role.ADMINISTRATION if is_administration else Role.INFERENCE
         caller = await context.keys.admit(request.headers.getall(hdrs.AUTHORIZATION, []), role=role)
         request[KEY_ID] = request[RECORD].key_id = caller.id
+    if body_type == JSON_TYPE and (request.content_length or 0) > context.max_body_bytes:
+        raise BodyTooLargeError(f"The request body is larger than {context.max_body_bytes} bytes.")
+    await continue_if_expected(request)
     return await handler(request)
 
 

@@ -13,6 +13,10 @@ from aiohttp import hdrs, web
 
 from appliance.errors import ForbiddenError, InvalidRequestError, LanternError
 
+_SEC_FETCH_SITE = "Sec-Fetch-Site"
+_OWN_SITE = {"same-origin", "none"}  # "none": the user typed the address
+_MAX_PORT = 65535
+
 
 class UnsupportedMediaTypeError(InvalidRequestError):
     """A body of another type than JSON."""
@@ -46,7 +50,7 @@ class Guard:
             UnsupportedMediaTypeError: a body of another type than this, or compressed.
         """
         self._check_host(request)
-        if request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"} and not is_from_allowed_page:
+        if not set(request.headers.getall(_SEC_FETCH_SITE, [])) <= _OWN_SITE and not is_from_allowed_page:
             raise ForbiddenError("Requests from pages of other sites are refused; see the setting server.cors_origins.")
         if request.body_exists and request.content_type != body_type:
             raise UnsupportedMediaTypeError(f"The content type must be {body_type}, not {request.content_type[:80]!r}.")
@@ -70,13 +74,17 @@ def host_name(host: str) -> str | None:
     """The name or address of a Host header, without port and brackets; None where it is malformed."""
     if host.startswith("["):
         name, bracket, port = host[1:].partition("]")
-        if not bracket or (port and not (port.startswith(":") and port[1:].isdigit())):
+        if not bracket or (port and not (port.startswith(":") and _is_port(port[1:]))):
             return None
         return name.lower()
     name, colon, port = host.partition(":")
-    if (colon and not port.isdigit()) or not name:
+    if (colon and not _is_port(port)) or not name:
         return None
     return name.lower().rstrip(".")
+
+
+def _is_port(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_PORT)) and int(text) <= _MAX_PORT
 
 
 def _is_address(name: str) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import gzip
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from appliance.server.keys import KeyRing
 from tests.abuse.bare_server import HEAD, BareServer, answer_of, bare_server, is_error_object
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -40,6 +42,13 @@ ODD: dict[str, list[bytes]] = {
     "no Host": [b"GET /v1/models HTTP/1.1\r\nConnection: close\r\n\r\n"],
     "bytes as the content type": [POST.replace(b"application/json", b"\x80/\xff;;=") + b"Content-Length: 2\r\n\r\n{}"],
     "an unknown character set": [POST.replace(b"/json", b"/json; charset=klingon") + b"Content-Length: 2\r\n\r\n{}"],
+    "a gigabyte that waits to be sent": [POST + b"Expect: 100-continue\r\nContent-Length: 1000000000\r\n\r\n"],
+    "a gigabyte that does not come": [POST + b"Content-Length: 1000000000\r\n\r\n"],
+    "two expectations": [POST + b"Expect: 100-continue, 100-continue\r\nContent-Length: 2\r\n\r\n{}"],
+    "a page of another site, in capitals": [GET + b"Sec-Fetch-Site: CROSS-SITE\r\n\r\n"],
+    "a page of two sites": [GET + b"Sec-Fetch-Site: same-origin\r\nSec-Fetch-Site: cross-site\r\n\r\n"],
+    "a port in other digits": [GET.replace(b"localhost", b"localhost:\xd9\xa3") + b"\r\n"],
+    "a port beyond all": [GET.replace(b"localhost", b"localhost:99999") + b"\r\n"],
     "a target of dots": [b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"],
 }
 
@@ -63,6 +72,18 @@ def test_odd_bytes_get_a_4xx_in_shape_and_no_traceback(
     assert headers["x-request-id"]
     assert not [r for r in caplog.records if r.exc_info or r.levelno >= logging.WARNING]
     assert server.get()[0] == 200
+
+
+def test_a_body_is_asked_for_only_of_who_may_send_it(tmp_path: Path) -> None:
+    head = POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n"
+    with bare_server(tmp_path, keys=KeyRing(["sk-of-a-user"])) as locked:
+        with locked.connect(head + b"\r\n") as sock:
+            assert sock.recv(65536).startswith(b"HTTP/1.1 401 ")
+        with locked.connect(head + b"Authorization: Bearer sk-of-a-user\r\n\r\n") as sock:
+            assert sock.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            sock.sendall(b"{}")
+            status, _, body = answer_of(sock)
+            assert (status, body["error"]["param"]) == (400, "model")
 
 
 def test_bytes_in_the_target_and_in_headers_do_not_hurt(server: BareServer) -> None:
