@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
 
 from appliance.errors import LanternError
 from appliance.server.context import REQUEST_ID
@@ -22,7 +23,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # nginx would hold events back
 }
-
+_MAX_KEPT_BYTES = 60 << 10  # for a client that does not read; one more event may come on top
 
 _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
@@ -30,8 +31,9 @@ _to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 class EventStream:
     """One response of events; owned by its handler."""
 
-    def __init__(self, response: web.StreamResponse, *, write_timeout_s: float) -> None:
+    def __init__(self, response: web.StreamResponse, writer: AbstractStreamWriter, *, write_timeout_s: float) -> None:
         self.response = response
+        self._writer = writer
         self._write_timeout_s = write_timeout_s
         self._last_write_s = asyncio.get_running_loop().time()
 
@@ -62,6 +64,7 @@ class EventStream:
     async def _write(self, data: bytes) -> None:
         async with asyncio.timeout(self._write_timeout_s):
             await self.response.write(data)
+            await self._writer.drain()  # aiohttp itself looks only once in 64 KiB
         self._last_write_s = asyncio.get_running_loop().time()
 
 
@@ -73,7 +76,9 @@ async def event_stream(
     response = web.StreamResponse(headers={**_HEADERS, **headers})
     response.enable_chunked_encoding()
     await response.prepare(request)
-    stream = EventStream(response, write_timeout_s=write_timeout_s)
+    if request.transport is not None:
+        request.transport.set_write_buffer_limits(high=_MAX_KEPT_BYTES)
+    stream = EventStream(response, request.writer, write_timeout_s=write_timeout_s)
     pings = asyncio.create_task(stream.ping_when_idle(ping_interval_s))
     try:
         yield stream

@@ -15,6 +15,9 @@ from appliance.errors import UnavailableError
 from appliance.server.context import REQUEST_ID
 from appliance.server.sse import EventStream, event_stream
 
+_EVENT_BYTES = 4000
+_MAX_KEPT_BYTES = 64 << 10
+
 Script = Callable[[EventStream], Awaitable[None]]
 
 
@@ -42,6 +45,34 @@ def test_silence_is_broken_by_comments() -> None:
     pings, end = asyncio.run(read(script, ping_interval_s=0.02)).split("data: ", 1)
     assert pings.count(": ping\n\n") >= 3
     assert end == '{"a":1}\n\ndata: [DONE]\n\n'
+
+
+def test_who_stops_reading_is_cut_and_little_is_kept_for_them() -> None:
+    async def run() -> list[int]:
+        kept, is_over = list[int](), asyncio.Event()
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            assert request.transport is not None
+            async with event_stream(request, headers={}, write_timeout_s=0.3) as events:
+                try:
+                    while not is_over.is_set():
+                        await events.send({"a": "x" * _EVENT_BYTES})
+                        kept.append(request.transport.get_write_buffer_size())
+                finally:
+                    is_over.set()
+            return events.response
+
+        app = web.Application()
+        app.router.add_get("/", handler)
+        async with TestServer(app) as server, asyncio.timeout(30):
+            _, writer = await asyncio.open_connection(server.host, server.port, limit=1)
+            writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await is_over.wait()
+            writer.close()
+        return kept
+
+    kept = asyncio.run(run())
+    assert 0 < max(kept) <= _MAX_KEPT_BYTES
 
 
 def test_a_late_refusal_is_the_last_event() -> None:
