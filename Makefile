@@ -10,7 +10,7 @@ KILLS ?= 1000
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run test setup lock bench soak kills install uninstall clean image-deps deb \
+.PHONY: help run test setup lock bench soak figures kills install uninstall clean image-deps deb \
 	image update-bundle image-test
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make test   lint, types, layers, units, a real server with a real client"
 	@echo "make bench  measure this machine"
 	@echo "make soak   mixed load for MINUTES=10, and what it did to memory, descriptors and latency"
+	@echo "make figures   overload, clients that leave, SIGTERM and the start, measured against what SECURITY.md promises"
 	@echo "make kills  kill -9 KILLS=1000 times in the middle of installs, and look at the store each time"
 	@echo "make install, make uninstall   the systemd service below /opt/lantern"
 	@echo "make deb    Debian packages for amd64 and arm64 in dist/ (DEB_PYTHON=3.13, the device's Python)"
@@ -40,6 +41,10 @@ bench: setup
 soak: setup
 	$(BIN)/lantern-quantize starter
 	$(BIN)/python -m tests.abuse.soak --minutes $(MINUTES)
+
+figures: setup
+	$(BIN)/lantern-quantize starter
+	$(BIN)/python -m tests.abuse.figures
 
 kills: setup
 	KILLS=$(KILLS) $(BIN)/python -m pytest tests/bundle/test_kills.py
@@ -69,7 +74,7 @@ update-bundle: setup
 	$(IMAGES) update-bundle
 
 image-test: setup
-	LANTERN_IMAGE_TESTS=1 $(BIN)/python -m pytest tests/images/boots -x -s
+	LANTERN_IMAGE_TESTS=1 $(BIN)/python -m pytest $(sort $(wildcard tests/images/test_*.py)) tests/images/boots -x -s
 
 setup: $(STAMP)
 
