@@ -95,6 +95,13 @@ class EngineConfig(_Section):
         Literal["auto", "float32", "int8"],
         Field(description="Type of keys and values; auto: int8 for models made for it where memory is short."),
     ] = "auto"
+    fast_prompts: Annotated[
+        bool,
+        Field(
+            description="Read prompts with int8 weights of their own where that is faster here and memory allows it; "
+            "false: with the very weights that answer."
+        ),
+    ] = True
     queue: Annotated[int, Field(ge=0, le=1024, description="Requests that wait beyond the slots.")] = 32
 
 

@@ -320,6 +320,7 @@ def _engine_settings(config: Config) -> EngineSettings:
         spinning=None if engine.spinning == "auto" else engine.spinning,
         max_waiting=engine.queue,
         kv_cache=engine.kv_cache,
+        fast_prompts=engine.fast_prompts,
     )
 
 

@@ -66,6 +66,7 @@ class DecoderBench:
                     input_ids=self._tokens(1, size),
                     past_lens=np.array([start], np.int32),
                     logit_rows=_LAST_LOGITS + size - 1 if is_last else _LAST_LOGITS[:0],
+                    variant="prompt",
                 )
             )
             self._num_filled[row] = start + size

@@ -40,7 +40,8 @@ def measure_in_process(
     limit = min(engine.context_length, spec.context_length)
     plan = replace(plan, engine=replace(engine, context_length=limit))
     on_progress(f"loading {bundle.name}")
-    file = prepacked(bundle, cache, cache_type=None if engine.kv_cache == "auto" else engine.kv_cache)
+    cache_type = None if engine.kv_cache == "auto" else engine.kv_cache
+    file = prepacked(bundle, cache, cache_type=cache_type, fast_prompts=engine.fast_prompts)
     tuning = file.tuning.with_settings(engine.num_threads, engine.spinning)
     runner = OrtModelRunner(
         file,

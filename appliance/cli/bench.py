@@ -121,6 +121,7 @@ def _engine(args: argparse.Namespace, root: Path) -> EngineSettings:
         spinning=None if engine.spinning == "auto" else engine.spinning,
         max_waiting=engine.queue,
         kv_cache=engine.kv_cache,
+        fast_prompts=engine.fast_prompts,
     )
 
 

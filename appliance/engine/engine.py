@@ -137,6 +137,7 @@ class Engine:
                 input_ids=np.array([tokens], np.int64),
                 past_lens=np.array([start], np.int32),
                 logit_rows=np.arange(num_tokens) if is_scored else last_row,
+                variant="answer" if sequence.is_decoding else "prompt",
             )
         )
         scores = self._score(sequence, start, logits) if is_scored else []
@@ -201,7 +202,7 @@ class Engine:
                 input_ids=np.array([known + [0] * (width - len(known))], np.int64),
                 past_lens=np.array([sequence.num_computed], np.int32),
                 logit_rows=np.arange(len(known)),
-                is_stepwise=True,
+                variant="stepwise",
             )
         )
         seconds = self._clock() - begin_s

@@ -7,7 +7,8 @@ inputs   input_ids (B, S) int64; seqlens_k (B,) int32, tokens in the row after t
          past_key_values.I.key and .value (B, kv_heads, capacity, head_dim)
 outputs  logits (R, V) float32; present.I.key and .value, the same memory as the past
 
-Its stepwise variant (engine/graph_edit.py) has S = `stepwise_width`; its lengths are those of the first token.
+Its stepwise variant (engine/graph_edit.py) has S = `stepwise_width`; its lengths are those of the first token. Its
+variant for prompts (engine/prompt_graph.py) takes B = 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from appliance.bundle import DecoderSpec
 from appliance.engine.graph_edit import present_names
 from appliance.engine.kv_cache import KVCache
 from appliance.engine.prepacked import ModelFile
-from appliance.engine.types import StepPlan
+from appliance.engine.types import StepPlan, StepVariant
 from appliance.errors import ModelError
 
 
@@ -81,15 +82,20 @@ class OrtModelRunner:
             ModelError: the file is not such a graph, or onnxruntime cannot run it.
         """
         try:
-            self._session = model.session(num_threads, spinning=spinning)
-            self._stepwise = model.stepwise_session(num_threads, spinning=spinning)
+            session = model.session(num_threads, spinning=spinning)
+            stepwise = model.stepwise_session(num_threads, spinning=spinning)
+            prompt = model.prompt_session(num_threads, spinning=spinning)
         except Exception as err:
             raise ModelError(f"{model.path.name} cannot be loaded: {_first_line(err)}") from err
-        self._stepwise_width = model.stepwise_width if self._stepwise is not None else None
+        self._sessions: dict[StepVariant, ort.InferenceSession] = {"answer": session, "prompt": prompt or session}
+        self._stepwise_width = None
+        if stepwise is not None:
+            self._sessions["stepwise"] = stepwise
+            self._stepwise_width = model.stepwise_width
         cache_type = model.cache_type or spec.kv_cache_dtype
         self._cache = KVCache(spec, num_rows=num_rows, capacity=capacity, cache_type=cache_type)
         self._vocab_size = spec.vocab_size
-        self._bindings: dict[tuple[int, int, bool], ort.IOBinding] = {}
+        self._bindings: dict[tuple[int, int, StepVariant], ort.IOBinding] = {}
         self._bound: tuple[NDArray[np.generic], ...] = ()
 
     @property
@@ -115,10 +121,9 @@ class OrtModelRunner:
     def run(self, plan: StepPlan) -> NDArray[np.float32]:
         """See ModelRunner.run; deterministic, and no row's result depends on its neighbours."""
         num_rows, num_new = plan.input_ids.shape
-        total = plan.past_lens + np.int32(1 if plan.is_stepwise else num_new)  # of the first token, or of all
-        session = self._stepwise if plan.is_stepwise else self._session
-        assert session is not None
-        binding = self._binding(session, plan.first_row, num_rows, plan.is_stepwise)
+        is_stepwise = plan.variant == "stepwise"
+        total = plan.past_lens + np.int32(1 if is_stepwise else num_new)  # of the first token, or of all
+        binding = self._binding(plan.first_row, num_rows, plan.variant)
         feeds: dict[str, NDArray[np.generic]] = {
             "input_ids": np.ascontiguousarray(plan.input_ids),
             "seqlens_k": (total - 1).astype(np.int32),
@@ -132,7 +137,7 @@ class OrtModelRunner:
             binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         try:
-            session.run_with_iobinding(binding)
+            self._sessions[plan.variant].run_with_iobinding(binding)
         except Exception as err:
             raise ModelError(f"the model failed in a step: {_first_line(err)}") from err
         return logits
@@ -145,13 +150,11 @@ class OrtModelRunner:
         """Exchange the first tokens of two rows."""
         self._cache.swap_rows(a, b, num_tokens)
 
-    def _binding(
-        self, session: ort.InferenceSession, first_row: int, num_rows: int, is_stepwise: bool
-    ) -> ort.IOBinding:
-        key = (first_row, num_rows, is_stepwise)
+    def _binding(self, first_row: int, num_rows: int, variant: StepVariant) -> ort.IOBinding:
+        key = (first_row, num_rows, variant)
         if key not in self._bindings:
-            self._bindings[key] = binding = session.io_binding()
-            num_presents = self._stepwise_width or 1 if is_stepwise else 1
+            self._bindings[key] = binding = self._sessions[variant].io_binding()
+            num_presents = self._stepwise_width or 1 if variant == "stepwise" else 1
             for name, array in self._cache.items():
                 view = array[first_row : first_row + num_rows]
                 binding.bind_input(f"past_key_values.{name}", "cpu", 0, view.dtype, view.shape, view.ctypes.data)

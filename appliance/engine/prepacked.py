@@ -2,7 +2,7 @@
 
 Made once in a child process, whose peak of memory ends with it; where that fails, the bundle's own file is loaded. It
 belongs to one bundle, one processor and one onnxruntime version; when any differs, it is made again. The child also
-measures how many threads suit the model here.
+measures how many threads suit the model here, and whether prompts are faster with a graph of their own.
 """
 
 from __future__ import annotations
@@ -18,17 +18,20 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from appliance.bundle import Bundle
 from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
 from appliance.engine.graph_edit import int8_cache, stepwise
 from appliance.engine.kv_cache import CacheType
+from appliance.engine.prompt_graph import int8_products_are_exact, with_int8_products, write_int8_products
 from appliance.engine.provider import session_options
-from appliance.engine.tuning import Tuning, tune
+from appliance.engine.tuning import Tuning, prompt_is_faster, tune
+from appliance.errors import ModelError
 from appliance.host.cores import usable_cores
 
 _LOGGER = logging.getLogger(__name__)
@@ -36,8 +39,11 @@ _LOGGER = logging.getLogger(__name__)
 _DATA_NAME = "weights.bin"
 _INT8_NAME = "model.int8.onnx"  # with keys and values in int8
 _TUNING_NAME = "tuning.json"
-_LAYOUT = "3"  # of the folder; another one is made again
+_PRODUCTS_NAME = "products.onnx"  # of prompts, packed
+_PRODUCTS_DATA_NAME = "products.bin"
+_LAYOUT = "4"  # of the folder; another one is made again
 _MIN_EXTERNAL_BYTES = 1024
+Variant = Literal["prompt", "stepwise"]
 _ONE_AT_A_TIME = threading.Lock()  # a measurement beside another one tells nothing
 
 
@@ -49,6 +55,7 @@ class ModelFile:
     is_optimized: bool = False
     tuning: Tuning = field(default_factory=Tuning.default)
     cache_type: CacheType | None = None  # None: as the bundle says
+    fast_prompts: bool = True
 
     stepwise_width: ClassVar[int] = 6  # tokens of a stepwise run
 
@@ -58,7 +65,14 @@ class ModelFile:
 
     def stepwise_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
         """Load its stepwise variant, where there is one; both map the same weights."""
-        path = _stepwise_path(self.path)
+        return self._load_variant("stepwise", num_threads, spinning=spinning)
+
+    def prompt_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
+        """Load its variant for prompts, where one is faster here and wanted; its products have weights of their own."""
+        return self._load_variant("prompt", num_threads, spinning=spinning) if self.fast_prompts else None
+
+    def _load_variant(self, name: Variant, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
+        path = _variant(self.path, name)
         return self._load(path, num_threads, spinning=spinning) if self.is_optimized and path.exists() else None
 
     def _load(self, path: Path, num_threads: int, *, spinning: bool) -> ort.InferenceSession:
@@ -69,11 +83,17 @@ class ModelFile:
 
 
 def prepacked(
-    bundle: Bundle, cache: Path, *, cache_type: CacheType | None = None, timeout_s: float = 600.0
+    bundle: Bundle,
+    cache: Path,
+    *,
+    cache_type: CacheType | None = None,
+    fast_prompts: bool = True,
+    timeout_s: float = 600.0,
 ) -> ModelFile:
     """The prepacked form of a bundle's model, made now where it is absent; the bundle's own file where that fails.
 
-    `cache_type`: of the keys and values, where the bundle has what that takes.
+    `cache_type`: of the keys and values, where the bundle has what that takes. `fast_prompts`: with a graph for
+    prompts, where that is faster here.
     """
     source = bundle.path(MODEL_NAME)
     home = cache / bundle.name
@@ -88,8 +108,10 @@ def prepacked(
                     shutil.rmtree(other, ignore_errors=True)
     tuning = Tuning.read(target / _TUNING_NAME)
     if cache_type == "int8" and (target / _INT8_NAME).exists():
-        return ModelFile(target / _INT8_NAME, is_optimized=True, tuning=tuning, cache_type="int8")
-    return ModelFile(target / MODEL_NAME, is_optimized=True, tuning=tuning)
+        path, kept = target / _INT8_NAME, cache_type
+    else:
+        path, kept = target / MODEL_NAME, None
+    return ModelFile(path, is_optimized=True, tuning=tuning, cache_type=kept, fast_prompts=fast_prompts)
 
 
 def _make(source: Path, target: Path, timeout_s: float) -> bool:
@@ -123,32 +145,72 @@ def _processor() -> str:
     return "\n".join(line for line in first.splitlines() if line.split("\t")[0].strip() in names)
 
 
-def _write(source: Path, folder: Path) -> None:
+def _optimize(source: Path, target: Path, data_name: str) -> ort.InferenceSession:
     options = session_options(os.cpu_count() or 1)
-    options.optimized_model_filepath = str(folder / MODEL_NAME)
+    options.optimized_model_filepath = str(target)
     options.add_session_config_entry("session.save_external_prepacked_constant_initializers", "1")
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", _DATA_NAME)
+    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", data_name)
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_min_size_in_bytes", str(_MIN_EXTERNAL_BYTES)
     )
-    session = ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-    if "seqlens_k" in {i.name for i in session.get_inputs()}:
-        _write_variants(source.with_name(KV_SCALES_NAME), folder)
+    return ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
-def _write_variants(scales: Path, folder: Path) -> None:
-    """The graphs that the device derives from the optimized one; all map its weights."""
-    optimized = folder / MODEL_NAME
+def _write(source: Path, folder: Path) -> None:
+    session = _optimize(source, folder / MODEL_NAME, _DATA_NAME)
+    is_decoder = "seqlens_k" in {i.name for i in session.get_inputs()}
+    del session
+    if not is_decoder:
+        _tune(folder)
+        return
+    scales = source.with_name(KV_SCALES_NAME)
     if scales.exists():
-        values = np.fromfile(scales, "<f4")
-        (folder / _INT8_NAME).write_bytes(int8_cache(optimized.read_bytes(), values))
-    for path in (optimized, folder / _INT8_NAME):
+        _write_int8(folder, "model", np.fromfile(scales, "<f4"))
+    for path in (folder / MODEL_NAME, folder / _INT8_NAME):
         if path.exists():
-            _stepwise_path(path).write_bytes(stepwise(path.read_bytes(), ModelFile.stepwise_width))
+            _variant(path, "stepwise").write_bytes(stepwise(path.read_bytes(), ModelFile.stepwise_width))
+    _tune(folder)
+    if _write_prompt(folder) and scales.exists():
+        _write_int8(folder, "prompt", np.fromfile(scales, "<f4"))
 
 
-def _stepwise_path(model: Path) -> Path:
-    return model.with_name(model.name.replace("model", "stepwise", 1))
+def _write_int8(folder: Path, name: str, scales: NDArray[np.float32]) -> None:
+    """The same graph with keys and values in int8."""
+    path = folder / f"{name}.int8.onnx"
+    path.write_bytes(int8_cache((folder / f"{name}.onnx").read_bytes(), scales))
+
+
+def _write_prompt(folder: Path) -> bool:
+    """The graph for prompts, where this processor computes it right and faster."""
+    optimized, staged, products = folder / MODEL_NAME, folder / "staged.onnx", folder / _PRODUCTS_NAME
+    prompt = _variant(optimized, "prompt")
+    try:
+        if not int8_products_are_exact():
+            return False
+        write_int8_products(optimized, staged)
+        _optimize(staged, products, _PRODUCTS_DATA_NAME)
+        prompt.write_bytes(with_int8_products(optimized.read_bytes(), products.read_bytes()))
+        is_kept = _is_faster(optimized, prompt, Tuning.read(folder / _TUNING_NAME))
+    except ModelError:  # products of another form stay as they are
+        is_kept = False
+    for path in (staged, staged.with_suffix(".raw"), products):
+        path.unlink(missing_ok=True)
+    if not is_kept:
+        prompt.unlink(missing_ok=True)
+        (folder / _PRODUCTS_DATA_NAME).unlink(missing_ok=True)
+    return is_kept
+
+
+def _is_faster(optimized: Path, prompt: Path, tuning: Tuning) -> bool:
+    sessions = [
+        ModelFile(path, is_optimized=True).session(tuning.num_threads, spinning=tuning.spinning)
+        for path in (optimized, prompt)
+    ]
+    return prompt_is_faster(*sessions)
+
+
+def _variant(model: Path, name: Variant) -> Path:
+    return model.with_name(model.name.replace("model", name, 1))
 
 
 def _tune(folder: Path) -> None:
@@ -159,4 +221,3 @@ def _tune(folder: Path) -> None:
 
 if __name__ == "__main__":
     _write(Path(sys.argv[1]), Path(sys.argv[2]))
-    _tune(Path(sys.argv[2]))

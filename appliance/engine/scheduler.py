@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 from appliance.engine.types import Sequence
 
 _MAX_REMEMBERED_KEYS = 1024
+_CHUNK_SIZE, _IDLE_CHUNK_SIZE = 128, 256  # tokens
 _SCORED_CHUNK_SIZE = 64  # each token has V logits: 12 MB for a vocabulary of 49,152
 
 
@@ -41,7 +43,7 @@ class Scheduler:
     must not change an answer.
     """
 
-    def __init__(self, *, chunk_size: int = 128, idle_chunk_size: int = 256) -> None:
+    def __init__(self, *, chunk_size: int = _CHUNK_SIZE, idle_chunk_size: int = _IDLE_CHUNK_SIZE) -> None:
         """`chunk_size` bounds the wait of running streams; `idle_chunk_size` is used while none runs."""
         self._chunk_size = chunk_size
         self._idle_chunk_size = idle_chunk_size
@@ -51,6 +53,11 @@ class Scheduler:
         self._decoding: dict[str, Sequence] = {}
         self._prompt_was_last = False
         self._shortest_was_last = False
+
+    @classmethod
+    def within(cls, longest_chunk: int) -> Self:
+        """With chunks of so many tokens at most."""
+        return cls(chunk_size=min(_CHUNK_SIZE, longest_chunk), idle_chunk_size=min(_IDLE_CHUNK_SIZE, longest_chunk))
 
     @property
     def has_work(self) -> bool:

@@ -24,6 +24,9 @@ _NUM_STEPS = 12
 _PROMPT_TOKENS = 128
 _BUDGET_S = 30.0
 _TEXTS = ((1, 32), (8, 64))  # an encoder's: how many, how long
+_WORTH_ITS_MEMORY = (
+    0.1  # a graph for prompts has weights of its own; less than this share of time does not pay for them
+)
 _WORTH_A_CORE = 0.03  # less than this share of time is not worth another thread, or one that spins
 
 Session = Callable[[int, bool], ort.InferenceSession]
@@ -92,6 +95,18 @@ def tune(session: Session, num_cores: int, *, budget_s: float = _BUDGET_S) -> Tu
             if tuning is tried[0][0] and time.monotonic() + (time.monotonic() - begin_s) * (len(tried) - 1) > end_s:
                 return Tuning.default() if float("inf") in best_s.values() else choose(list(best_s.items()))
     return choose(list(best_s.items()))
+
+
+def prompt_is_faster(session: ort.InferenceSession, prompt_session: ort.InferenceSession) -> bool:
+    """Whether a prompt is worth the second graph: the best of some rounds of each, in turn."""
+    best_s = [float("inf"), float("inf")]
+    for _ in range(_NUM_ROUNDS + 1):  # the first one warms up
+        for i, loaded in enumerate((session, prompt_session)):
+            feeds = _decoder_feeds(loaded, num_past=0, num_new=_PROMPT_TOKENS)
+            begin_s = time.perf_counter()
+            loaded.run(None, feeds)
+            best_s[i] = min(best_s[i], time.perf_counter() - begin_s)
+    return best_s[1] <= best_s[0] * (1 - _WORTH_ITS_MEMORY)
 
 
 def _guess_s(session: ort.InferenceSession) -> float:

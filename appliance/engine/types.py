@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,20 +113,25 @@ class Sequence:
         return self.num_generated > 0
 
 
+StepVariant = Literal["answer", "prompt", "stepwise"]
+
+
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """One run of the model over B neighbouring K/V rows with S new tokens each (B = 1 or S = 1).
 
     `input_ids` (B, S) int64; `past_lens` (B,) int32, tokens already in each row; rows are
     `[first_row, first_row + B)`; `logit_rows` (R,) int64, indices into the B * S tokens whose logits are wanted.
-    `is_stepwise`: B = 1, S is the runner's `stepwise_width`, and each token gets what a step of its own would have.
+    `variant`: the graph that computes it. "answer" is any model's own; "prompt" computes the tokens of one row that
+    nobody has to say, and may be another arithmetic; "stepwise" has B = 1, S is the runner's `stepwise_width`, and each
+    token gets what a step of its own with "answer" would have.
     """
 
     first_row: int
     input_ids: NDArray[np.int64]
     past_lens: NDArray[np.int32]
     logit_rows: NDArray[np.int64]
-    is_stepwise: bool = False
+    variant: StepVariant = "answer"
 
     @property
     def num_rows(self) -> int:

@@ -19,7 +19,8 @@ class EngineSettings:
     """How models run on this board; `max_waiting` requests are queued beyond the slots.
 
     `num_threads` and `spinning`: None takes what was measured when the model was first loaded here. `kv_cache`: auto
-    takes float32 where the memory allows it.
+    takes float32 where the memory allows it. `fast_prompts`: with weights of their own for prompts, where that is
+    faster here and the memory allows it.
     """
 
     num_slots: int = 4
@@ -28,6 +29,7 @@ class EngineSettings:
     spinning: bool | None = None
     max_waiting: int = 32
     kv_cache: CacheType | Literal["auto"] = "auto"
+    fast_prompts: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, RerankerSpec
 from appliance.bundle.manifest import CHAT_TEMPLATE_NAME, TOKENIZER_NAME
+from appliance.engine.attention import longest_chunk
 from appliance.engine.constraint import GrammarCompiler, Vocabulary
 from appliance.engine.embed_loop import AsyncEmbedder, AsyncReranker
 from appliance.engine.embedder import Embedder, Reranker
@@ -15,6 +16,7 @@ from appliance.engine.engine import Engine
 from appliance.engine.loop import AsyncEngine
 from appliance.engine.model_runner import OrtModelRunner
 from appliance.engine.prepacked import prepacked
+from appliance.engine.scheduler import Scheduler
 from appliance.models.loaded import ChatModel, EmbeddingModel, EngineSettings, LoadedModel, RerankModel
 from appliance.text.template import ChatTemplate
 from appliance.text.tokenizer import Tokenizer
@@ -83,7 +85,8 @@ def _load_decoder(
     on_failure: Callable[[BaseException], None],
 ) -> ChatModel:
     capacity = min(settings.context_length, spec.context_length)
-    file = prepacked(bundle, cache, cache_type=None if settings.kv_cache == "auto" else settings.kv_cache)
+    cache_type = None if settings.kv_cache == "auto" else settings.kv_cache
+    file = prepacked(bundle, cache, cache_type=cache_type, fast_prompts=settings.fast_prompts)
     tuning = file.tuning.with_settings(settings.num_threads, settings.spinning)
     runner = OrtModelRunner(
         file,
@@ -94,7 +97,7 @@ def _load_decoder(
         spinning=tuning.spinning,
     )
     engine = AsyncEngine(
-        Engine(runner),
+        Engine(runner, Scheduler.within(longest_chunk(file.path.read_bytes(), capacity))),
         name=bundle.name,
         capacity=capacity,
         max_waiting=settings.max_waiting,

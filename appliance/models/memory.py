@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from appliance.bundle import Bundle, DecoderSpec
-from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_DATA_NAME, MODEL_NAME
+from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
+from appliance.engine.attention import ATTENTION_BYTES
 from appliance.engine.kv_cache import CacheType
+from appliance.engine.prompt_graph import int8_product_bytes
 from appliance.models.loaded import EngineSettings
 
 MARGIN_BYTES = 64 << 20  # stays free for requests, connections and the rest of the system
-_SCRATCH_BYTES = 48 << 20  # a chunk's activations, vocabulary tables, onnxruntime's own
+_SCRATCH_BYTES = (48 << 20) + ATTENTION_BYTES  # a chunk's activations, vocabulary tables, onnxruntime's own
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a model takes when its keys and values are of this type; None for a model that has none."""
+    """What a model takes when its keys and values are of this type; None for a model that has none.
+
+    `fast_prompts`: with the second set of weights that a graph for prompts has, where one is faster.
+    """
 
     cache_type: CacheType | None
     num_bytes: int
+    fast_prompts: bool = False
+
+    def settings(self, settings: EngineSettings) -> EngineSettings:
+        """The same settings with what was chosen here."""
+        if self.cache_type is None:
+            return settings
+        return replace(settings, kv_cache=self.cache_type, fast_prompts=self.fast_prompts)
 
 
 def needs_of(bundle: Bundle, settings: EngineSettings) -> tuple[Need, ...]:
     """The ways in which a model can be loaded, the best answers first: each later one takes less memory."""
-    weights = sum(f.size_bytes for f in bundle.manifest.files if f.name in {MODEL_NAME, MODEL_DATA_NAME})
+    weights = bundle.manifest.loaded_bytes
     spec = bundle.manifest.model
     if not isinstance(spec, DecoderSpec):
         return (Need(None, weights + _SCRATCH_BYTES),)
@@ -34,6 +46,10 @@ def needs_of(bundle: Bundle, settings: EngineSettings) -> tuple[Need, ...]:
         Need(cache_type, weights + kv_cache_bytes(spec, settings, cache_type) + _SCRATCH_BYTES)
         for cache_type in _cache_types(bundle, spec, settings)
     )
+    if settings.fast_prompts:
+        of_prompts = int8_product_bytes(bundle.path(MODEL_NAME).read_bytes())
+        first = Need(needs[0].cache_type, needs[0].num_bytes + of_prompts, fast_prompts=True)
+        needs = (first, *needs) if of_prompts else needs
     assert all(a.num_bytes > b.num_bytes for a, b in pairwise(needs))
     return needs
 

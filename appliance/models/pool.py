@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -115,6 +115,8 @@ class ModelPool:
     async def refresh(self) -> None:
         """See what is installed now: models that were removed or replaced leave as soon as nobody uses them."""
         installed, refused = await asyncio.to_thread(_installed, self._store)
+        bundles = list(installed.values())
+        needs = await asyncio.to_thread(lambda: {b.digest: needs_of(b, self._settings) for b in bundles})
         given = await asyncio.to_thread(self._store.aliases.all)
         self._damaged = refused
         for name, entry in list(self._entries.items()):
@@ -125,7 +127,7 @@ class ModelPool:
             del self._entries[name]
             self._retire(entry)
         for name, bundle in installed.items():
-            self._entries[name] = entry = Entry(bundle, needs_of(bundle, self._settings))
+            self._entries[name] = entry = Entry(bundle, needs[bundle.digest])
             if {"*", name} & set(self._pool_settings.preload):
                 self._keep(self._preload(entry), self._preloads)
         self._set_aliases({**self._configured_aliases, **given})
@@ -304,8 +306,7 @@ class ModelPool:
                 raise err from None
             fault = f"{err.message}; the version before it serves"
             _LOGGER.error("the model %s: %s", entry.name, fault)
-        settings = replace(self._settings, kv_cache=need.cache_type) if need.cache_type else self._settings
-        model = self._load_model(bundle, settings, cache=self._cache, on_failure=self._on_failure)
+        model = self._load_model(bundle, need.settings(self._settings), cache=self._cache, on_failure=self._on_failure)
         return bundle, model, fault
 
     async def _make_room(self, entry: Entry, *, evicts: bool) -> Need:

@@ -30,7 +30,7 @@ class CountingRunner:
 
     def run(self, plan: StepPlan) -> NDArray[np.float32]:
         assert plan.num_rows == 1 or plan.input_ids.shape[1] == 1
-        assert not plan.is_stepwise or plan.input_ids.shape == (1, self.stepwise_width)
+        assert plan.variant != "stepwise" or plan.input_ids.shape == (1, self.stepwise_width)
         self.plans.append(plan)
         flat: list[tuple[int, int]] = []
         for i in range(plan.num_rows):

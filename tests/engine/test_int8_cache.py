@@ -16,7 +16,7 @@ from appliance.bundle.manifest import KV_SCALES_NAME
 from appliance.engine.graph_edit import int8_cache, stepwise
 from appliance.engine.model_runner import OrtModelRunner
 from appliance.engine.prepacked import ModelFile, prepacked
-from appliance.engine.types import StepPlan
+from appliance.engine.types import StepPlan, StepVariant
 from appliance.errors import ModelError
 from appliance.home import Home
 
@@ -24,10 +24,10 @@ NUM_TOKENS = 160
 
 
 def run(
-    runner: OrtModelRunner, row: int, start: int, tokens: list[int], *, is_stepwise: bool = False
+    runner: OrtModelRunner, row: int, start: int, tokens: list[int], *, variant: StepVariant = "answer"
 ) -> NDArray[np.float32]:
     ids = np.array([tokens], np.int64)
-    return runner.run(StepPlan(row, ids, np.array([start], np.int32), np.arange(len(tokens)), is_stepwise)).copy()
+    return runner.run(StepPlan(row, ids, np.array([start], np.int32), np.arange(len(tokens)), variant)).copy()
 
 
 def a_runner(file: ModelFile, spec: DecoderSpec, *, num_rows: int = 3) -> OrtModelRunner:
@@ -88,7 +88,7 @@ def test_with_int8_rows_too_load_does_not_change_an_answer(files: tuple[Bundle, 
     assert np.array_equal(whole, np.concatenate(pieces))
     run(runner, 2, 0, prompt)
     single = [run(runner, 0, NUM_TOKENS + i, [more[i]]) for i in range(width)]
-    assert np.array_equal(np.concatenate(single), run(runner, 1, NUM_TOKENS, more[:width], is_stepwise=True))
+    assert np.array_equal(np.concatenate(single), run(runner, 1, NUM_TOKENS, more[:width], variant="stepwise"))
     together = runner.run(
         StepPlan(0, np.array([[more[0]]] * 3, np.int64), np.full(3, NUM_TOKENS, np.int32), np.arange(3))
     )

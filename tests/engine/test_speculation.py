@@ -13,7 +13,7 @@ from appliance.bundle import BundleStore, DecoderSpec, TrustedKeys
 from appliance.engine.engine import Engine
 from appliance.engine.model_runner import ModelRunner, OrtModelRunner
 from appliance.engine.prepacked import prepacked
-from appliance.engine.types import EngineStats, Request, SamplingParams, StepOutput, StepPlan
+from appliance.engine.types import EngineStats, Request, SamplingParams, StepOutput, StepPlan, StepVariant
 from appliance.home import Home
 from appliance.text.tokenizer import Tokenizer
 from tests.engine.fake_runner import CountingRunner
@@ -103,15 +103,15 @@ def test_a_stepwise_run_is_bit_for_bit_what_single_steps_are(starter_home: Home)
     assert width is not None
     tokens = np.random.default_rng(0).integers(0, spec.vocab_size, 200).tolist()
 
-    def step(row: int, start: int, num_tokens: int, *, is_stepwise: bool = False) -> np.ndarray:
+    def step(row: int, start: int, num_tokens: int, *, variant: StepVariant = "answer") -> np.ndarray:
         ids = np.array([tokens[start : start + num_tokens]], np.int64)
         past = np.array([start], np.int32)
-        return runner.run(StepPlan(row, ids, past, np.arange(num_tokens), is_stepwise)).copy()
+        return runner.run(StepPlan(row, ids, past, np.arange(num_tokens), variant)).copy()
 
     for row in (0, 1):
         step(row, 0, 150)
     single = np.concatenate([step(0, 150 + i, 1) for i in range(width)])
-    assert np.array_equal(single, step(1, 150, width, is_stepwise=True))
+    assert np.array_equal(single, step(1, 150, width, variant="stepwise"))
     # What they wrote is the same too, and what a draft wrote beyond its end does not matter.
     assert np.array_equal(step(0, 150 + width, 1), step(1, 150 + width, 1))
     assert np.array_equal(step(0, 152, 1), step(1, 152, 1))

@@ -4,12 +4,14 @@ import asyncio
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from onnx import helper
 
 from appliance.bundle import Bundle, BundleStore, DecoderSpec, EncoderSpec, Manifest, SigningKey, TrustedKeys
 from appliance.bundle.folder import describe_files, write_bundle
@@ -60,6 +62,7 @@ class Device:
         self.store = BundleStore(root / "store", TrustedKeys.load(root / "trusted"))
         self.loads: list[str] = []
         self.cache_types: list[str] = []
+        self.fast_prompts: list[bool] = []
         self.may_load = threading.Event()
         self.may_load.set()
         self.may_leave = threading.Event()
@@ -114,6 +117,7 @@ class Device:
         assert self.may_load.wait(10)
         self.loads.append(bundle.name)
         self.cache_types.append(settings.kv_cache)
+        self.fast_prompts.append(settings.fast_prompts)
         spec = bundle.manifest.model
         nothing = cast("Any", None)
         if isinstance(spec, EncoderSpec):
@@ -273,6 +277,31 @@ def test_int8_keys_and_values_are_taken_where_float_ones_do_not_fit(device: Devi
         await pool.close()
 
     asyncio.run(main())
+
+
+def test_prompts_get_weights_of_their_own_only_where_there_is_room(device: Device) -> None:
+    for name in "ab":
+        device.install(name, content=a_product_of(4096, 256))
+    needs = needs_of(device.store.open("a"), SETTINGS)
+    fast, plain = (need.num_bytes for need in needs)
+    assert (fast - plain, [need.fast_prompts for need in needs]) == (4096 * 256, [True, False])
+    assert needs_of(device.store.open("a"), replace(SETTINGS, fast_prompts=False)) == needs[1:]
+
+    async def main() -> None:
+        pool = device.pool(preload=("a", "b"), memory_bytes=fast + plain)
+        await pool.start()
+        assert (names(pool), sorted(device.fast_prompts)) == (["a", "b"], [False, True])
+        await pool.close()
+
+    asyncio.run(main())
+
+
+def a_product_of(num_inputs: int, num_outputs: int) -> bytes:
+    """A graph with stored weights, whose bytes are elsewhere."""
+    sizes = {"K": num_inputs, "N": num_outputs, "bits": 4, "block_size": 32}
+    node = helper.make_node("MatMulNBits", ["x", "codes", "scales"], ["y"], domain="com.microsoft", **sizes)
+    head = helper.make_node("MatMulNBits", ["y", "codes", "scales"], ["logits"], domain="com.microsoft", **sizes)
+    return bytes(helper.make_model(helper.make_graph([node, head], "g", [], [])).SerializeToString())
 
 
 def test_a_model_in_use_is_never_unloaded_for_another(device: Device) -> None:

@@ -1,0 +1,217 @@
+"""A decoder graph that is fast for many tokens at once, made on the device from the optimized one.
+
+Blocks of weights with a scale each suit the product of one token, which waits for memory. That of a prompt waits for
+arithmetic, and a processor with dot products of bytes multiplies whole columns of int8 several times as fast. So a
+prompt gets products of its own: weights with one scale an output, activations with one scale a token. No token sees its
+neighbours, and integers add up exactly, so that a prompt gives the same bits however it is cut.
+
+Everything else, the head included, is the graph that answers, and maps the same weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from appliance.engine.onnx_proto import (
+    FLOAT,
+    IS_INT,
+    MICROSOFT,
+    UINT8,
+    Message,
+    add_constant,
+    add_external,
+    add_node,
+    add_value,
+    empty_like,
+    parse,
+    set_attribute,
+)
+from appliance.engine.provider import session_options
+from appliance.errors import ModelError
+
+_STORED = "MatMulNBits"
+_X, _CODES, _SCALES, _ZERO_POINTS, _ORDER, _BIAS = range(6)  # its inputs
+_IN_FLOAT = 0  # its accuracy level that computes with the stored weights as they are
+_HEAD = "logits"
+_LARGEST = 127
+_MIDDLE = 128  # the code of zero
+_SMALLEST_SCALE = np.float32(1e-9)
+_ROWS_AT_ONCE = 512
+_ALIGNMENT = 64
+_LONGEST_SUM = 64
+
+
+def write_int8_products(optimized: Path, target: Path) -> None:
+    """A model at `target` of nothing but the int8 products that `with_int8_products` needs; its weights lie beside it.
+
+    Raises:
+        ModelError: there is nothing to multiply otherwise, or a product is of a form that is not known.
+    """
+    model = parse(optimized.read_bytes())
+    products = empty_like(model)
+    graph = products.graph
+    add_constant(graph, _name("one"), np.array(1, np.float32))
+    add_constant(graph, _name("middle"), np.array(_MIDDLE, np.uint8))
+    data = target.with_suffix(".raw")
+    with data.open("wb") as file:
+        for node in _products(model):
+            codes, scales = _by_column(_stored_weights(optimized, model, node))
+            name = node.input[_CODES]
+            file.write(bytes(-file.tell() % _ALIGNMENT))
+            add_external(graph, _name(name, "codes"), codes, data.name, file.tell())
+            file.write(codes.tobytes())
+            add_constant(graph, _name(name, "scales"), scales)
+            add_value(graph.input, _name(name, "rows"), UINT8)
+            add_value(graph.output, _name(name, "product"), FLOAT)
+            _multiply(graph, name)
+    if not graph.node:
+        raise ModelError(f"{optimized.name} holds no stored products")
+    target.write_bytes(products.SerializeToString())
+
+
+def with_int8_products(optimized: bytes, products: bytes) -> bytes:
+    """The optimized graph with other products: those that onnxruntime has packed from `write_int8_products`."""
+    model, packed = parse(optimized), parse(products)
+    graph = model.graph
+    replaced = {node.output[0] for node in _products(model)}
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.initializer.MergeFrom(packed.graph.initializer)
+    _shared_constants(graph)
+    for node in nodes:
+        if node.output[0] in replaced:
+            _multiply_rows(graph, node)
+        else:
+            graph.node.append(node)
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return bytes(model.SerializeToString())
+
+
+def int8_product_bytes(model: bytes) -> int:
+    """About what the products for prompts take of memory; 0 where there is nothing to multiply otherwise."""
+    try:
+        sizes = [{a.name: a.i for a in node.attribute} for node in _products(parse(model))]
+    except ModelError:
+        return 0
+    return sum(int(size["K"] * size["N"]) for size in sizes)
+
+
+def int8_products_are_exact() -> bool:
+    """Whether this processor adds up products of uint8 and int8 without saturation; without VNNI, x86 does not."""
+    model = parse(b"")
+    model.ir_version = 10
+    model.opset_import.add(domain="", version=18)
+    model.opset_import.add(domain=MICROSOFT, version=1)
+    model.graph.name = "sum"
+    codes = np.full((_LONGEST_SUM, 2), _LARGEST, np.int8) * np.array([1, -1], np.int8)
+    add_constant(model.graph, _name("one"), np.array(1, np.float32))
+    add_constant(model.graph, _name("middle"), np.array(0, np.uint8))
+    add_constant(model.graph, _name("x", "codes"), codes)
+    add_constant(model.graph, _name("x", "scales"), np.ones(2, np.float32))
+    add_value(model.graph.input, _name("x", "rows"), UINT8)
+    add_value(model.graph.output, _name("x", "product"), FLOAT)
+    _multiply(model.graph, "x")
+    session = ort.InferenceSession(model.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"])
+    rows = np.full((3, _LONGEST_SUM), 255, np.uint8)
+    [found] = session.run(None, {_name("x", "rows"): rows})
+    return bool(np.array_equal(found, rows.astype(np.float32) @ codes.astype(np.float32)))
+
+
+def _products(model: Message) -> Iterator[Message]:
+    """Those that every token goes through; the head has few rows, and keeps its own."""
+    heads = {_HEAD}
+    for node in reversed(list(model.graph.node)):  # what only reshapes the logits makes logits too
+        if node.op_type in {"Reshape", "Cast", "Unsqueeze", "Squeeze"} and node.output[0] in heads:
+            heads.add(node.input[0])
+    for node in model.graph.node:
+        if node.op_type == _STORED and node.output[0] not in heads:
+            if len(node.input) > _ORDER and node.input[_ORDER]:
+                raise ModelError(f"the product {node.name} has its blocks in an order of its own")
+            yield node
+
+
+def _stored_weights(optimized: Path, model: Message, node: Message) -> NDArray[np.float32]:
+    """(K, N): the operator itself multiplies unit vectors with what it stores, exactly."""
+    single = empty_like(model)
+    names = {name for name in node.input[_CODES:_ORDER] if name}
+    for tensor in model.graph.initializer:
+        if tensor.name in names:
+            single.graph.initializer.add().CopyFrom(tensor)
+            kept = [e for e in tensor.external_data if not e.key.startswith("prepacked")]
+            del single.graph.initializer[-1].external_data[:]
+            single.graph.initializer[-1].external_data.extend(kept)
+    single.graph.node.add().CopyFrom(node)
+    product = single.graph.node[0]
+    del product.input[_BIAS:]
+    set_attribute(product, "accuracy_level", i=_IN_FLOAT, type=IS_INT)
+    add_value(single.graph.input, node.input[_X], FLOAT)
+    add_value(single.graph.output, node.output[0], FLOAT)
+    options = session_options(1)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(optimized.parent))
+    session = ort.InferenceSession(single.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    size = next(a.i for a in node.attribute if a.name == "K")
+    parts = []
+    for start in range(0, size, _ROWS_AT_ONCE):
+        units = np.eye(min(_ROWS_AT_ONCE, size - start), size, start, np.float32)
+        parts.append(session.run(None, {node.input[_X]: units})[0])
+    return np.concatenate(parts)
+
+
+def _by_column(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Codes (K, N) and the scale of each column."""
+    scales = np.maximum(np.abs(weights).max(axis=0) / _LARGEST, _SMALLEST_SCALE).astype(np.float32)
+    return np.rint(weights / scales).astype(np.int8), scales
+
+
+def _shared_constants(graph: Message) -> None:
+    add_constant(graph, _name("last_axis"), np.array([-1], np.int64))
+    add_constant(graph, _name("first_axis"), np.array([0], np.int64))
+    add_constant(graph, _name("step"), np.array(1 / _LARGEST, np.float32))
+    add_constant(graph, _name("smallest"), np.array(_SMALLEST_SCALE))
+
+
+def _multiply_rows(graph: Message, node: Message) -> None:
+    """(1, S, K) float to (1, S, N) float in place of `node`."""
+    name, x = node.input[_CODES], node.input[_X]
+    size = next(a.i for a in node.attribute if a.name == "K")
+
+    def part(suffix: str) -> str:
+        return _name(name, suffix)
+
+    def then(op_type: str, inputs: list[str], output: str, attributes: Mapping[str, int] | None = None) -> None:
+        add_node(graph, op_type, inputs, [output], attributes)
+
+    add_constant(graph, part("shape"), np.array([-1, size], np.int64))
+    then("Reshape", [x, part("shape")], part("tokens"))
+    then("Abs", [part("tokens")], part("magnitudes"))
+    then("ReduceMax", [part("magnitudes"), _name("last_axis")], part("peaks"), {"keepdims": 0})
+    then("Mul", [part("peaks"), _name("step")], part("raw_steps"))
+    then("Max", [part("raw_steps"), _name("smallest")], part("steps"))
+    then("Shape", [part("steps")], part("num_tokens"))
+    then("Expand", [_name("middle"), part("num_tokens")], part("zeros"))
+    then("QuantizeLinear", [part("tokens"), part("steps"), part("zeros")], part("rows"), {"axis": 0})
+    _multiply(graph, name)
+    then("Unsqueeze", [part("steps"), _name("last_axis")], part("column"))
+    then("Mul", [part("product"), part("column")], part("scaled"))
+    bias = node.input[_BIAS] if len(node.input) > _BIAS else ""
+    if bias:
+        then("Add", [part("scaled"), bias], part("biased"))
+    then("Unsqueeze", [part("biased" if bias else "scaled"), _name("first_axis")], node.output[0])
+
+
+def _multiply(graph: Message, name: str) -> None:
+    """Codes of the rows times those of the weights, scaled by column."""
+    inputs = [_name(name, "rows"), _name(name, "codes"), _name("one"), _name(name, "scales"), _name("middle")]
+    add_node(graph, "MatMulIntegerToFloat", inputs, [_name(name, "product")], domain=MICROSOFT)
+
+
+def _name(*parts: str) -> str:
+    return "/".join(("prompt", *parts))

@@ -1,0 +1,178 @@
+"""Prompts by int8 products of their own: nearly what the stored weights say, and the same bits however they are cut."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from appliance.bundle import BundleStore, DecoderSpec, TrustedKeys
+from appliance.engine.model_runner import OrtModelRunner
+from appliance.engine.prepacked import prepacked
+from appliance.engine.prompt_graph import (
+    int8_product_bytes,
+    int8_products_are_exact,
+    with_int8_products,
+    write_int8_products,
+)
+from appliance.engine.types import StepPlan, StepVariant
+from appliance.errors import ModelError
+from appliance.home import Home
+from appliance.text.tokenizer import Tokenizer
+
+K, N, BLOCK = 64, 48, 32
+PROMPT = (
+    "The lighthouse keeper wrote down the weather every evening: wind, rain, the height of the waves, and whether the "
+    "mail boat had come. When the storm broke the lamp, he lit a fire on the rocks and kept it burning until morning. "
+    "In the spring a new lamp arrived by ship, and with it a letter that asked who had kept the fire, and why."
+)
+
+needs_exact_products = pytest.mark.skipif(not int8_products_are_exact(), reason="this processor saturates int8 sums")
+
+
+def a_graph(folder: Path, weights: dict[str, NDArray[np.generic]], *, bits: int, bias: bool) -> bytes:
+    """x (1, S, K) -> a stored product -> a stored product that gives logits."""
+    inputs = ["codes", "scales", "zero_points" if "zero_points" in weights else "", "", "bias" if bias else ""]
+    attributes = {"K": K, "N": N, "bits": bits, "block_size": BLOCK, "accuracy_level": 4}
+    nodes = [
+        helper.make_node("MatMulNBits", ["x", *inputs], ["y"], domain="com.microsoft", **attributes),
+        helper.make_node(
+            "MatMulNBits",
+            ["y", "head_codes", "head_scales"],
+            ["logits"],
+            domain="com.microsoft",
+            **{**attributes, "K": N},
+        ),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, None, K])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("logits", "y")],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    onnx.save(model, folder / "model.onnx")
+    return bytes(model.SerializeToString())
+
+
+def stored(bits: int, *, symmetric: bool, bias: bool) -> tuple[dict[str, NDArray[np.generic]], NDArray[np.float32]]:
+    """A product's initializers as the operator wants them, and the weights (K, N) that they stand for."""
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 1 << bits, (N, K), dtype=np.uint8)
+    scales = rng.uniform(0.01, 0.05, (N, K // BLOCK)).astype(np.float32)
+    zeros = np.full((N, K // BLOCK), 1 << bits - 1, np.uint8)
+    if not symmetric:
+        zeros = rng.integers(0, 1 << bits, zeros.shape, dtype=np.uint8)
+    weights = (codes.astype(np.float32) - zeros.repeat(BLOCK, 1)) * scales.repeat(BLOCK, 1)
+
+    def packed(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return values if bits == 8 else values[:, ::2] | values[:, 1::2] << 4
+
+    found: dict[str, NDArray[np.generic]] = {
+        "codes": packed(codes).reshape(N, K // BLOCK, -1),
+        "scales": scales.reshape(-1),
+        "head_codes": rng.integers(0, 255, (N, 2, BLOCK * bits // 8), dtype=np.uint8),
+        "head_scales": np.full(2 * N, 0.01, np.float32),
+    }
+    if not symmetric:
+        found["zero_points"] = packed(zeros).reshape(-1)
+    if bias:
+        found["bias"] = rng.standard_normal(N).astype(np.float32)
+    return found, weights.T
+
+
+@needs_exact_products
+@pytest.mark.parametrize(("bits", "symmetric", "bias"), [(4, True, False), (4, False, True), (8, True, True)])
+def test_each_form_of_stored_weights_is_multiplied_as_int8(
+    tmp_path: Path, bits: int, symmetric: bool, bias: bool
+) -> None:
+    initializers, weights = stored(bits, symmetric=symmetric, bias=bias)
+    model = a_graph(tmp_path, initializers, bits=bits, bias=bias)
+    write_int8_products(tmp_path / "model.onnx", tmp_path / "products.onnx")
+    folder = ort.SessionOptions()
+    folder.add_session_config_entry("session.model_external_initializers_file_folder_path", str(tmp_path))
+    edited = with_int8_products(model, (tmp_path / "products.onnx").read_bytes())
+    session = ort.InferenceSession(edited, folder, providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(9).standard_normal((1, 5, K)).astype(np.float32)
+    [found] = session.run(["y"], {"x": x})
+    x_steps = np.abs(x[0]).max(axis=1, keepdims=True) / 127
+    w_steps = np.abs(weights).max(axis=0) / 127
+    expected = (np.rint(x[0] / x_steps) @ np.rint(weights / w_steps)) * w_steps * x_steps
+    assert np.allclose(found[0], expected + initializers.get("bias", 0), atol=1e-4)
+    assert not np.allclose(found[0], x[0] @ weights + initializers.get("bias", 0), atol=1e-4)
+
+
+def test_the_head_keeps_its_weights_and_needs_no_memory(tmp_path: Path) -> None:
+    initializers, _ = stored(4, symmetric=True, bias=False)
+    assert int8_product_bytes(a_graph(tmp_path, initializers, bits=4, bias=False)) == K * N
+
+
+def test_a_graph_without_stored_products_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Relu", ["x"], ["logits"])
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "logits")]
+    onnx.save(helper.make_model(helper.make_graph([node], "g", values[:1], values[1:])), tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="no stored products"):
+        write_int8_products(tmp_path / "model.onnx", tmp_path / "products.onnx")
+    assert int8_product_bytes((tmp_path / "model.onnx").read_bytes()) == 0
+    assert int8_product_bytes(b"weights") == 0
+
+
+@pytest.fixture(scope="module")
+def runner(starter_home: Home) -> OrtModelRunner:
+    bundle = BundleStore(starter_home.bundles, TrustedKeys.load(starter_home.trusted_keys)).open(
+        "smollm2-135m-instruct"
+    )
+    spec = bundle.manifest.model
+    assert isinstance(spec, DecoderSpec)
+    file = prepacked(bundle, starter_home.prepacked)
+    if file.prompt_session(1, spinning=False) is None:
+        pytest.skip("on this processor prompts are no faster with products of their own")
+    return OrtModelRunner(file, spec, num_rows=3, capacity=256, num_threads=2)
+
+
+@pytest.fixture(scope="module")
+def tokens(starter_home: Home) -> list[int]:
+
+    path = starter_home.bundles / "smollm2-135m-instruct" / "active" / "tokenizer.json"
+    return Tokenizer.from_file(path).encode(PROMPT)
+
+
+def run(runner: OrtModelRunner, row: int, start: int, tokens: list[int], variant: StepVariant) -> NDArray[np.float32]:
+    ids = np.array([tokens], np.int64)
+    return runner.run(StepPlan(row, ids, np.array([start], np.int32), np.arange(len(tokens)), variant)).copy()
+
+
+@pytest.mark.models
+def test_a_prompt_gives_the_same_bits_however_it_is_cut(runner: OrtModelRunner, tokens: list[int]) -> None:
+    whole = run(runner, 0, 0, tokens, "prompt")
+    cuts = [0, 2, 19, 40, len(tokens)]
+    pieces = [run(runner, 1, a, tokens[a:b], "prompt") for a, b in itertools.pairwise(cuts)]
+    assert np.array_equal(whole, np.concatenate(pieces))
+    first, second = [run(runner, row, len(tokens), tokens[:1], "answer") for row in (0, 1)]
+    assert np.array_equal(first, second)
+
+
+@pytest.mark.models
+def test_an_answer_after_a_fast_prompt_is_nearly_the_one_after_a_slow_one(
+    runner: OrtModelRunner, tokens: list[int]
+) -> None:
+    half = len(tokens) // 2
+    run(runner, 0, 0, tokens[:half], "prompt")
+    run(runner, 1, 0, tokens[:half], "answer")
+    fast, slow = (log_softmax(run(runner, row, half, tokens[half:], "answer")) for row in (0, 1))
+    divergence = (np.exp(slow) * (slow - fast)).sum(axis=1)
+    assert 0 < divergence.mean() < 0.01
+    assert (fast.argmax(axis=1) == slow.argmax(axis=1)).mean() > 0.9
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
