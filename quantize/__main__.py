@@ -21,6 +21,7 @@ from appliance.errors import ConfigError, LanternError
 from appliance.home import lantern_home
 from quantize.arguments import parser
 from quantize.build import BuildOptions, build_into_store, build_to_folder, installed_and_current
+from quantize.pipeline import remove_stages
 from quantize.progress import StageProgress
 from quantize.recipe import RECIPES, STARTER_NAMES, Recipe, SourcePart, shipped_recipe
 from quantize.reporting.tables import bundle_table, comparison_table, figures_table, recipes_table
@@ -151,6 +152,12 @@ def _compare(arguments: argparse.Namespace) -> None:
     _print(comparison_table(_opened(arguments.first).manifest, _opened(arguments.second).manifest))
 
 
+def _clean(_: argparse.Namespace) -> None:
+    root = lantern_home().cache / "quantize"
+    with StageProgress() as progress:
+        print(f"{remove_stages(root, progress) / 1e9:.1f} GB removed from {root}")
+
+
 _COMMANDS = {
     "build": _build,
     "starter": _starter,
@@ -158,6 +165,7 @@ _COMMANDS = {
     "keygen": _keygen,
     "inspect": _inspect,
     "evaluate": _evaluate,
+    "clean": _clean,
     "compare": _compare,
     "pack": _pack,
     "push": _push,
@@ -171,7 +179,7 @@ def _opened(name: str) -> Bundle:
 
 
 def _options(arguments: argparse.Namespace) -> BuildOptions:
-    return BuildOptions(arguments.force, arguments.accept_license, arguments.offline)
+    return BuildOptions(arguments.force, arguments.accept_license, arguments.offline, int(arguments.cache_gb * 1e9))
 
 
 def _recipe_of(arguments: argparse.Namespace) -> Recipe:
@@ -181,7 +189,7 @@ def _recipe_of(arguments: argparse.Namespace) -> Recipe:
         value = getattr(arguments, field)
         if value is not None:
             (fields[part] if part else fields)[field] = value
-    if arguments.scheme not in (None, "auto"):
+    if arguments.scheme not in (None, "auto", "packed"):
         fields["weights"].update(max_kl=arguments.max_kl, max_mb=arguments.max_mb)
     if arguments.calibration is not None:
         fields["calibration"]["file"] = str(arguments.calibration)

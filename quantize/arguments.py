@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from quantize.pipeline import DEFAULT_LIMIT_BYTES
+
 Command = Callable[[argparse.Namespace], None]
 
 _DEVICE_HELP = "name, host name, id or URL; its key comes from LANTERN_API_KEY or this machine's keyring"
@@ -51,6 +53,7 @@ def parser(description: str | None, commands: Mapping[str, Command]) -> argparse
     pack = add("pack", "write a bundle as one file, for `lantern models install` on a device")
     pack.add_argument("bundle", metavar="BUNDLE", help=_BUNDLE_HELP)
     pack.add_argument("file", type=Path, metavar="FILE", nargs="?", help="default: NAME.lantern here")
+    add("clean", "remove the finished stages of earlier builds, which make the next build shorter")
     compare = add("compare", "two bundles' sizes and figures side by side")
     compare.add_argument("first", metavar="A", help=_BUNDLE_HELP)
     compare.add_argument("second", metavar="B", help=_BUNDLE_HELP)
@@ -83,11 +86,14 @@ def _add_source(build: argparse.ArgumentParser) -> None:
 def _add_quality(build: argparse.ArgumentParser) -> None:
     build.add_argument(
         "--scheme",
-        choices=("auto", "int4", "int8"),
-        help="how matrices are stored (default: int8); auto searches which stay int8",
+        choices=("auto", "int4", "int8", "packed"),
+        help="how matrices are stored (default: int8); auto searches which stay int8; packed also takes 5 and 6 bits, "
+        "which decode as slowly as int8",
     )
-    build.add_argument("--max-kl", type=float, metavar="KL", help="auto: the smallest file with at most this KL (0.02)")
-    build.add_argument("--max-mb", type=float, metavar="MB", help="auto: the best file of at most this size")
+    build.add_argument(
+        "--max-kl", type=float, metavar="KL", help="auto, packed: the smallest file with at most this KL (0.02)"
+    )
+    build.add_argument("--max-mb", type=float, metavar="MB", help="auto, packed: the best file of at most this size")
     build.add_argument("--calibration", type=Path, metavar="FILE", help="UTF-8 text that the weights are fitted to")
     _add_similarity(build)
 
@@ -109,3 +115,10 @@ def _add_decisions(command: argparse.ArgumentParser) -> None:
     }
     for name, settings in flags.items():
         command.add_argument(name, action="store_true", **settings)
+    command.add_argument(
+        "--cache-gb",
+        type=float,
+        default=DEFAULT_LIMIT_BYTES / 1e9,
+        metavar="GB",
+        help="keep at most this much of finished stages (default: %(default)g)",
+    )

@@ -13,7 +13,7 @@ from appliance.errors import BundleError, QuantizeError
 from appliance.home import Home
 from quantize.licenses import check_accepted, license_of
 from quantize.package import Ingredients, assemble
-from quantize.pipeline import open_stages, replace_folder
+from quantize.pipeline import DEFAULT_LIMIT_BYTES, open_stages, replace_folder
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
 from quantize.run import Run, float_checkpoint, input_sha256
@@ -28,6 +28,7 @@ class BuildOptions:
     force: bool = False
     accept_license: bool = False
     offline: bool = False
+    cache_bytes: int = DEFAULT_LIMIT_BYTES
 
 
 DEFAULTS = BuildOptions()
@@ -112,6 +113,7 @@ def open_run(
         checkpoint = float_checkpoint(run)
         check_accepted(recipe, license_of(recipe, checkpoint), accepted=options.accept_license)
         yield run, checkpoint
+        stages.keep_within(options.cache_bytes)
 
 
 @contextlib.contextmanager

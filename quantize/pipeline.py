@@ -1,7 +1,7 @@
 """Stages that resume: each fills one folder of the cache, named by the hash of all that decides its content.
 
 A folder appears by one rename when its stage is done, so that a kill at any moment leaves a whole stage or none.
-One run at a time works below a cache folder.
+One run at a time works below a cache folder, and keeps it within a size: what was not used for longest goes first.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ _LOGGER = logging.getLogger(__name__)
 
 _TOOLS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "optimum", "optimum-onnx", "tokenizers", "torch", "transformers")
 PARTIAL = ".partial-"  # what a killed run leaves, swept by the next
+DEFAULT_LIMIT_BYTES = 20 * 10**9  # of finished stages; SmolLM2-135M takes 2.7e9, four copies of its float weights
+
+_KEY_DIGITS = 24  # of a folder's name
 
 Work = Callable[[Path], None]
 
@@ -58,12 +61,13 @@ class Stages:
         """
         key = content_key({"stage": title, "version": version, "inputs": inputs, "tools": self._tools})
         slug = title.split()[0].lower()
-        folder = self.root / f"{slug}-{key[:24]}"
+        folder = self.root / f"{slug}-{key[:_KEY_DIGITS]}"
         if folder.is_dir():
             _LOGGER.info("stage %s is unchanged: %s", slug, folder.name)
             if key not in self._given:
                 self._progress.note(f"{title}: unchanged, skipped")
             self._given.add(key)
+            os.utime(folder)
             return StageOutput(folder, key)
         with self._progress.stage(title), _partial_folder(self.root, slug) as partial:
             try:
@@ -73,6 +77,34 @@ class Stages:
             partial.rename(folder)
         self._given.add(key)
         return StageOutput(folder, key)
+
+    def keep_within(self, limit_bytes: int) -> None:
+        """Remove the stages that this run did not need, those unused for longest first, until the rest fits."""
+        folders = sorted(_finished(self.root), key=lambda folder: folder.stat().st_mtime_ns)
+        sizes = {folder: _size_bytes(folder) for folder in folders}
+        needed = {f"-{key[:_KEY_DIGITS]}" for key in self._given}
+        for folder in folders:
+            if sum(sizes.values()) <= limit_bytes:
+                break
+            if not folder.name.endswith(tuple(needed)):
+                _LOGGER.info("removing %s, which this run did not need", folder.name)
+                shutil.rmtree(folder, ignore_errors=True)
+                del sizes[folder]
+        self._progress.note(f"stages: {sum(sizes.values()) / 1e9:.1f} GB in {self.root} make the next build shorter")
+
+
+def remove_stages(root: Path, progress: StageProgress) -> int:
+    """Remove all finished stages; the bytes that they took.
+
+    Raises:
+        QuantizeError: a run works there.
+    """
+    with open_stages(root, progress):
+        folders = _finished(root)
+        size_bytes = sum(map(_size_bytes, folders))
+        for folder in folders:
+            shutil.rmtree(folder)
+        return size_bytes
 
 
 @contextlib.contextmanager
@@ -122,6 +154,14 @@ def replace_folder(fresh: Path, target: Path) -> None:
         target.rename(old)
     fresh.rename(target)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _finished(root: Path) -> list[Path]:
+    return [path for path in root.iterdir() if path.is_dir() and not path.name.startswith(PARTIAL)]
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from appliance.errors import QuantizeError
-from quantize.pipeline import open_stages, replace_folder
+from quantize.pipeline import open_stages, remove_stages, replace_folder
 from quantize.progress import StageProgress
 
 
@@ -90,6 +91,32 @@ def test_two_runs_do_not_work_in_one_cache(tmp_path: Path, progress: StageProgre
         pass
 
 
+def test_what_was_unused_for_longest_goes_first_and_what_this_run_needs_stays(
+    tmp_path: Path, progress: StageProgress
+) -> None:
+    with open_stages(tmp_path, progress) as stages:
+        made = [stages.run("fuse", version=1, inputs=x, work=fill).folder for x in range(4)]
+    for age, folder in enumerate(made):
+        os.utime(folder, (1_000_000 - age, 1_000_000 - age))  # the last is the oldest
+    with open_stages(tmp_path, progress) as stages:
+        stages.run("fuse", version=1, inputs=3, work=fill)
+        stages.keep_within(250)
+    assert [folder.exists() for folder in made] == [True, False, False, True]
+    with open_stages(tmp_path, progress) as stages:
+        stages.run("fuse", version=1, inputs=0, work=fill)
+        stages.keep_within(0)
+    assert [folder.exists() for folder in made] == [True, False, False, False]
+
+
+def test_all_stages_can_be_removed(tmp_path: Path, progress: StageProgress) -> None:
+    with open_stages(tmp_path, progress) as stages:
+        stages.run("fuse", version=1, inputs=1, work=fill)
+        with pytest.raises(QuantizeError, match="another lantern-quantize"):
+            remove_stages(tmp_path, progress)
+    assert remove_stages(tmp_path, progress) == 100
+    assert names(tmp_path) == [".lock"]
+
+
 def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     for name in ("fresh", "target"):
         (tmp_path / name).mkdir()
@@ -97,6 +124,10 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     replace_folder(tmp_path / "fresh", tmp_path / "target")
     assert names(tmp_path) == ["target"]
     assert names(tmp_path / "target") == ["fresh"]
+
+
+def fill(target: Path) -> None:
+    (target / "out").write_bytes(bytes(100))
 
 
 def names(folder: Path) -> list[str]:
