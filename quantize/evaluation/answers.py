@@ -47,7 +47,7 @@ def answers_of(folder: Path, texts_folder: Path, spec: DecoderSpec, questions: S
     tokenizer = Tokenizer.from_file(str(texts_folder / TOKENIZER_NAME))
     limit = max(1, spec.context_length - _MAX_TOKENS)
     prompts = [
-        [token % spec.vocab_size for token in question_tokens(tokenizer, texts_folder, question)][:limit]
+        [token % spec.vocab_size for token in question_tokens(tokenizer, texts_folder, spec, question)][:limit]
         for question in questions
     ]
     capacity = max(map(len, prompts)) + _MAX_TOKENS

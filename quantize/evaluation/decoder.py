@@ -17,6 +17,7 @@ from appliance.engine.model_runner import OrtModelRunner
 from appliance.engine.prepacked import ModelFile
 from appliance.engine.types import StepPlan
 from quantize.evaluation import texts
+from quantize.evaluation.framing import windows_of
 
 WINDOW_TOKENS = 512
 _NUM_PROSE_WINDOWS = 4
@@ -94,9 +95,8 @@ def held_out_windows(checkpoint: Path, spec: DecoderSpec) -> list[NDArray[np.int
     length = min(WINDOW_TOKENS, spec.context_length)
     windows = []
     for text, limit in ((texts.held_out_prose(), _NUM_PROSE_WINDOWS), (texts.held_out_code(), _NUM_CODE_WINDOWS)):
-        ids = np.asarray(tokenizer.encode(text, add_special_tokens=False).ids, np.int64) % spec.vocab_size
-        windows += [ids[i * length : (i + 1) * length] for i in range(limit)]
-    return [window for window in windows if len(window) > 1]
+        windows += windows_of(tokenizer, text, length=length, count=limit, vocab_size=spec.vocab_size)
+    return windows
 
 
 def runner_threads() -> int:

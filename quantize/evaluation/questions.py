@@ -7,21 +7,28 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
+from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import CHAT_TEMPLATE_NAME
 from appliance.text.template import ChatTemplate
+from quantize.evaluation.framing import opening
 from quantize.sources.checkpoint import read_json
 
 _TODAY = datetime(2026, 1, 1)  # templates may write the date, and the same inputs give the same bytes
 
 
-def question_tokens(tokenizer: Tokenizer, folder: Path, question: str) -> list[int]:
-    """The prompt's tokens; the question as it is where the folder has no chat template."""
+def question_tokens(tokenizer: Tokenizer, folder: Path, spec: DecoderSpec, question: str) -> list[int]:
+    """The prompt's tokens as a device would have them; the bare question where the folder has no chat template."""
     source = chat_template(folder)
-    text = question
-    if source is not None:
-        specials = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
-        template = ChatTemplate(source, specials, now=lambda: _TODAY)
-        text = template.render([{"role": "user", "content": question}]).text
+    if source is None:
+        return [*opening(tokenizer), *_ids(tokenizer, question)]
+    specials = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+    bos = None if spec.bos_token_id is None else tokenizer.id_to_token(spec.bos_token_id)
+    eos = tokenizer.id_to_token(spec.eos_token_ids[0])
+    template = ChatTemplate(source, specials, bos_token=bos or "", eos_token=eos or "", now=lambda: _TODAY)
+    return _ids(tokenizer, template.render([{"role": "user", "content": question}]).text)
+
+
+def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
     ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
     return ids
 

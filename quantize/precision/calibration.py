@@ -18,6 +18,7 @@ from appliance.engine.types import StepPlan
 from appliance.errors import QuantizeError
 from quantize.evaluation import texts
 from quantize.evaluation.decoder import float_spec, load_runner
+from quantize.evaluation.framing import windows_of
 from quantize.evaluation.questions import question_tokens
 from quantize.recipe import CalibrationPart
 
@@ -75,10 +76,8 @@ def _own_windows(tokenizer: Tokenizer, text: str, part: CalibrationPart, vocab_s
 def _text_windows(tokenizer: Tokenizer, pieces: Sequence[str], part: CalibrationPart, vocab_size: int) -> list[Windows]:
     """Windows spread evenly over the pieces."""
     joined = "\n\n".join(pieces)
-    ids = np.asarray(tokenizer.encode(joined, add_special_tokens=False).ids, np.int64) % vocab_size
-    count = min(part.num_windows, len(ids) // part.window_tokens)
-    step = len(ids) // max(1, count)
-    return [ids[index * step : index * step + part.window_tokens] for index in range(count)]
+    length, count = part.window_tokens, part.num_windows
+    return windows_of(tokenizer, joined, length=length, count=count, vocab_size=vocab_size, spread=True)
 
 
 def _chat_windows(
@@ -91,9 +90,8 @@ def _chat_windows(
     report: Callable[[float], None],
 ) -> list[Windows]:
     """Answers of the float model, sampled at temperature 1; what follows the end of an answer is text as well."""
-    prompts = [
-        question_tokens(tokenizer, checkpoint, question)[: part.window_tokens - 1] for question in _QUESTIONS[:count]
-    ]
+    questions = [question_tokens(tokenizer, checkpoint, spec, question) for question in _QUESTIONS[:count]]
+    prompts = [tokens[: part.window_tokens - 1] for tokens in questions]
     num_steps = part.window_tokens - min(map(len, prompts))
     capacity = max(map(len, prompts)) + num_steps
     runner = load_runner(float_folder, float_spec(spec), capacity=capacity, num_rows=count)
