@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from appliance.bundle.manifest import BundleName, Prompt, SamplingDefaults, Sha256
 from appliance.errors import QuantizeError
 
-Scheme = Literal["auto", "int4", "int8"]
+Scheme = Literal["auto", "int4", "int8", "packed"]
 
 DEFAULT_MAX_KL = 0.02
 
@@ -44,6 +44,7 @@ class WeightsPart(_Part):
 
     `int8` holds patterns (fnmatch) of the names that an int4 decoder keeps in int8. `auto` finds them: the smallest
     file with a KL of at most `max_kl`, or the best one of at most `max_mb` (1e6 bytes of model.onnx and its data).
+    `packed` does so with 5 and 6 bits as well, which a device computes as int8: fewer bytes, decoded as slowly as int8.
     """
 
     scheme: Scheme = "int8"
@@ -52,10 +53,15 @@ class WeightsPart(_Part):
     max_mb: Annotated[float, Field(gt=0)] | None = None
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
 
+    @property
+    def is_searched(self) -> bool:
+        """Whether a search chooses the widths."""
+        return self.scheme in {"auto", "packed"}
+
     @model_validator(mode="after")
     def _has_one_target(self) -> Self:
-        if self.scheme != "auto" and (self.max_kl or self.max_mb):
-            raise ValueError("max_kl and max_mb are for the scheme auto")
+        if not self.is_searched and (self.max_kl or self.max_mb):
+            raise ValueError("max_kl and max_mb are for the schemes auto and packed")
         if self.max_kl and self.max_mb:
             raise ValueError("give max_kl or max_mb, not both")
         return self

@@ -19,15 +19,15 @@ from quantize.sources.source import Source
 VERSIONS = {
     "checkpoint": 1,
     "export": 1,
-    "fuse": 2,
-    "calibrate": 1,
+    "fuse": 3,
+    "calibrate": 2,
     "smooth": 1,
-    "fit": 3,
+    "fit": 4,
     "sensitivity": 2,
-    "search": 1,
+    "search": 2,
     "kv-scales": 2,
-    "weights": 4,
-    "evaluate": 3,
+    "weights": 5,
+    "evaluate": 4,
     "package": 2,
 }
 

@@ -56,7 +56,10 @@ class SamplingDefaults(_Record):
 
 
 class DecoderSpec(_Record):
-    """A causal language model whose graph is the one that engine/model_runner.py describes."""
+    """A causal language model whose graph is the one that engine/model_runner.py describes.
+
+    `weights_bytes`: what the weights take once loaded, where the file holds them in fewer bits than are computed with.
+    """
 
     kind: Literal["decoder"] = "decoder"
     architecture: str
@@ -68,6 +71,7 @@ class DecoderSpec(_Record):
     kv_cache_dtype: Literal["float32", "int8"] = "float32"
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = Field(min_length=1)
+    weights_bytes: Count | None = None
     sampling: SamplingDefaults = SamplingDefaults()
 
 
@@ -150,6 +154,13 @@ class Manifest(_Record):
     def size_bytes(self) -> int:
         """Bytes of all files, the manifest itself not counted."""
         return sum(f.size_bytes for f in self.files)
+
+    @property
+    def loaded_bytes(self) -> int:
+        """What the weights take in memory."""
+        files = sum(f.size_bytes for f in self.files if f.name in {MODEL_NAME, MODEL_DATA_NAME})
+        unpacked = self.model.weights_bytes if isinstance(self.model, DecoderSpec) else None
+        return max(files, unpacked or 0)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no blanks, UTF-8, a final newline."""

@@ -16,7 +16,7 @@ from quantize.fusion.export import DECODER_TASK
 from quantize.fusion.fuse import fuse_file
 from quantize.package import Ingredients, context_length, decoder_spec
 from quantize.pipeline import StageOutput
-from quantize.precision.search import load_allocation, load_tries
+from quantize.precision.search import load_tries
 from quantize.precision.sensitivity import load_sensitivity
 from quantize.run import Metrics, Run, evaluated, exported, input_sha256
 from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
@@ -41,11 +41,11 @@ def run_decoder(run: Run, checkpoint: Path) -> Ingredients:
 
     inputs = {"fused": fused.key, "weights": weights.key, "kv": kv_scales.key}
     report, folder = evaluated(run, inputs, measure, texts.DESCRIPTION)
-    is_auto = recipe.weights.scheme == "auto"
+    is_searched = recipe.weights.is_searched
     findings = Findings(
-        tries=tuple(load_tries(stages.search().folder)) if is_auto else (),
-        sensitivity=load_sensitivity(stages.sensitivity().folder) if is_auto else {},
-        int8=frozenset(load_allocation(stages.search().folder)) if is_auto else frozenset(),
+        tries=tuple(load_tries(stages.search().folder)) if is_searched else (),
+        sensitivity=load_sensitivity(stages.sensitivity().folder) if is_searched else {},
+        widths=stages.widths() if is_searched else {},
         distribution=Distribution.load(folder),
         answers=tuple(load_answers(folder)),
     )
@@ -55,7 +55,7 @@ def run_decoder(run: Run, checkpoint: Path) -> Ingredients:
         run.source,
         checkpoint,
         weights.folder,
-        spec,
+        spec.model_copy(update={"weights_bytes": stages.weights_bytes()}),
         report,
         sha256,
         findings,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,20 +11,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
-from quantize.decoders.weights import decoder_parts, write_mixed
+from quantize.decoders.weights import decoder_parts, unpacked_bytes, widths_by_pattern, write_mixed
 from quantize.evaluation.decoder import Metrics, evaluate_decoder
 from quantize.graph.codec import Bits
 from quantize.pipeline import StageOutput
 from quantize.precision.calibration import WINDOWS_NAME, calibration_windows
-from quantize.precision.fit import fit_matrices, load_errors
+from quantize.precision.fit import HEAD_WIDTHS, fit_matrices, load_errors
 from quantize.precision.kv_scales import int8_cache_metrics, measure_kv_scales
+from quantize.precision.parts import Part, Widths
 from quantize.precision.search import Order, best_within, load_allocation, smallest_within, write_result
 from quantize.precision.sensitivity import load_sensitivity, measure_sensitivity
 from quantize.precision.smoothing import Factors, smooth_file
-from quantize.recipe import DEFAULT_MAX_KL
+from quantize.recipe import DEFAULT_MAX_KL, Scheme
 from quantize.run import Run
 
-_SMOOTHING = 0.5  # of SmolLM2-135M in int8, KL .0022 where nothing is smoothed .0044
+_WIDTHS: Mapping[Scheme, tuple[Bits, ...]] = {
+    "int8": (8,),
+    "int4": (4, 8),
+    "auto": (4, 8),
+    "packed": (4, 5, 6, 8),
+}
+_SMOOTHING: Mapping[Scheme, float] = dict.fromkeys(_WIDTHS, 0.5)  # int8: KL .0022 where nothing is smoothed .0044
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +43,27 @@ class DecoderStages:
     spec: DecoderSpec
     fused: StageOutput
 
-    def weights(self) -> StageOutput:
-        """The quantized file by the recipe's scheme."""
+    def widths(self) -> Widths:
+        """Every part's bits by the recipe's scheme."""
         part = self.run.recipe.weights
-        int8: Sequence[str] = ["*"] if part.scheme == "int8" else part.int8
-        if part.scheme == "auto":
-            int8 = load_allocation(self.search().folder)
-        smoothed, fit = self.smoothed(), self.fit()
-        inputs = {"fit": fit.key, "int8": sorted(int8)}
+        if part.is_searched:
+            return load_allocation(self.search().folder)
+        return widths_by_pattern(self._parts(), ["*"] if part.scheme == "int8" else part.int8)
+
+    def weights_bytes(self) -> int | None:
+        """What the weights take once loaded, where that is more than the file."""
+        added = unpacked_bytes(self._parts(), self.widths())
+        files = sum(path.stat().st_size for path in self.weights().folder.iterdir())
+        return files + added if added else None
+
+    def weights(self) -> StageOutput:
+        """The quantized file."""
+        widths, smoothed, fit = self.widths(), self.smoothed(), self.fit()
 
         def write(target: Path) -> None:
-            write_mixed(smoothed.folder, fit.folder, target, self.spec, int8)
+            write_mixed(smoothed.folder, fit.folder, target, self.spec, widths)
 
-        return self.run.stage("weights", inputs, write)
+        return self.run.stage("weights", {"fit": fit.key, "widths": widths}, write)
 
     def calibration(self) -> StageOutput:
         """The windows of tokens that everything is fitted to."""
@@ -61,10 +76,11 @@ class DecoderStages:
         return self.run.stage("calibrate", {"fused": self.fused.key, "calibration": recipe.identity()}, calibrate)
 
     def smoothed(self) -> StageOutput:
-        """The float graph whose channels were evened out; all that is stored comes from it."""
+        """The float graph whose channels were evened out, if they are; all that is stored comes from it."""
+        strength = self._smoothing()
+        if strength == 0:
+            return self.fused
         calibration, report = self.calibration(), self.run.progress.advance_to
-        strength = self.run.recipe.weights.smoothing
-        strength = _SMOOTHING if strength is None else strength
 
         def smooth(target: Path) -> None:
             smooth_file(self.fused.folder, target, _windows(calibration), self.spec, strength, report)
@@ -74,7 +90,7 @@ class DecoderStages:
     def fit(self) -> StageOutput:
         """Every matrix in the widths that the scheme needs."""
         calibration, smoothed, report = self.calibration(), self.smoothed(), self.run.progress.advance_to
-        widths: tuple[Bits, ...] = (8,) if self.run.recipe.weights.scheme == "int8" else (4, 8)
+        widths = _WIDTHS[self.run.recipe.weights.scheme]
 
         def fit(target: Path) -> None:
             fit_matrices(smoothed.folder, target, widths, _windows(calibration), self.spec, report)
@@ -84,18 +100,19 @@ class DecoderStages:
     def sensitivity(self) -> StageOutput:
         """What int4 costs each part."""
         calibration, fit, report = self.calibration(), self.fit(), self.run.progress.advance_to
-        factors = Factors.load(self.smoothed().folder)
+        factors = Factors.load(self.smoothed().folder) if self._smoothing() else Factors()
 
         def measure(target: Path) -> None:
-            parts = decoder_parts(self.fused.folder, self.spec)
-            measure_sensitivity(self.checkpoint, fit.folder, factors, parts, _windows(calibration), target, report)
+            measure_sensitivity(
+                self.checkpoint, fit.folder, factors, self._parts(), _windows(calibration), target, report
+            )
 
         return self.run.stage("sensitivity", {"fit": fit.key}, measure)
 
     def order(self) -> Order:
-        """The parts by what int8 saves a byte."""
-        parts = decoder_parts(self.fused.folder, self.spec)
-        return Order.create(parts, load_sensitivity(self.sensitivity().folder), load_errors(self.fit().folder))
+        """The parts by what wider forms save a byte."""
+        sensitivity, errors = load_sensitivity(self.sensitivity().folder), load_errors(self.fit().folder)
+        return Order.create(self._parts(), sensitivity, errors)
 
     def search(self) -> StageOutput:
         """The allocation that the recipe's target asks for, and all that were tried."""
@@ -104,9 +121,9 @@ class DecoderStages:
         max_kl = None if part.max_mb is not None else part.max_kl or DEFAULT_MAX_KL
 
         def search(target: Path) -> None:
-            def measure(int8: Sequence[str]) -> tuple[int, Mapping[str, float]]:
+            def measure(widths: Widths) -> tuple[int, Mapping[str, float]]:
                 with tempfile.TemporaryDirectory(dir=target) as temporary:
-                    write_mixed(smoothed.folder, fit.folder, Path(temporary), self.spec, int8)
+                    write_mixed(smoothed.folder, fit.folder, Path(temporary), self.spec, widths)
                     return self._measured(Path(temporary))
 
             if max_kl is not None:
@@ -124,6 +141,14 @@ class DecoderStages:
         return int8_cache_metrics(
             self.fused.folder, weights, scales, self.checkpoint, self.spec, weights.parent, report
         )
+
+    def _smoothing(self) -> float:
+        part = self.run.recipe.weights
+        return _SMOOTHING[part.scheme] if part.smoothing is None else part.smoothing
+
+    def _parts(self) -> list[Part]:
+        has_choice = set(HEAD_WIDTHS) <= set(_WIDTHS[self.run.recipe.weights.scheme])
+        return decoder_parts(self.fused.folder, self.spec, with_head=has_choice)
 
     def _measured(self, folder: Path) -> tuple[int, Mapping[str, float]]:
         """Bytes of a quantized file, and its metrics on the held-out text."""

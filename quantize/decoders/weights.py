@@ -9,33 +9,44 @@ import onnx_ir as ir
 
 from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import MODEL_NAME
-from quantize.graph.codec import Bits, QuantizedMatrix, round_to_nearest
+from quantize.graph.codec import KERNEL_BITS, QuantizedMatrix, round_to_nearest
 from quantize.graph.files import save_graph
 from quantize.precision.fit import load_fitted
-from quantize.precision.parts import Part, parts_of, pieces_of
+from quantize.precision.parts import Part, Widths, parts_of, pieces_of
 from quantize.precision.weights import Matrix, matrices_of, quantize_graph
 
 
-def decoder_parts(fused: Path, spec: DecoderSpec) -> list[Part]:
-    """All that can be int4 or int8, in the order in which it runs; the head is always int8."""
-    matrices = [matrix for matrix in matrices_of(ir.load(fused / MODEL_NAME).graph) if not matrix.is_head]
+def decoder_parts(fused: Path, spec: DecoderSpec, *, with_head: bool = False) -> list[Part]:
+    """All that has a width of its own, in the order in which it runs."""
+    matrices = [m for m in matrices_of(ir.load(fused / MODEL_NAME).graph) if with_head or not m.is_head]
     return [part for matrix in matrices for part in parts_of(matrix, spec)]
 
 
-def write_mixed(smoothed: Path, fit: Path, target: Path, spec: DecoderSpec, int8: Sequence[str]) -> None:
-    """int4, except for the parts that a pattern of `int8` names; the head is rounded to int8."""
+def widths_by_pattern(parts: Sequence[Part], int8: Sequence[str]) -> Widths:
+    """int4, except for the parts that a pattern of `int8` names."""
+    return {part.name: 8 if part.matches(int8) else 4 for part in parts}
+
+
+def unpacked_bytes(parts: Sequence[Part], widths: Widths) -> int:
+    """What loading adds to the file: codes that the kernel does not read become 8 bits, a head's in two forms."""
+    added = 0
+    for part in parts:
+        bits = widths.get(part.name, 8)
+        if bits not in KERNEL_BITS:
+            added += part.size_bytes(8) - part.size_bytes(bits)
+            added += (part.stop - part.start) * part.num_inputs if part.is_head else 0
+    return added
+
+
+def write_mixed(smoothed: Path, fit: Path, target: Path, spec: DecoderSpec, widths: Widths) -> None:
+    """Each part in its width; a head that has none is rounded to int8."""
 
     def quantize(matrix: Matrix) -> Sequence[QuantizedMatrix]:
-        if matrix.is_head:
+        if matrix.is_head and matrix.name not in widths:
             return [round_to_nearest(matrix.weight(), 8)]
         parts = parts_of(matrix, spec)
-        is_int8 = {part.name: part.matches(int8) for part in parts}
-        stored: dict[Bits, QuantizedMatrix] = {}
-        if any(is_int8.values()):
-            stored[8] = load_fitted(fit, matrix.name, 8)
-        if not all(is_int8.values()):
-            stored[4] = load_fitted(fit, matrix.name, 4)
-        return pieces_of(parts, is_int8, stored)
+        stored = {bits: load_fitted(fit, matrix.name, bits) for bits in sorted({widths[part.name] for part in parts})}
+        return pieces_of(parts, widths, stored)
 
     model = ir.load(smoothed / MODEL_NAME)
     shared = quantize_graph(model, quantize)

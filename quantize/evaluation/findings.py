@@ -10,9 +10,9 @@ from quantize.evaluation.distribution import Distribution
 
 @dataclass(frozen=True, slots=True)
 class Try:
-    """One allocation that was built and measured: the first `num_int8` parts of the order are int8."""
+    """One allocation that was built and measured: the first `num_steps` steps of the order to wider forms."""
 
-    num_int8: int
+    num_steps: int
     size_bytes: int
     kl_mean: float
     top1_agreement: float
@@ -33,11 +33,11 @@ class Answer:
 class Findings:
     """Empty where a scheme or an architecture gives no such thing.
 
-    `tries` holds the chosen one last; `sensitivity` the KL that int4 costs each part; `int8` the parts kept in int8.
+    `tries` holds the chosen one last; `sensitivity` the KL that int4 costs each part; `widths` the bits of each.
     """
 
     tries: tuple[Try, ...] = ()
     sensitivity: Mapping[str, float] = field(default_factory=dict)
-    int8: frozenset[str] = frozenset()
+    widths: Mapping[str, int] = field(default_factory=dict)
     distribution: Distribution | None = None
     answers: tuple[Answer, ...] = ()

@@ -25,6 +25,7 @@ from quantize.graph.edit import (
 from quantize.sources.decoder_config import DecoderConfig
 
 _NORM = "SimplifiedLayerNormalization"
+_NUM_QKV = 3
 _ALONG_VALUES = frozenset({"Unsqueeze", "Expand", "Reshape", "Cast", "Identity"})
 
 
@@ -64,8 +65,7 @@ class AttentionFuser:
         if tables != tables_k:
             raise refuse(end, "queries and keys are rotated differently")
         prefix = f"/layers.{layer}/attn"
-        flat = [self._flat(x, end, f"{prefix}/{part}") for x, part in ((q, "q"), (k, "k"), (v, "v"))]
-        qkv = self._packed(flat, layer, end)
+        qkv = self._projected([_Projected.of(value) for value in (q, k, v)], layer, end)
         outputs = self._edit.nodes(
             "GroupQueryAttention",
             [*qkv, past_k, past_v, self._step.seqlens_k, self._step.total_sequence_length, *tables],
@@ -105,48 +105,76 @@ class AttentionFuser:
         new.shape = past.shape = ir.Shape(["batch_size", past.shape[1], "capacity", past.shape[3]])
         outputs[outputs.index(old)] = new
 
-    def _flat(self, value: ir.Value, before: ir.Node, name: str) -> ir.Value:
-        """(B, N, S, D), a transposed view of a projection, as (B, S, N * D) without a transpose.
+    def _projected(self, parts: list[_Projected], layer: int, before: ir.Node) -> list[ir.Value | None]:
+        """Queries, keys and values from one product where they can be; joined as well where nothing norms the heads."""
+        flat = [part.flat for part in parts]
+        joined = self._joined(flat, layer, before)
+        norms = [part.norm for part in parts]
+        if joined is not None:
+            if not any(norms):
+                return [joined, None, None]
+            keys = self._config.num_kv_heads * self._config.head_dim
+            sizes = np.array([self._config.num_heads * self._config.head_dim, keys, keys], np.int64)
+            names = [f"/layers.{layer}/attn/{part}" for part in "qkv"]
+            inputs = [joined, self._edit.constant("sizes_qkv", sizes)]
+            flat = self._edit.nodes("Split", inputs, names, attributes={"axis": -1}, before=before)
+        return [
+            value if norm is None else self._normed(value, norm, before, f"/layers.{layer}/attn/{part}_norm")
+            for value, norm, part in zip(flat, norms, "qkv", strict=True)
+        ]
 
-        A norm of each head may come before the transpose or after it; it is moved between two reshapes.
-        """
-        norm, node = None, source_of(value, "Transpose", _NORM)
-        if node.op_type == _NORM:
-            norm, node = node, source_of(node.inputs[0], "Transpose")
-        inner = source_of(node.inputs[0], "Reshape", _NORM)
-        if inner.op_type == _NORM:
-            norm, inner = inner, source_of(inner.inputs[0], "Reshape")
-        flat: ir.Value = inner.inputs[0]
-        if norm is None:
-            return flat
+    def _normed(self, flat: ir.Value, norm: ir.Node, before: ir.Node, name: str) -> ir.Value:
+        """Each head of (B, S, N * D) normed by itself, between two reshapes."""
         by_head = self._edit.constant("shape_heads", np.array([0, 0, -1, self._config.head_dim], np.int64))
         whole = self._edit.constant("shape_whole", np.array([0, 0, -1], np.int64))
         heads = self._edit.node("Reshape", [flat, by_head], f"{name}/heads", before=before)
         normed = self._edit.nodes(
-            _NORM, [heads, norm.inputs[1]], [f"{name}/norm"], attributes=dict(norm.attributes), before=before
+            _NORM, [heads, norm.inputs[1]], [f"{name}/out"], attributes=dict(norm.attributes), before=before
         )
         return self._edit.node("Reshape", [normed[0], whole], f"{name}/flat", before=before)
 
-    def _packed(self, qkv: list[ir.Value], layer: int, before: ir.Node) -> list[ir.Value | None]:
-        """One projection for Q, K and V where they are plain products of the same rows; else the three as they are."""
+    def _joined(self, qkv: list[ir.Value], layer: int, before: ir.Node) -> ir.Value | None:
+        """One product for queries, keys and values where they are plain products of the same rows."""
         sources = [source_of(value) for value in qkv]
         if all(node.op_type == "Slice" for node in sources) and len({node.inputs[0] for node in sources}) == 1:
-            return [sources[0].inputs[0], None, None]
+            whole: ir.Value = sources[0].inputs[0]
+            return whole
         biases = []
         if all(node.op_type == "Add" for node in sources):
             biases = [next((a for v in n.inputs if (a := constant_of(v)) is not None), None) for n in sources]
             sources = [source_of(computed_input(node)) for node in sources]
         weights = [constant_of(node.inputs[1]) if node.op_type == "MatMul" else None for node in sources]
         known = [weight for weight in weights if weight is not None]
-        if len(known) < 3 or len({node.inputs[0] for node in sources}) != 1:
-            return list(qkv)
+        if len(known) < _NUM_QKV or len({node.inputs[0] for node in sources}) != 1:
+            return None
         name = f"/model/layers.{layer}/self_attn/qkv_proj"
         weight = self._edit.constant(f"layers.{layer}.qkv.weight", np.concatenate(known, axis=1))
-        packed = self._edit.node("MatMul", [sources[0].inputs[0], weight], f"{name}/MatMul", before=before)
-        if biases:
-            bias = self._edit.constant(f"layers.{layer}.qkv.bias", np.concatenate([b for b in biases if b is not None]))
-            packed = self._edit.node("Add", [packed, bias], f"{name}/Add", before=before)
-        return [packed, None, None]
+        product = self._edit.node("MatMul", [sources[0].inputs[0], weight], f"{name}/MatMul", before=before)
+        if not biases:
+            return product
+        bias = self._edit.constant(f"layers.{layer}.qkv.bias", np.concatenate([b for b in biases if b is not None]))
+        return self._edit.node("Add", [product, bias], f"{name}/Add", before=before)
+
+
+@dataclass(frozen=True, slots=True)
+class _Projected:
+    """What makes heads (B, N, S, D): a projection (B, S, N * D), and the norm of each head behind it, or None.
+
+    The norm may come before the transpose or after it.
+    """
+
+    flat: ir.Value
+    norm: ir.Node | None
+
+    @classmethod
+    def of(cls, heads: ir.Value) -> _Projected:
+        norm, node = None, source_of(heads, "Transpose", _NORM)
+        if node.op_type == _NORM:
+            norm, node = node, source_of(node.inputs[0], "Transpose")
+        inner = source_of(node.inputs[0], "Reshape", _NORM)
+        if inner.op_type == _NORM:
+            norm, inner = inner, source_of(inner.inputs[0], "Reshape")
+        return cls(inner.inputs[0], norm)
 
 
 def _appended(present: ir.Value, past: ir.Value) -> ir.Value:

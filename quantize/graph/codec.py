@@ -1,7 +1,8 @@
-"""The two forms in which a matrix is stored: codes of 4 or 8 bits in blocks of 32 inputs, a scale for each block.
+"""How a matrix is stored: codes of 4, 5, 6 or 8 bits in blocks of 32 inputs, a scale for each block.
 
 A scale is a whole number of its row's unit, so that it takes one byte. What a file holds and what MatMulNBits computes
-with are the same numbers: code - 2^(bits-1), times the scale.
+with are the same numbers: code - 2^(bits-1), times the scale. The kernel reads 4 and 8 bits; 5 and 6 lie in the file as
+two planes, the low four bits and those above, which are joined to 8 when the model is loaded.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Bits = Literal[4, 8]
+Bits = Literal[4, 5, 6, 8]
 BLOCK = 32
+KERNEL_BITS: frozenset[Bits] = frozenset({4, 8})
 
 _CLIP_RATIOS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.84, 0.80, 0.75)
-_MOST_STEPS: dict[Bits, int] = {4: 127, 8: 255}  # of a row's unit in one scale, which has a sign in 4 bits only
+_LOW_BITS = 4  # of the lower plane
+_MOST_STEPS: dict[Bits, int] = {4: 127, 5: 127, 6: 127, 8: 255}  # of a row's unit in one scale; no sign in 8 bits
 _SMALLEST_UNIT = np.float32(6e-8)  # the smallest float16 above zero
 
 Float32 = NDArray[np.float32]
@@ -42,12 +45,17 @@ class QuantizedMatrix:
         return len(self.codes)
 
     def packed(self) -> NDArray[np.uint8]:
-        """(N, blocks, bytes a block), low four bits first: what MatMulNBits reads."""
+        """(N, blocks, bytes a block), low four bits first: what MatMulNBits reads of 4 or 8 bits."""
         blocks = self.codes.reshape(self.num_outputs, -1, BLOCK)
         if self.bits == 8:
             return np.ascontiguousarray(blocks)
         low, high = blocks[..., 0::2], blocks[..., 1::2]
         return np.asarray(low | (high << 4), np.uint8)
+
+    def planes(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """The low four bits (N, 1, K/2) and those above (N, 1, K/8 or K/4); see `plane_shifts`."""
+        low = _joined(self.codes & np.uint8(15), _LOW_BITS)
+        return low, _joined(self.codes >> np.uint8(_LOW_BITS), self.bits - _LOW_BITS)
 
     @property
     def scales(self) -> Float32:
@@ -63,6 +71,17 @@ class QuantizedMatrix:
     def rows(self, part: slice) -> QuantizedMatrix:
         """Some of the outputs."""
         return QuantizedMatrix(self.bits, self.num_inputs, self.codes[part], self.steps[part], self.units[part])
+
+
+def plane_shifts(bits: int) -> NDArray[np.uint8]:
+    """(8/bits, 1): byte k of a plane of K codes holds code k in its lowest bits, above it code k + K * bits/8, ..."""
+    return np.arange(0, 8, bits, dtype=np.uint8)[:, None]
+
+
+def from_planes(low: NDArray[np.uint8], high: NDArray[np.uint8], bits: Bits) -> NDArray[np.uint8]:
+    """The codes (N, K) of `planes`."""
+    upper = _apart(high, bits - _LOW_BITS)
+    return np.asarray(_apart(low, _LOW_BITS) | (upper << np.uint8(_LOW_BITS)), np.uint8)
 
 
 def midpoint(bits: Bits) -> int:
@@ -97,7 +116,7 @@ def stored_matrix(
     num_inputs: int, bits: Bits, codes: NDArray[np.uint8], scales: Float32, units: Float32
 ) -> QuantizedMatrix:
     """A matrix from codes and scales that `storable` gave."""
-    steps = np.rint(scales / units[:, None]).astype(np.int8 if bits == 4 else np.uint8)
+    steps = np.rint(scales / units[:, None]).astype(np.uint8 if bits == 8 else np.int8)
     return QuantizedMatrix(bits, num_inputs, codes, steps, units[:, None].astype(np.float16))
 
 
@@ -119,7 +138,7 @@ def row_units(weight: Float32, bits: Bits) -> Float32:
 def block_scale(values: Float32, bits: Bits, units: Float32, importance: Float32 | None = None) -> Float32:
     """One scale a row for a block (N, n), as the file can hold it.
 
-    8 bits: the largest magnitude over 127. 4 bits: of several clippings the one with the least squared error, weighted
+    8 bits: the largest magnitude over 127. Fewer: of several clippings the one with the least squared error, weighted
     by `importance` (n,); the scale's sign gives the larger side the extra level.
     """
     largest = np.abs(values).max(axis=1)
@@ -128,10 +147,11 @@ def block_scale(values: Float32, bits: Bits, units: Float32, importance: Float32
         return np.asarray(steps * units, np.float32)
     where = np.abs(values).argmax(axis=1)
     sign = np.where(np.take_along_axis(values, where[:, None], 1)[:, 0] > 0, np.float32(-1), np.float32(1))
-    best = storable(sign * largest / np.float32(8), units, bits)
+    middle = np.float32(midpoint(bits))
+    best = storable(sign * largest / middle, units, bits)
     least = _error(values, best, bits, importance)
     for ratio in _CLIP_RATIOS:
-        for limit in (sign * np.float32(8), np.float32(7)):
+        for limit in (sign * middle, middle - 1):
             scale = storable(largest * np.float32(ratio) / limit, units, bits)
             error = _error(values, scale, bits, importance)
             best = np.where(error < least, scale, best)
@@ -142,8 +162,19 @@ def block_scale(values: Float32, bits: Bits, units: Float32, importance: Float32
 def storable(scale: Float32, units: Float32, bits: Bits) -> Float32:
     """Scales (N,) or (N, blocks) as the file will hold them: whole steps of the row's unit, never zero."""
     column, most = units if scale.ndim == 1 else units[:, None], _MOST_STEPS[bits]
-    steps = np.clip(np.rint(scale / column), -most if bits == 4 else 1, most)
+    steps = np.clip(np.rint(scale / column), 1 if bits == 8 else -most, most)
     return np.asarray(np.where(steps == 0, np.float32(1), steps) * column, np.float32)
+
+
+def _joined(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    shifts = plane_shifts(bits)
+    parts = codes.reshape(len(codes), len(shifts), -1) << shifts
+    return np.asarray(np.bitwise_or.reduce(parts, axis=1, keepdims=True), np.uint8)
+
+
+def _apart(plane: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    codes = (plane >> plane_shifts(bits)) & np.uint8((1 << bits) - 1)
+    return np.asarray(codes.reshape(len(plane), -1), np.uint8)
 
 
 def _error(values: Float32, scale: Float32, bits: Bits, importance: Float32 | None) -> Float32:

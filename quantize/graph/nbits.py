@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
-from quantize.graph.codec import BLOCK, QuantizedMatrix
+from quantize.graph.codec import BLOCK, KERNEL_BITS, QuantizedMatrix, plane_shifts
 from quantize.graph.edit import MICROSOFT, Editor
 
 _ACCURACY_LEVEL = 4  # int8 products: the only level with fast kernels
+_LOW_BITS, _WIDEST = 4, 8
 
 
 def scales(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | None = None) -> ir.Value:
@@ -19,33 +21,72 @@ def scales(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | N
         edit.node("Cast", [steps], f"{name}.steps_f32", before=before, to=to),
         edit.node("Cast", [units], f"{name}.units", before=before, to=to),
     ]
+    if stored.bits not in KERNEL_BITS:
+        widened = edit.constant(f"widened_{stored.bits}", np.float32(0.5 ** (_WIDEST - stored.bits)))
+        parts[1] = edit.node("Mul", [parts[1], widened], f"{name}.widened_units", before=before)
     return edit.node("Mul", parts, f"{name}.scales", before=before)
+
+
+def codes(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | None = None) -> ir.Value:
+    """(N, blocks, bytes a block) as the kernel reads it; 5 and 6 bits become the upper ones of 8, once, at load."""
+    if stored.bits in KERNEL_BITS:
+        return edit.constant(f"{name}.codes", stored.packed())
+    shape = np.array([stored.num_outputs, -1, BLOCK], np.int64)
+    upper, empty = stored.bits - _LOW_BITS, _WIDEST - stored.bits
+    parts = []
+    for plane, bits, up in zip(stored.planes(), (_LOW_BITS, upper), (empty, empty + _LOW_BITS), strict=True):
+        part = f"{name}.bits_{bits}"
+        inputs = [edit.constant(part, plane), edit.constant(f"shifts_{bits}", plane_shifts(bits))]
+        value = edit.node("BitShift", inputs, f"{part}.shifted", before=before, direction="RIGHT")
+        mask = edit.constant(f"mask_{bits}", np.uint8((1 << bits) - 1))
+        value = edit.node("BitwiseAnd", [value, mask], f"{part}.apart", before=before)
+        left = edit.constant(f"left_{up}", np.uint8(up))
+        value = edit.node("BitShift", [value, left], f"{part}.lifted", before=before, direction="LEFT")
+        inputs = [value, edit.constant(f"shape_{stored.num_outputs}_blocks", shape)]
+        parts.append(edit.node("Reshape", inputs, f"{part}.blocks", before=before))
+    return edit.node("BitwiseOr", parts, f"{name}.codes", before=before)
 
 
 def product(
     edit: Editor, x: ir.Value, stored: QuantizedMatrix, name: str, output: str, before: ir.Node
 ) -> tuple[ir.Value, ir.Value]:
     """X times the matrix transposed; and the scales, for whoever shares the table."""
-    codes = edit.constant(f"{name}.codes", stored.packed())
+    table = codes(edit, name, stored, before)
     by_block = scales(edit, name, stored, before)
     result = edit.node(
         "MatMulNBits",
-        [x, codes, by_block],
+        [x, table, by_block],
         output,
         domain=MICROSOFT,
         before=before,
         K=stored.num_inputs,
         N=stored.num_outputs,
-        bits=stored.bits,
+        bits=stored.bits if stored.bits in KERNEL_BITS else _WIDEST,
         block_size=BLOCK,
         accuracy_level=_ACCURACY_LEVEL,
     )
     return result, by_block
 
 
+def codes_of(product: ir.Value) -> ir.Value:
+    """What a product multiplies with."""
+    node = product.producer()
+    assert node is not None
+    value: ir.Value = node.inputs[1]
+    return value
+
+
+def rows_of(edit: Editor, stored: QuantizedMatrix, computed: ir.Value | None, before: ir.Node) -> ir.Value:
+    """A table's codes (N, K), to be looked up by rows; made from the kernel's form of them where that is `computed`."""
+    if computed is None or stored.bits in KERNEL_BITS:
+        return edit.constant("embed.codes", stored.codes)
+    shape = edit.constant("shape_table", np.array([stored.num_outputs, -1], np.int64))
+    return edit.node("Reshape", [computed, shape], "embed.codes", before=before)
+
+
 def lookup(
     edit: Editor,
-    codes: ir.Value,
+    table: ir.Value,
     indices: ir.Value,
     by_block: ir.Value,
     output: str,
@@ -54,7 +95,7 @@ def lookup(
     """Rows of an int8 table (N, K) in float."""
     return edit.node(
         "GatherBlockQuantized",
-        [codes, indices, by_block],
+        [table, indices, by_block],
         output,
         domain=MICROSOFT,
         before=before,

@@ -1,7 +1,7 @@
 """GPTQ (arXiv:2210.17323): each column's rounding error is made up for by the columns that are not yet rounded.
 
 Columns are rounded in the order of their importance while each keeps its place and its block, so that the kernel sees
-nothing of it. In 4 bits the scales are then solved for the codes found, and the codes found once more for those scales.
+nothing of it. Below 8 bits the scales are then solved for the codes found, and the codes once more for those scales.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from fnmatch import fnmatchcase
 
 from appliance.bundle import DecoderSpec
 from quantize.graph.codec import Bits, QuantizedMatrix, matrix_bytes
-from quantize.precision.weights import Matrix
+from quantize.precision.weights import HEAD, Matrix
+
+Widths = Mapping[str, Bits]  # by the parts' names
 
 _QKV, _GATE_UP = "qkv_proj", "gate_up_proj"
 
@@ -26,6 +28,11 @@ class Part:
     start: int
     stop: int
     num_inputs: int
+
+    @property
+    def is_head(self) -> bool:
+        """Whether it gives the logits."""
+        return self.matrix == HEAD
 
     @property
     def rows(self) -> slice:
@@ -58,10 +65,8 @@ def parts_of(matrix: Matrix, spec: DecoderSpec) -> list[Part]:
     ]
 
 
-def pieces_of(
-    parts: Sequence[Part], is_int8: Mapping[str, bool], stored: Mapping[Bits, QuantizedMatrix]
-) -> list[QuantizedMatrix]:
+def pieces_of(parts: Sequence[Part], widths: Widths, stored: Mapping[Bits, QuantizedMatrix]) -> list[QuantizedMatrix]:
     """The matrix whole where all parts have one width, else part by part; `stored` holds it in each width needed."""
     if len(stored) == 1:
         return list(stored.values())
-    return [stored[8 if is_int8[part.name] else 4].rows(part.rows) for part in parts]
+    return [stored[widths[part.name]].rows(part.rows) for part in parts]

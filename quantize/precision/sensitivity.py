@@ -1,4 +1,4 @@
-"""What int4 costs each part in KL, for all parts at once, from gradients instead of one evaluation a part.
+"""What its narrowest width costs each part in KL, all at once, from gradients instead of one evaluation a part.
 
 The KL that a small change D of the weights causes is half the mean of (g . D)^2, where g is the gradient of the log
 probability of a token that the model itself samples (its Fisher information). Random signs let one backward pass stand
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from appliance.errors import QuantizeError
-from quantize.precision.fit import load_fitted
+from quantize.precision.fit import load_errors, load_fitted
 from quantize.precision.parts import Part
 from quantize.precision.smoothing import Factors
 from quantize.quiet import quiet
@@ -37,7 +37,7 @@ def measure_sensitivity(
     target: Path,
     report: Callable[[float], None],
 ) -> None:
-    """Write the KL in nats a token that each part alone causes in int4.
+    """Write the KL in nats a token that each part alone causes in the narrowest width that it was fitted in.
 
     Raises:
         QuantizeError: the checkpoint's modules are not those of the graph.
@@ -99,9 +99,11 @@ def _probes(model: torch.nn.Module, fit: Path, factors: Factors, parts: Sequence
     by_matrix: dict[str, list[Part]] = {}
     for part in parts:
         by_matrix.setdefault(part.matrix, []).append(part)
+    errors = load_errors(fit)
     probes = []
     for matrix, members in by_matrix.items():
-        fitted = torch.from_numpy(factors.undo(matrix, load_fitted(fit, matrix, 4).dequantized()))
+        stored = load_fitted(fit, matrix, errors[members[0].name].narrowest)
+        fitted = torch.from_numpy(factors.undo(matrix, stored.dequantized()))
         whole = modules.get(_path(matrix))
         if whole is not None:
             rows = {part.name: part.rows for part in members}

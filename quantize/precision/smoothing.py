@@ -159,7 +159,11 @@ def _values(
 ) -> _Source | None:
     """The values' rows; heads that share one get one factor."""
     is_packed = attention.inputs[1] is None
-    matrix, bias = _product_of(attention.inputs[0 if is_packed else 2], by_output)
+    value = attention.inputs[0 if is_packed else 2]
+    split = value.producer()
+    if split is not None and split.op_type == "Split":  # values are the last of queries, keys and values
+        value = split.inputs[0]
+    matrix, bias = _product_of(value, by_output)
     if matrix is None:
         return None
     by_head = np.log(wanted).reshape(spec.num_kv_heads, -1, spec.head_dim)

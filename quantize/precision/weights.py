@@ -13,7 +13,7 @@ from quantize.graph import nbits
 from quantize.graph.codec import BLOCK, QuantizedMatrix, round_to_nearest
 from quantize.graph.edit import Editor, constant_of, refuse, replace_value
 
-_HEAD = "lm_head"
+HEAD = "lm_head"
 _NUM_QKV = 3  # GroupQueryAttention takes queries, keys and values joined, or as three inputs
 
 
@@ -27,7 +27,7 @@ class Matrix:
     @property
     def is_head(self) -> bool:
         """Whether it gives the logits."""
-        return bool(self.name == _HEAD)
+        return bool(self.name == HEAD)
 
     @property
     def input_name(self) -> str:
@@ -60,15 +60,15 @@ def matrices_of(graph: ir.Graph) -> list[Matrix]:
         if node.op_type != "MatMul" or constant_of(node.inputs[1]) is None:
             continue
         name = node.name.removesuffix("/MatMul").lstrip("/").removeprefix("model/")
-        found.append(Matrix(node, _HEAD if node.outputs[0].name == "logits" else name))
+        found.append(Matrix(node, HEAD if node.outputs[0].name == "logits" else name))
     return found
 
 
 def quantize_graph(model: ir.Model, quantize: Callable[[Matrix], Sequence[QuantizedMatrix]]) -> dict[str, str]:
     """Replace every matrix and the embedding in place; gives the tensors that share bytes, for `save_graph`.
 
-    `quantize` gives one piece, or several whose outputs follow one another. The head is one int8 piece, and so is the
-    embedding.
+    `quantize` gives one piece, or several whose outputs follow one another. The head is one piece of 6 or 8
+    bits, and so is the embedding.
     """
     edit = Editor(model.graph)
     gather = next((n for n in model.graph if n.op_type == "Gather" and n.inputs[1].name == "input_ids"), None)
@@ -80,20 +80,22 @@ def quantize_graph(model: ir.Model, quantize: Callable[[Matrix], Sequence[Quanti
     shared: dict[str, str] = {}
     for matrix in matrices_of(model.graph):
         pieces = quantize(matrix)
-        by_block = _replace_product(edit, matrix, pieces)
+        product, by_block = _replace_product(edit, matrix, pieces)
         if matrix.is_head and np.array_equal(matrix.weight(), table):
-            _replace_gather(edit, gather, pieces[0], by_block)
+            table = nbits.rows_of(edit, pieces[0], nbits.codes_of(product), gather)
+            _replace_gather(edit, gather, table, by_block)
             shared["embed.codes"] = f"{matrix.name}.codes"
         matrix.node.graph.remove(matrix.node, safe=True)
     if not shared:
         stored = round_to_nearest(np.asarray(table, np.float32), 8)
-        _replace_gather(edit, gather, stored, nbits.scales(edit, "embed", stored, gather))
+        table = nbits.rows_of(edit, stored, None, gather)
+        _replace_gather(edit, gather, table, nbits.scales(edit, "embed", stored, gather))
     model.graph.remove(gather, safe=True)
     _drop_unused_initializers(model.graph)
     return shared
 
 
-def _replace_product(edit: Editor, matrix: Matrix, pieces: Sequence[QuantizedMatrix]) -> ir.Value:
+def _replace_product(edit: Editor, matrix: Matrix, pieces: Sequence[QuantizedMatrix]) -> tuple[ir.Value, ir.Value]:
     node = matrix.node
     output = f"{node.outputs[0].name}/nbits"
     outputs: list[ir.Value] = []
@@ -106,7 +108,7 @@ def _replace_product(edit: Editor, matrix: Matrix, pieces: Sequence[QuantizedMat
     if len(outputs) == 1 or not _read_apart(node.outputs[0], outputs):
         joined = outputs[0] if len(outputs) == 1 else edit.node("Concat", outputs, output, before=node, axis=-1)
         _take_over(node.outputs[0], joined)
-    return by_block
+    return outputs[-1], by_block
 
 
 def _read_apart(product: ir.Value, pieces: Sequence[ir.Value]) -> bool:
@@ -127,9 +129,8 @@ def _read_apart(product: ir.Value, pieces: Sequence[ir.Value]) -> bool:
     return False
 
 
-def _replace_gather(edit: Editor, gather: ir.Node, stored: QuantizedMatrix, by_block: ir.Value) -> None:
-    codes = edit.constant("embed.codes", stored.codes)
-    rows = nbits.lookup(edit, codes, gather.inputs[1], by_block, "embed.rows", gather)
+def _replace_gather(edit: Editor, gather: ir.Node, table: ir.Value, by_block: ir.Value) -> None:
+    rows = nbits.lookup(edit, table, gather.inputs[1], by_block, "embed.rows", gather)
     replace_value(gather.outputs[0], rows)
 
 

@@ -13,6 +13,7 @@ from html import escape
 _WIDTH, _HEIGHT = 640, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 44
 _NUM_SHADES = 9
+_NARROWEST = 4  # bits, of which nothing is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +68,8 @@ def bars(edges: Sequence[float], counts: Sequence[int], *, x_title: str, y_title
     return _figure("".join(ticks) + "".join(drawn), x_title, y_title)
 
 
-def shades(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, str], tuple[float, bool]]) -> str:
-    """A table of (row, column) to a value and whether it is marked; the darker, the larger (logarithmic)."""
+def shades(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, str], tuple[float, int]]) -> str:
+    """A table of (row, column) to a value and its bits; the darker, the larger (logarithmic)."""
     values = [value for value, _ in cells.values() if value > 0]
     low, high = (math.log10(min(values)), math.log10(max(values))) if values else (0.0, 1.0)
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
@@ -79,13 +80,13 @@ def shades(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str
     return f'<table class="shades"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
 
 
-def _cell(entry: tuple[float, bool] | None, low: float, high: float) -> str:
+def _cell(entry: tuple[float, int] | None, low: float, high: float) -> str:
     if entry is None:
         return "<td></td>"
-    value, is_marked = entry
+    value, bits = entry
     share = (math.log10(value) - low) / (high - low) if value > 0 and high > low else 0.0
     shade = min(_NUM_SHADES - 1, max(0, int(share * _NUM_SHADES)))
-    text = f"{value * 1e3:.2f}" + (" ●" if is_marked else "")
+    text = f"{value * 1e3:.2f}" + (f" · {bits}" if bits != _NARROWEST else "")
     return f'<td class="s{shade}">{text}</td>'
 
 

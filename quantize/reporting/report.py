@@ -99,28 +99,28 @@ def _frontier(tries: Sequence[Try]) -> str:
             f"{t.size_bytes / 1e6:.1f}",
             f"{t.kl_mean:.4f}",
             f"{t.top1_agreement:.1%}",
-            str(t.num_int8),
+            str(t.num_steps),
             "chosen" if t == chosen else "",
         )
         for t in sorted(tries, key=lambda t: t.size_bytes)
     ]
     chart = scatter(points, x_title="MB of model.onnx and its data", y_title="mean KL")
-    table = _table(("MB", "mean KL", "top-1", "parts in int8", ""), rows)
+    table = _table(("MB", "mean KL", "top-1", "steps from int4", ""), rows)
     return _section("Size and quality of what was tried", chart + table)
 
 
 def _sensitivity(findings: Findings) -> str:
     if not findings.sensitivity:
         return ""
-    cells: dict[tuple[str, str], tuple[float, bool]] = {}
+    cells: dict[tuple[str, str], tuple[float, int]] = {}
     for name, value in findings.sensitivity.items():
         layer, kind = _layer_and_kind(name)
-        cells[layer, kind] = (value, name in findings.int8)
+        cells[layer, kind] = (value, findings.widths.get(name, 4))
     rows = sorted({layer for layer, _ in cells}, key=lambda layer: (len(layer), layer))
     columns = list(dict.fromkeys(kind for _, kind in sorted(cells, key=_column_order)))
     text = (
         "<p>KL in thousandths that each part alone would cause in int4, estimated from gradients on the calibration "
-        "text; ● marks what was kept in int8.</p>"
+        "text; behind it the bits of what is stored in more than 4.</p>"
     )
     return _section("Sensitivity", text + shades(rows, columns, cells))
 

@@ -129,7 +129,7 @@ def test_keygen_makes_a_key_once_and_shows_it_from_then_on(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        (["--scheme", "int8", "--max-kl", "0.1"], "max_kl and max_mb are for the scheme auto"),
+        (["--scheme", "int8", "--max-kl", "0.1"], "max_kl and max_mb are for the schemes auto and packed"),
         (["--scheme", "auto", "--max-kl", "0.1", "--max-mb", "5"], "give max_kl or max_mb, not both"),
         (["--scheme", "auto", "--max-kl", "-1"], "weights.max_kl"),
         (["--scheme", "int4", "--calibration", "absent.txt"], "the calibration text absent.txt cannot be read"),

@@ -28,6 +28,7 @@ _STAGES = (
     "export",
     "fuse",
     "calibrate",
+    "smooth",
     "fit",
     "sensitivity",
     "search",

@@ -63,6 +63,15 @@ def test_a_layer_becomes_one_attention_and_two_skip_norms_with_one_packed_projec
     assert not ops["Softmax"]
 
 
+@pytest.mark.parametrize("architecture", ["qwen3", "gemma3_text"])
+def test_queries_and_keys_that_are_normed_still_come_from_one_product(architecture: str, tmp_path: Path) -> None:
+    checkpoint = write_decoder(tmp_path / "checkpoint", architecture)
+    export(checkpoint, tmp_path / "exported", task=DECODER_TASK)
+    ops = fuse(ir.load(tmp_path / "exported" / "model.onnx"), read_decoder_config(checkpoint), context_length=64)
+    assert ops["MatMul"] == 2 * 4 + 1
+    assert ops["Split"] == 2 * 2
+
+
 def test_a_joined_gate_and_up_is_split_without_asking_for_its_width(tmp_path: Path) -> None:
     checkpoint = write_decoder(tmp_path / "checkpoint", "phi3")
     export(checkpoint, tmp_path / "exported", task=DECODER_TASK)

@@ -8,10 +8,11 @@ import onnxruntime as ort
 import pytest
 
 from appliance.engine.provider import session_options
-from quantize.graph.codec import BLOCK, Bits, QuantizedMatrix, matrix_bytes, round_to_nearest
+from quantize.graph import nbits
+from quantize.graph.codec import BLOCK, KERNEL_BITS, Bits, QuantizedMatrix, from_planes, matrix_bytes, round_to_nearest
 from quantize.graph.edit import MICROSOFT, Editor, new_input
 
-_BITS: tuple[Bits, ...] = (4, 8)
+_BITS: tuple[Bits, ...] = (4, 5, 6, 8)
 
 
 @pytest.mark.parametrize("bits", _BITS)
@@ -38,10 +39,20 @@ def test_a_matrix_of_zeros_stays_zero() -> None:
         assert not round_to_nearest(np.zeros((4, 64), np.float32), bits).dequantized().any()
 
 
+def test_planes_give_the_codes_back() -> None:
+    widths: tuple[Bits, ...] = (5, 6)
+    for bits in widths:
+        stored = round_to_nearest(np.random.default_rng(2).standard_normal((6, 80)).astype(np.float32), bits)
+        assert np.array_equal(from_planes(*stored.planes(), bits), stored.codes)
+
+
 def test_the_size_is_known_beforehand() -> None:
     for bits in _BITS:
         stored = round_to_nearest(np.ones((6, 80), np.float32), bits)
-        assert matrix_bytes(6, 80, bits) == stored.packed().nbytes + stored.steps.nbytes + stored.units.nbytes
+        codes = [stored.packed()] if bits in KERNEL_BITS else stored.planes()
+        assert (
+            matrix_bytes(6, 80, bits) == sum(part.nbytes for part in codes) + stored.steps.nbytes + stored.units.nbytes
+        )
 
 
 def kernel_product(stored: QuantizedMatrix, x: np.ndarray, *, accuracy_level: int) -> np.ndarray:
@@ -49,15 +60,14 @@ def kernel_product(stored: QuantizedMatrix, x: np.ndarray, *, accuracy_level: in
     edit = Editor(graph)
     rows = new_input("x", ir.DataType.FLOAT, ["rows", stored.num_inputs])
     graph.inputs.append(rows)
-    scales = edit.constant("scales", stored.scales)
     product = edit.node(
         "MatMulNBits",
-        [rows, edit.constant("codes", stored.packed()), scales],
+        [rows, nbits.codes(edit, "w", stored), nbits.scales(edit, "w", stored)],
         "y",
         domain=MICROSOFT,
         K=stored.num_inputs,
         N=stored.num_outputs,
-        bits=stored.bits,
+        bits=4 if stored.bits == 4 else 8,
         block_size=BLOCK,
         accuracy_level=accuracy_level,
     )

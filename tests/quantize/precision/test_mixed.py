@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from appliance.bundle import DecoderSpec
 from appliance.engine.provider import session_options
 from appliance.engine.types import StepPlan
-from quantize.decoders.weights import decoder_parts, write_mixed
+from quantize.decoders.weights import decoder_parts, widths_by_pattern, write_mixed
 from quantize.evaluation.decoder import load_runner
 from quantize.fusion.export import DECODER_TASK, export
 from quantize.fusion.fuse import fuse_file
@@ -32,6 +32,7 @@ from quantize.precision.weights import matrices_of
 from quantize.sources.decoder_config import read_decoder_config
 from tests.quantize.tiny import VOCAB, write_decoder
 
+_WIDTHS: tuple[Bits, ...] = (4, 5, 6, 8)
 _RNG = np.random.default_rng(3)
 _WINDOWS = _RNG.integers(3, VOCAB, (12, 48))
 _HELD_OUT = _RNG.integers(3, VOCAB, (12, 48))
@@ -64,7 +65,7 @@ def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         head_dim=config.head_dim,
         eos_token_ids=(0,),
     )
-    fit_matrices(root / "fused", root / "fit", (4, 8), _WINDOWS, spec, lambda _: None)
+    fit_matrices(root / "fused", root / "fit", _WIDTHS, _WINDOWS, spec, lambda _: None)
     return Fitted(checkpoint, root / "fused", root / "fit", spec, decoder_parts(root / "fused", spec))
 
 
@@ -76,14 +77,12 @@ def test_parts_are_named_like_the_checkpoints_projections(fitted: Fitted) -> Non
 
 def test_one_products_parts_can_differ_in_width(fitted: Fitted, tmp_path: Path) -> None:
     int8 = ["layers.0/self_attn/k_proj", "layers.1/mlp/up_proj"]
-    write_mixed(fitted.fused, fitted.fit, tmp_path, fitted.spec, int8)
+    write_mixed(fitted.fused, fitted.fit, tmp_path, fitted.spec, widths_by_pattern(fitted.parts, int8))
     nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
     widths = {
         n.input[1]: next(a.i for a in n.attribute if a.name == "bits") for n in nodes if n.op_type == "MatMulNBits"
     }
     attention = [f"layers.0/self_attn/qkv_proj.{i}.codes" for i in range(3)]
-    if attention[0] not in widths:  # queries and keys have norms of their own, so that nothing is joined
-        attention = [f"layers.0/self_attn/{part}_proj.codes" for part in "qkv"]
     assert [widths[name] for name in attention] == [4, 8, 4]
     assert [widths[f"layers.1/mlp/gate_up_proj.{i}.codes"] for i in range(2)] == [4, 8]
     assert all(width == 4 for name, width in widths.items() if "layers.1/self_attn" in name)
@@ -93,9 +92,9 @@ def test_one_products_parts_can_differ_in_width(fitted: Fitted, tmp_path: Path) 
 def test_parts_of_one_product_are_read_apart_without_a_copy(fitted: Fitted, tmp_path: Path) -> None:
     (tmp_path / "mixed").mkdir()
     (tmp_path / "whole").mkdir()
-    int8 = ["layers.0/self_attn/[qk]_proj", "*/up_proj"]
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "mixed", fitted.spec, int8)
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "whole", fitted.spec, [])
+    int8 = ["*/self_attn/[qk]_proj", "*/up_proj"]
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "mixed", fitted.spec, widths_by_pattern(fitted.parts, int8))
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "whole", fitted.spec, widths_by_pattern(fitted.parts, []))
     counts = {
         name: Counter(n.op_type for n in onnx.load(tmp_path / name / "model.onnx", load_external_data=False).graph.node)
         for name in ("mixed", "whole")
@@ -103,10 +102,9 @@ def test_parts_of_one_product_are_read_apart_without_a_copy(fitted: Fitted, tmp_
     assert counts["mixed"]["Concat"] == counts["mixed"]["Split"] == 0 < counts["whole"]["Split"]
 
 
-def test_a_fitted_matrix_is_read_back_in_both_widths(fitted: Fitted, tmp_path: Path) -> None:
+def test_a_fitted_matrix_is_read_back_in_every_width(fitted: Fitted, tmp_path: Path) -> None:
     matrix = next(m for m in matrices_of(ir.load(fitted.fused / "model.onnx").graph) if m.name.endswith("down_proj"))
-    widths: tuple[Bits, ...] = (4, 8)
-    for bits in widths:
+    for bits in _WIDTHS:
         wanted = gptq(matrix.weight(), np.diag(np.arange(1, 97, dtype=np.float32)), bits)
         save_fitted(tmp_path, matrix.name, wanted)
         assert np.array_equal(load_fitted(tmp_path, matrix.name, bits).dequantized(), wanted.dequantized())
@@ -116,25 +114,51 @@ def test_more_int8_is_closer_to_float(fitted: Fitted, tmp_path: Path) -> None:
     found = []
     for name, int8 in (("none", []), ("attention", ["*/self_attn/*"]), ("all", ["*"])):
         (tmp_path / name).mkdir()
-        write_mixed(fitted.fused, fitted.fit, tmp_path / name, fitted.spec, int8)
+        write_mixed(fitted.fused, fitted.fit, tmp_path / name, fitted.spec, widths_by_pattern(fitted.parts, int8))
         found.append(mean_kl(fitted.fused, tmp_path / name, fitted.spec))
     assert found[0] > found[1] > found[2]
+
+
+def test_each_width_is_closer_to_float_than_the_one_below_and_takes_the_bytes_that_were_foretold(
+    fitted: Fitted, tmp_path: Path
+) -> None:
+    found, sizes = [], []
+    for bits in _WIDTHS:
+        folder = tmp_path / str(bits)
+        folder.mkdir()
+        write_mixed(fitted.fused, fitted.fit, folder, fitted.spec, {part.name: bits for part in fitted.parts})
+        found.append(mean_kl(fitted.fused, folder, fitted.spec))
+        sizes.append(sum(path.stat().st_size for path in folder.iterdir()))
+    assert found == sorted(found, reverse=True)
+    assert found[1] < found[0] / 2
+    assert sizes == sorted(sizes)
+
+
+def test_a_head_of_six_bits_gives_the_embedding_its_rows_too(fitted: Fitted, tmp_path: Path) -> None:
+    int8 = widths_by_pattern(fitted.parts, ["*"])
+    for name, widths in (("eight", int8), ("six", {**int8, "lm_head": 6})):
+        (tmp_path / name).mkdir()
+        write_mixed(fitted.fused, fitted.fit, tmp_path / name, fitted.spec, widths)
+    eight, six = (mean_kl(fitted.fused, tmp_path / name, fitted.spec) for name in ("eight", "six"))
+    assert eight < six < 0.1
+    sizes = [(tmp_path / name / "model.onnx.data").stat().st_size for name in ("six", "eight")]
+    assert sizes[0] < sizes[1]
 
 
 def test_gradients_foretell_what_int4_costs_each_part(fitted: Fitted, tmp_path: Path) -> None:
     measure_sensitivity(fitted.checkpoint, fitted.fit, Factors(), fitted.parts, _HELD_OUT, tmp_path, lambda _: None)
     foretold = load_sensitivity(tmp_path)
     errors = load_errors(fitted.fit)
-    assert set(foretold) == set(errors) == {part.name for part in fitted.parts}
-    assert all(found.int8_share < 0.1 for found in errors.values())
+    assert set(foretold) == set(errors) - {"lm_head"} == {part.name for part in fitted.parts}
+    assert all(found.share(8) < 0.1 for found in errors.values())
     (tmp_path / "int8").mkdir()
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "int8", fitted.spec, ["*"])
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "int8", fitted.spec, widths_by_pattern(fitted.parts, ["*"]))
     base = mean_kl(fitted.fused, tmp_path / "int8", fitted.spec)
     for part in [part for part in fitted.parts if part.name.startswith("layers.1/")]:
         folder = tmp_path / part.name.replace("/", ".")
         folder.mkdir()
         others = [other.name for other in fitted.parts if other != part]
-        write_mixed(fitted.fused, fitted.fit, folder, fitted.spec, others)
+        write_mixed(fitted.fused, fitted.fit, folder, fitted.spec, widths_by_pattern(fitted.parts, others))
         found = mean_kl(fitted.fused, folder, fitted.spec) - base
         assert abs(foretold[part.name] - found) < 0.5 * found + base, part.name
 
@@ -143,7 +167,7 @@ def test_int8_keys_and_values_cost_little_and_take_a_quarter(fitted: Fitted, tmp
     (tmp_path / "weights").mkdir()
     (tmp_path / "int8").mkdir()
     measure_kv_scales(fitted.fused, tmp_path, _WINDOWS, fitted.spec, lambda _: None)
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "weights", fitted.spec, ["*"])
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "weights", fitted.spec, widths_by_pattern(fitted.parts, ["*"]))
     spec = write_int8_cache(tmp_path / "weights", tmp_path, tmp_path / "int8", fitted.spec)
     whole = logits(tmp_path / "int8", spec, _HELD_OUT[0])
     reference = logits(fitted.fused, fitted.spec, _HELD_OUT[0])

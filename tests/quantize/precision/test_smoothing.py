@@ -11,7 +11,7 @@ import pytest
 
 from appliance.bundle import DecoderSpec
 from appliance.engine.types import StepPlan
-from quantize.decoders.weights import write_mixed
+from quantize.decoders.weights import decoder_parts, widths_by_pattern, write_mixed
 from quantize.evaluation.decoder import load_runner
 from quantize.fusion.export import DECODER_TASK, export
 from quantize.fusion.fuse import fuse_file
@@ -26,12 +26,10 @@ _RNG = np.random.default_rng(5)
 _WINDOWS = _RNG.integers(3, VOCAB, (6, 48))
 _LOUD = 12.0
 _JOINED = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
-_APART = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"}
 
 
 @dataclass(frozen=True, slots=True)
 class Smoothed:
-    architecture: str
     checkpoint: Path
     fused: Path
     folder: Path
@@ -59,7 +57,7 @@ def smoothed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         eos_token_ids=(0,),
     )
     smooth_file(root / "fused", root / "smoothed", _WINDOWS, spec, 0.5, lambda _: None)
-    return Smoothed(request.param, checkpoint, root / "fused", root / "smoothed", spec)
+    return Smoothed(checkpoint, root / "fused", root / "smoothed", spec)
 
 
 def test_the_function_stays_the_same(smoothed: Smoothed) -> None:
@@ -70,8 +68,7 @@ def test_the_function_stays_the_same(smoothed: Smoothed) -> None:
 def test_every_input_is_smoothed_where_that_costs_nothing(smoothed: Smoothed) -> None:
     factors = Factors.load(smoothed.folder)
     found = {name.rsplit("/", 1)[-1] for name in factors.columns}
-    has_norms = smoothed.architecture in {"qwen3", "gemma3_text"}
-    assert found == (_APART if has_norms else _JOINED)
+    assert found == _JOINED
 
 
 def test_channels_are_more_even_afterwards(smoothed: Smoothed) -> None:
@@ -97,11 +94,12 @@ def test_a_smoothed_matrix_is_turned_back_into_the_checkpoints(smoothed: Smoothe
 
 def test_int8_loses_less_than_without(smoothed: Smoothed, tmp_path: Path) -> None:
     reference, errors = logits(smoothed.fused, smoothed.spec), []
+    widths = widths_by_pattern(decoder_parts(smoothed.fused, smoothed.spec), ["*"])
     for name, folder in (("plain", smoothed.fused), ("smoothed", smoothed.folder)):
         (tmp_path / name).mkdir()
         (tmp_path / f"{name}-fit").mkdir()
         fit_matrices(folder, tmp_path / f"{name}-fit", (8,), _WINDOWS, smoothed.spec, lambda _: None)
-        write_mixed(folder, tmp_path / f"{name}-fit", tmp_path / name, smoothed.spec, ["*"])
+        write_mixed(folder, tmp_path / f"{name}-fit", tmp_path / name, smoothed.spec, widths)
         errors.append(np.abs(logits(tmp_path / name, smoothed.spec) - reference).mean())
     assert errors[1] < errors[0]
 

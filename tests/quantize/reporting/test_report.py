@@ -13,10 +13,10 @@ from quantize.evaluation.findings import Answer, Findings, Try
 from quantize.reporting.report import report_page
 
 _DISTRIBUTION = Distribution((-2.0, -1.0, 0.0), (3, 1), ((0.5, 0.02), (0.99, 0.4)))
-_FULL = Findings(
+FULL = Findings(
     tries=(Try(0, 90_000_000, 0.08, 0.85), Try(210, 140_000_000, 0.004, 0.96), Try(40, 101_000_000, 0.03, 0.9)),
     sensitivity={f"layers.{layer}/self_attn/{part}_proj": 0.001 * layer for layer in range(12) for part in "qkvo"},
-    int8=frozenset({"layers.11/self_attn/v_proj"}),
+    widths={"layers.11/self_attn/v_proj": 8},
     distribution=_DISTRIBUTION,
     answers=(
         Answer("What is <b>7 + 5</b>?", "12", "<script>alert(1)</script>\x00\x1b[31m", True, False),
@@ -26,7 +26,7 @@ _FULL = Findings(
 
 
 def test_the_page_is_well_formed_whatever_the_model_answered() -> None:
-    page = parsed(_FULL)
+    page = parsed(FULL)
     assert page.find("./body/main/h1") is not None
     assert [h.text for h in page.iter("h2")] == [
         "Quality",
@@ -41,28 +41,26 @@ def test_the_page_is_well_formed_whatever_the_model_answered() -> None:
 
 
 def test_the_page_loads_nothing() -> None:
-    page = report_page(manifest(), _FULL).decode()
+    page = report_page(manifest(), FULL).decode()
     for outside in ("http://", "https://", "src=", "href=", "@import", "url("):
         assert outside not in page
-    policy = parsed(_FULL).find("./head/meta[@http-equiv='Content-Security-Policy']")
+    policy = parsed(FULL).find("./head/meta[@http-equiv='Content-Security-Policy']")
     assert policy is not None
     assert policy.get("content", "").startswith("default-src 'none'")
 
 
 def test_the_chosen_try_is_marked_once_in_chart_and_table() -> None:
-    page = parsed(_FULL)
+    page = parsed(FULL)
     marked = [circle for circle in page.iter("circle") if circle.get("class") == "chosen"]
     assert [circle.findtext("title") for circle in marked] == ["101.0 MB, KL 0.0300"]
     assert [cell.text for cell in page.iter("td")].count("chosen") == 1
 
 
 def test_a_part_that_was_kept_in_int8_is_marked() -> None:
-    assert "".join(parsed(_FULL).itertext()).count("11.00 ●") == 1
+    assert "".join(parsed(FULL).itertext()).count("11.00 · 8") == 1
 
 
-@pytest.mark.parametrize(
-    "findings", [Findings(), Findings(distribution=_DISTRIBUTION), Findings(tries=_FULL.tries[:1])]
-)
+@pytest.mark.parametrize("findings", [Findings(), Findings(distribution=_DISTRIBUTION), Findings(tries=FULL.tries[:1])])
 def test_what_was_not_found_out_is_left_out(findings: Findings) -> None:
     titles = [h.text for h in parsed(findings).iter("h2")]
     assert titles[0] == "Quality"
@@ -82,7 +80,7 @@ def test_an_encoders_distribution_is_that_of_cosines() -> None:
 
 
 def test_the_same_findings_give_the_same_bytes() -> None:
-    assert report_page(manifest(), _FULL) == report_page(manifest(), _FULL)
+    assert report_page(manifest(), FULL) == report_page(manifest(), FULL)
 
 
 def parsed(findings: Findings) -> ElementTree.Element:
