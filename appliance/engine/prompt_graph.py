@@ -78,14 +78,14 @@ def with_int8_products(optimized: bytes, products: bytes) -> bytes:
     """The optimized graph with other products: those that onnxruntime has packed from `write_int8_products`."""
     model, packed = parse(optimized), parse(products)
     graph = model.graph
-    replaced = {node.output[0] for node in _products(model)}
+    replaced = [node.output[0] for node in _products(model)]
     nodes = list(graph.node)
     del graph.node[:]
     graph.initializer.MergeFrom(packed.graph.initializer)
     _shared_constants(graph)
     for node in nodes:
         if node.output[0] in replaced:
-            _multiply_rows(graph, node)
+            _multiply_rows(graph, node, is_first=node.output[0] == replaced[0])
         else:
             graph.node.append(node)
     used = {name for node in graph.node for name in node.input}
@@ -175,10 +175,9 @@ def _shared_constants(graph: Message) -> None:
     add_constant(graph, _name("last_axis"), np.array([-1], np.int64))
     add_constant(graph, _name("first_axis"), np.array([0], np.int64))
     add_constant(graph, _name("step"), np.array(1 / _LARGEST, np.float32))
-    add_constant(graph, _name("smallest"), np.array(_SMALLEST_SCALE))
 
 
-def _multiply_rows(graph: Message, node: Message) -> None:
+def _multiply_rows(graph: Message, node: Message, *, is_first: bool) -> None:
     """(1, S, K) float to (1, S, N) float in place of `node`."""
     name, x = node.input[_CODES], node.input[_X]
     size = next(a.i for a in node.attribute if a.name == "K")
@@ -193,11 +192,11 @@ def _multiply_rows(graph: Message, node: Message) -> None:
     then("Reshape", [x, part("shape")], part("tokens"))
     then("Abs", [part("tokens")], part("magnitudes"))
     then("ReduceMax", [part("magnitudes"), _name("last_axis")], part("peaks"), {"keepdims": 0})
-    then("Mul", [part("peaks"), _name("step")], part("raw_steps"))
-    then("Max", [part("raw_steps"), _name("smallest")], part("steps"))
-    then("Shape", [part("steps")], part("num_tokens"))
-    then("Expand", [_name("middle"), part("num_tokens")], part("zeros"))
-    then("QuantizeLinear", [part("tokens"), part("steps"), part("zeros")], part("rows"), {"axis": 0})
+    then("Mul", [part("peaks"), _name("step")], part("steps"))  # 0 for a row of zeros, whose codes do not matter then
+    if is_first:  # every product has as many tokens
+        then("Shape", [part("steps")], _name("num_tokens"))
+        then("Expand", [_name("middle"), _name("num_tokens")], _name("zeros"))
+    then("QuantizeLinear", [part("tokens"), part("steps"), _name("zeros")], part("rows"), {"axis": 0})
     _multiply(graph, name)
     then("Unsqueeze", [part("steps"), _name("last_axis")], part("column"))
     then("Mul", [part("product"), part("column")], part("scaled"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +22,7 @@ class Packing:
     to_packed: ir.Value  # (T,) the padded position of each packed token
     to_padded: ir.Value  # (B * S,) the packed token of each padded position
     positions: ir.Value  # (S,) 0, 1, 2 and so on
+    shapes: dict[int, ir.Value] = field(default_factory=dict)  # [B, S, width] by width
 
     @classmethod
     def of(cls, edit: Editor, ids: ir.Value, mask: ir.Value) -> Packing:
@@ -51,10 +52,10 @@ class Packing:
     def pad_rows(self, rows: ir.Value, width: int, name: str) -> ir.Value:
         """(B, S, width) of (T, width); what padding holds is some other token's row."""
         padded = self.edit.node("Gather", [rows, self.to_padded], f"{name}.padded")
-        shape = self.edit.node(
-            "Concat", [self.batch_shape, ints(self.edit, f"width_{width}", [width])], f"{name}.shape", axis=0
-        )
-        return self.edit.node("Reshape", [padded, shape], f"{name}.rows")
+        if width not in self.shapes:
+            parts = [self.batch_shape, ints(self.edit, f"width_{width}", [width])]
+            self.shapes[width] = self.edit.node("Concat", parts, f"rows_of_{width}", axis=0)
+        return self.edit.node("Reshape", [padded, self.shapes[width]], f"{name}.rows")
 
     def first_rows(self, rows: ir.Value, name: str) -> ir.Value:
         """(B, width) of (T, width): each text's first token."""

@@ -35,6 +35,7 @@ class Products:
     seen: Mapping[str, Seen] | None
     smoothing: float
     inputs: dict[str, ir.Value] = field(default_factory=dict)
+    zero_points: list[ir.Value] = field(default_factory=list)
 
     def product(self, x: ir.Value, weight: Float32, name: str) -> ir.Value:
         """X (T, K) times weight (N, K) transposed."""
@@ -77,13 +78,13 @@ class Products:
         return edit.node("Mul", [product, scale_column], f"{name}.out")
 
     def _quantized_rows(self, x: ir.Value, name: str) -> tuple[ir.Value, ir.Value]:
-        """X as uint8 around 128, and the scale of each row as a column."""
+        """X as uint8 around 128, and the scale of each row as a column. A row of zeros has scale 0, and any codes."""
         edit = self.edit
         last = edit.constant("last_axis", np.array([-1], np.int64))
         peak = edit.node("ReduceMax", [edit.node("Abs", [x], f"{name}.abs"), last], f"{name}.peak", keepdims=0)
-        scale = edit.node("Mul", [peak, edit.constant("inverse_127", np.float32(1 / 127))], f"{name}.raw_scale")
-        scale = edit.node("Max", [scale, edit.constant("smallest", _SMALLEST_SCALE)], f"{name}.row_scale")
-        shape = edit.node("Shape", [scale], f"{name}.num_rows")
-        zeros = edit.node("Expand", [edit.constant("zero_point", np.uint8(128)), shape], f"{name}.row_zero_points")
-        codes = edit.node("QuantizeLinear", [x, scale, zeros], f"{name}.row_codes", axis=0)
+        scale = edit.node("Mul", [peak, edit.constant("inverse_127", np.float32(1 / 127))], f"{name}.row_scale")
+        if not self.zero_points:  # as many as tokens, for all products
+            zero_point, shape = edit.constant("zero_point", np.uint8(128)), edit.node("Shape", [scale], "num_rows")
+            self.zero_points.append(edit.node("Expand", [zero_point, shape], "row_zero_points"))
+        codes = edit.node("QuantizeLinear", [x, scale, self.zero_points[0]], f"{name}.row_codes", axis=0)
         return codes, edit.node("Unsqueeze", [scale, last], f"{name}.scale_column")

@@ -74,7 +74,7 @@ def stored(bits: int, *, symmetric: bool, bias: bool) -> tuple[dict[str, NDArray
     weights = (codes.astype(np.float32) - zeros.repeat(BLOCK, 1)) * scales.repeat(BLOCK, 1)
 
     def packed(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return values if bits == 8 else values[:, ::2] | values[:, 1::2] << 4
+        return values if bits == 8 else values[:, ::2] | np.left_shift(values[:, 1::2], 4, dtype=np.uint8)
 
     found: dict[str, NDArray[np.generic]] = {
         "codes": packed(codes).reshape(N, K // BLOCK, -1),
@@ -142,7 +142,7 @@ def runner(starter_home: Home) -> OrtModelRunner:
 def tokens(starter_home: Home) -> list[int]:
 
     path = starter_home.bundles / "smollm2-135m-instruct" / "active" / "tokenizer.json"
-    return Tokenizer.from_file(path).encode(PROMPT)
+    return list(Tokenizer.from_file(path).encode(PROMPT))
 
 
 def run(runner: OrtModelRunner, row: int, start: int, tokens: list[int], variant: StepVariant) -> NDArray[np.float32]:
