@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Self
@@ -67,7 +68,7 @@ class Browser:
         self._browser = BoundedBrowser(
             self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change], question_type=_QUESTION
         )
-        self._zeroconf.zeroconf.async_add_listener(ClaimWatch(self._on_claim), None)
+        self._zeroconf.zeroconf.async_add_listener(ClaimWatch(self._on_claim, self._on_addresses), None)
         self._expiring = asyncio.create_task(self._look_at_expired(), name="expiry")
         return self
 
@@ -115,6 +116,13 @@ class Browser:
         instance = next((known for known in self._found if known.lower() == name), None)
         if instance is not None and claim != (self._found[instance].host.lower(), self._found[instance].port):
             self._look_again(instance, is_unsettled=True)
+
+    def _on_addresses(self, host: str, addresses: set[str]) -> None:
+        """A host says where it is, in one family; where that is news, what it no longer says expires in a second."""
+        version = ipaddress.ip_address(next(iter(addresses))).version
+        for name, device in self._found.items():
+            if device.host.lower() == host and addresses != _literals(device, version):
+                self._look_again(name, is_unsettled=True)
 
     def _look_again(self, name: str, *, is_unsettled: bool) -> None:
         """Resolve a name; one task for each, which a flood of changes does not start over."""
@@ -195,6 +203,12 @@ class Browser:
         if device is not None:
             self._found[name] = device
         self._changed.set()
+
+
+def _literals(device: Device, version: int) -> set[str]:
+    """The device's addresses of a family, without their zones."""
+    literals = (address.partition("%")[0] for address in device.addresses)
+    return {literal for literal in literals if ipaddress.ip_address(literal).version == version}
 
 
 async def find(

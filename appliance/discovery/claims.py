@@ -1,16 +1,21 @@
-"""Who claims an instance name, and how many names are listened to at all; lives on the event loop.
+"""Who claims an instance name, where hosts say they are, and how many names are listened to; lives on the event loop.
 
 zeroconf tells browsers of records that are new in its cache only. When two machines claim one name and one of them
-gives way, the cache ends with the other's record, which was not new: whoever looked in between keeps the loser.
+gives way, the cache ends with the other's record, which was not new: whoever looked in between keeps the loser. Nor is
+an address new that comes back while the cache has not been cleaned, and nobody is told of one that is only flushed.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import itertools
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import zeroconf
-from zeroconf import (  # type: ignore[attr-defined]  # the first four are missing in the __all__ of 0.154
+from zeroconf import (  # type: ignore[attr-defined]  # the first five are missing in the __all__ of 0.154
+    DNSAddress,
     DNSCache,
     DNSPointer,
     DNSRecord,
@@ -21,24 +26,33 @@ from zeroconf import (  # type: ignore[attr-defined]  # the first four are missi
 from zeroconf.asyncio import AsyncServiceBrowser
 
 _MAX_NAMES = 1024
-_SRV, _IN = 33, 1  # RFC 2782, RFC 1035
+_A, _AAAA, _SRV, _IN = 1, 28, 33, 1  # RFC 1035, RFC 3596, RFC 2782
 
 Claim: TypeAlias = tuple[str, int]
 """The host, in lower case, and the port of an SRV record, which also decide who keeps a name."""
 
 
 class ClaimWatch(RecordUpdateListener):
-    """Reports every SRV record that is received, our own echoes among them."""
+    """Reports every SRV record that is received, our own echoes among them, and all addresses of a host by family."""
 
-    def __init__(self, on_claim: Callable[[str, Claim], None]) -> None:
+    def __init__(
+        self,
+        on_claim: Callable[[str, Claim], None],
+        on_addresses: Callable[[str, set[str]], None] = lambda _host, _addresses: None,
+    ) -> None:
         self._on_claim = on_claim
+        self._on_addresses = on_addresses
 
     def async_update_records(self, zc: zeroconf.Zeroconf, now: float, records: list[RecordUpdate]) -> None:
-        """Called by zeroconf for every batch of records."""
-        for update in records:
-            record = update.new
-            if isinstance(record, DNSService) and not record.is_expired(now):
+        """Called by zeroconf for every batch of records, which is one message."""
+        addresses: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
+        for record in (update.new for update in records if not update.new.is_expired(now)):
+            if isinstance(record, DNSService):
                 self._on_claim(record.key, (record.server_key, record.port))
+            elif isinstance(record, DNSAddress):
+                addresses[record.key, record.type].add(str(ipaddress.ip_address(record.address)))
+        for (host, _family), found in addresses.items():
+            self._on_addresses(host, found)
 
 
 class BoundedBrowser(AsyncServiceBrowser):
@@ -70,10 +84,17 @@ class BoundedBrowser(AsyncServiceBrowser):
 
 
 def drop_expired_claims(cache: DNSCache, name: str) -> None:
-    """Remove what was flushed: zeroconf 0.154 resolves with the latest record of a name, and cleans up every 10 s."""
+    """Remove what was flushed of a name and its host.
+
+    zeroconf 0.154 resolves with the latest record of a name, lets a flush give addresses that have expired another
+    second, and cleans up every 10 s.
+    """
     now = zeroconf.current_time_millis()
     claims = cache.async_all_by_details(name.lower(), _SRV, _IN)
-    cache.async_remove_records([claim for claim in claims if claim.is_expired(now)])
+    hosts = {claim.server_key for claim in claims if isinstance(claim, DNSService)}
+    of_hosts = (cache.async_all_by_details(host, kind, _IN) for host in hosts for kind in (_A, _AAAA))
+    records = itertools.chain(claims, *of_hosts)
+    cache.async_remove_records([record for record in records if record.is_expired(now)])
 
 
 def is_claimed(cache: DNSCache, name: str) -> bool:

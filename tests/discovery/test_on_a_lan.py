@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
+from typing import Any
 
 import psutil
 import pytest
@@ -89,6 +91,26 @@ def test_a_new_address_is_announced_within_five_seconds(ipv4_lan: Lan) -> None:
     watcher.devices(lambda found: any("10.77.0.9" in d["addresses"] for d in found), timeout_s=5.0)
     [device] = watcher.devices(lambda found: all("10.77.0.1" not in d["addresses"] for d in found), timeout_s=5.0)
     assert device["base_url"] == "http://10.77.0.9:8080/v1"
+
+
+def test_an_address_that_comes_back_at_once_is_noticed(ipv4_lan: Lan) -> None:
+    """While it is still in everybody's cache, as one that has expired."""
+    ipv4_lan.node(ipv4_lan.a, "announce").event("announced")
+    watcher = ipv4_lan.node(ipv4_lan.b, "watch")
+    watcher.devices(partial(_is_at, "10.77.0.1"))
+    for former, new in (("10.77.0.1", "10.77.0.9"), ("10.77.0.9", "10.77.0.1")):
+        ipv4_lan.remove(ipv4_lan.a, f"{former}/24")
+        ipv4_lan.add(ipv4_lan.a, f"{new}/24")
+        watcher.devices(partial(_is_at, new))
+
+
+def test_one_address_of_two_that_is_gone_is_no_longer_led_to(ipv4_lan: Lan) -> None:
+    ipv4_lan.add(ipv4_lan.a, "10.78.0.1/24")
+    ipv4_lan.node(ipv4_lan.a, "announce").event("announced")
+    watcher = ipv4_lan.node(ipv4_lan.b, "watch")
+    watcher.devices(partial(_is_at, "10.77.0.1", "10.78.0.1"))
+    ipv4_lan.remove(ipv4_lan.a, "10.78.0.1/24")
+    watcher.devices(partial(_is_at, "10.77.0.1"))
 
 
 def test_a_device_without_a_network_announces_when_it_gets_one(lan: Lan) -> None:
@@ -196,6 +218,12 @@ def test_records_that_only_one_machine_may_have_carry_the_cache_flush_bit(ipv4_l
     assert {"SRV", "TXT", "A"} <= flushing
     assert ["PTR", False] in records
     assert ["PTR", True] not in records
+
+
+def _is_at(*args: Any) -> bool:
+    """Whether the one device found has these IPv4 addresses and no others."""
+    *addresses, found = args
+    return [[one for one in d["addresses"] if ":" not in one] for d in found] == [addresses]
 
 
 def _first_device(lan: Lan) -> Facts:
