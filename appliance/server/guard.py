@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from appliance.errors import ForbiddenError, InvalidRequestError, LanternError
 
@@ -45,10 +45,13 @@ class Guard:
         """Refuse by raising; pages of origins that the operator allowed may come from other sites.
 
         Raises:
+            InvalidRequestError: another version of HTTP.
             MisdirectedRequestError: the Host header is missing, doubled, or foreign.
             ForbiddenError: a page of another site sent it.
             UnsupportedMediaTypeError: a body of another type than this, or compressed.
         """
+        if request.version not in {HttpVersion10, HttpVersion11}:
+            raise InvalidRequestError("The request is not valid HTTP/1.1.", code="malformed_request")
         self._check_host(request)
         if not set(request.headers.getall(_SEC_FETCH_SITE, [])) <= _OWN_SITE and not is_from_allowed_page:
             raise ForbiddenError("Requests from pages of other sites are refused; see the setting server.cors_origins.")
