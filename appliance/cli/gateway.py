@@ -26,6 +26,7 @@ from appliance.remote.trust import Candidate, Standing
 _LOGGER = logging.getLogger(__name__)
 
 _RESTART_PAUSE_S = 1.0
+_RETRY_S = 60.0
 _SETTLE_S = 2.0
 
 
@@ -100,8 +101,9 @@ async def _keep(fleet: Fleet, supervisor: Supervisor, front: Front, key_file: Pa
         except GatewayError as err:
             if is_first:
                 raise
-            _LOGGER.error("%s The former configuration stays.", err.message)
-            await fleet.changed()
+            _LOGGER.error("%s The former configuration stays for now.", err.message)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(fleet.changed(), _RETRY_S)
             continue
         models = sorted({one.model for one in deployments})
         _LOGGER.info("Serving %s from %d devices", ", ".join(models), len({one.device for one in deployments}))

@@ -24,6 +24,7 @@ from appliance.errors import ConfigError, LanternError
 from appliance.files import write_whole
 from appliance.remote.fleet import Deployment
 from appliance.remote.front import Front
+from appliance.remote.tether import tethered
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -85,14 +86,14 @@ class LiteLLM:
         self._process: asyncio.subprocess.Process | None = None
         self.port = port
 
-    async def start(self, *, timeout_s: float = 120.0) -> None:
+    async def start(self, *, timeout_s: float = 300.0) -> None:
         """Return when it answers.
 
         Raises:
             GatewayError: it ends, or does not answer in time.
         """
         self._process = await asyncio.create_subprocess_exec(
-            *self._command, stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr, env=self._environment
+            *tethered(self._command), stdin=asyncio.subprocess.DEVNULL, stdout=sys.stderr, env=self._environment
         )
         try:
             async with asyncio.timeout(timeout_s), aiohttp.ClientSession() as session:

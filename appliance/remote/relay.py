@@ -1,8 +1,8 @@
 """A door on this machine to one device: plain HTTP on loopback here, TLS with the device's pin and its key there.
 
 For programs that cannot check a pin and should not hold keys. A door that is shut takes no requests, and ends those
-under way. What was not answered yet, by its first byte, is then asked of a neighbour that serves the same model: a
-router in front learns too late that a device has lost its power, and would ask it again, for it has nothing to do.
+under way. Where nothing was said yet, a neighbour that serves the same model is then asked: a router in front learns
+too late that a device has lost its power, and would ask it again, for it has nothing to do.
 """
 
 from __future__ import annotations
@@ -145,13 +145,23 @@ class Relay:
             for name in _KEPT:
                 if name in answer.headers:
                     response.headers[name] = answer.headers[name]
-            first = await answer.content.readany()
+            first = await _first_said(answer.content)
             await response.prepare(request)
             await response.write(first)
             async for chunk in answer.content.iter_any():
                 await response.write(chunk)
             await response.write_eof()
         return True
+
+
+async def _first_said(content: aiohttp.StreamReader) -> bytes:
+    """Up to the first bytes that say anything: the comments that keep a stream of events open do not."""
+    said = b""
+    while more := await content.readany():
+        said += more
+        if any(line and not line.startswith(b":") for line in said.splitlines()):
+            break
+    return said
 
 
 def _model(body: bytes) -> str:

@@ -1,7 +1,11 @@
-"""`lantern gateway` before three real servers in three network namespaces, by LiteLLM's own proxy."""
+"""`lantern gateway` before three real servers in three network namespaces, by LiteLLM's own proxy.
+
+One network, and one gateway as long as nothing ends it: devices leave it and come back, as in a house.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -9,9 +13,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 
 from appliance.home import Home
@@ -24,69 +29,112 @@ _LITELLM = "litellm[proxy]==1.106.2"
 _KEY = "sk-of-the-house"
 _MODEL = "smollm2-135m-instruct"
 _LOAD = Path(__file__).with_name("load.py")
-_READY_TIMEOUT_S = 120.0
+_READY_TIMEOUT_S = 300.0  # as long as the gateway itself waits for LiteLLM
+_NUM_DEVICES = 3
 
 
-@dataclass
 class House:
-    """Three devices with keys and TLS, and a machine with the gateway."""
+    """Machines with a device each, which have keys and TLS, and one with the gateway."""
 
-    lan: Lan
-    starter: Home
-    folder: Path
-    devices: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    def __init__(self, lan: Lan, starter: Home, folder: Path, litellm: Path) -> None:
+        self._lan, self._starter, self._folder, self._litellm = lan, starter, folder, litellm
+        self._devices: dict[int, subprocess.Popen[bytes]] = {}
+        self._gateway: subprocess.Popen[bytes] | None = None
+        self.office = Home(folder / "office")
 
     @property
-    def office(self) -> str:
-        """The machine with the gateway and its clients."""
-        return self.lan.machines[3]
+    def log(self) -> Path:
+        """What the gateway and its LiteLLM have said."""
+        return self._folder / "gateway.log"
+
+    def device_log(self, number: int) -> str:
+        """What a device has said."""
+        return (self._folder / f"device-{number}.log").read_text("utf-8")
 
     def start_device(self, number: int) -> None:
-        """Start `lantern serve` on a machine, and wait for its readiness."""
+        """Start `lantern serve` on a machine, and wait until it is announced."""
         name = f"device-{number}"
-        home = self.folder / name
-        if not home.exists():
-            shutil.copytree(self.starter.trusted_keys, home / "keys" / "trusted")
-            (home / "bundles").symlink_to(self.starter.bundles)
-            (home / "cache").symlink_to(self.starter.cache)
-        log = self.folder / f"{name}.log"
-        self.devices[name] = self.lan.start(
-            self.lan.machines[number],
+        home = Home(self._folder / name)
+        if not home.root.exists():
+            shutil.copytree(self._starter.trusted_keys, home.trusted_keys)
+            home.bundles.symlink_to(self._starter.bundles)
+            (home.root / "cache").symlink_to(self._starter.root / "cache")
+        log = self._folder / f"{name}.log"
+        log.touch()
+        num_announced = log.read_text("utf-8").count("Announced")
+        self._devices[number] = self._lan.start(
+            self._lan.machines[number],
             *(sys.executable, "-m", "appliance", "serve", "--host", "0.0.0.0", "--announce"),
             log=log,
-            LANTERN_HOME=str(home),
+            LANTERN_HOME=str(home.root),
             LANTERN_API_KEY=_KEY,
             LANTERN_TLS_ENABLED="true",
             LANTERN_SERVER_HTTP="false",
             LANTERN_DISCOVERY_NAME=name,
             LANTERN_ENGINE_THREADS="1",
         )
-        wait_for(lambda: "announced" in log.read_text("utf-8").lower(), f"{name} is announced", log)
+        wait_for(lambda: log.read_text("utf-8").count("Announced") > num_announced, f"{name} is announced", log)
 
-    def start_gateway(self, litellm: Path, *, num_devices: int = 3) -> str:
-        """Start the gateway, and give its base URL once it serves so many devices."""
-        log = self.folder / "gateway.log"
-        named = [word for number in range(3) for word in ("--device", f"device-{number}")]
-        self.lan.start(
-            self.office,
-            *(sys.executable, "-m", "appliance", "gateway", "--litellm", str(litellm), *named),
-            log=log,
-            LANTERN_HOME=str(self.folder / "office"),
+    def kill(self, number: int) -> None:
+        """As a crash, or a power cut that the network does not notice."""
+        self._devices.pop(number).send_signal(signal.SIGKILL)
+
+    def switch_off(self, number: int) -> None:
+        """As `systemctl stop`."""
+        self._devices.pop(number).terminate()
+
+    def pull_the_plug(self, number: int) -> None:
+        """Nothing is heard of the machine any more."""
+        self._lan.link_down(self._lan.machines[number])
+
+    def complete(self) -> None:
+        """All devices are there, and the gateway leads to them."""
+        for number in range(_NUM_DEVICES):
+            self._lan.link_up(self._lan.machines[number])
+            if number not in self._devices:
+                self.start_device(number)
+        self.start_gateway()
+        self.wait_for_gateway(lambda said: f"from {_NUM_DEVICES} devices" in said)
+        for number in range(_NUM_DEVICES):
+            self.wait_for_gateway(partial(is_back, f"device-{number}"))
+
+    def start_gateway(self) -> None:
+        """Start it where it does not run, and wait until it serves."""
+        if self._gateway is not None and self._gateway.poll() is None:
+            return
+        self.log.write_bytes(b"")
+        named = [word for number in range(_NUM_DEVICES) for word in ("--device", f"device-{number}")]
+        self._gateway = self._lan.start(
+            self._lan.machines[_NUM_DEVICES],
+            *(sys.executable, "-m", "appliance", "gateway", "--litellm", str(self._litellm), *named),
+            log=self.log,
+            LANTERN_HOME=str(self.office.root),
             LANTERN_API_KEY=_KEY,
         )
-        self.wait_for_gateway("is ready; its key is in")
-        self.wait_for_gateway(f"from {num_devices} devices")
-        return "http://127.0.0.1:4000/v1"
+        self.wait_for_gateway(lambda said: "is ready; its key is in" in said)
 
-    def wait_for_gateway(self, line: str) -> None:
-        """Until the gateway has said so."""
-        log = self.folder / "gateway.log"
-        wait_for(lambda: line in log.read_text("utf-8"), f"the gateway says {line!r}", log)
+    def kill_gateway(self) -> None:
+        """End it by force."""
+        assert self._gateway is not None
+        self._gateway.kill()
+        self._gateway.wait()
 
-    def load(self, url: str, *arguments: str) -> Node:
-        """Clients beside the gateway."""
-        key = (self.folder / "office" / "keys" / "gateway").read_text("ascii").strip()
-        return self.lan.node(self.office, "--url", url, "--key", key, "--model", _MODEL, *arguments, script=_LOAD)
+    def started_by_gateway(self) -> list[psutil.Process]:
+        """Its processes now."""
+        assert self._gateway is not None
+        return psutil.Process(self._gateway.pid).children(recursive=True)
+
+    def wait_for_gateway(self, has_said: Callable[[str], bool]) -> None:
+        """Until its log has what is expected of it."""
+        wait_for(lambda: has_said(self.log.read_text("utf-8")), "the gateway has said so", self.log)
+
+    def load(self, *arguments: str) -> Node:
+        """Clients beside the gateway, which have had their first answers."""
+        key = (self.office.root / "keys" / "gateway").read_text("ascii").strip()
+        where = ("--url", "http://127.0.0.1:4000/v1", "--key", key, "--model", _MODEL)
+        load = self._lan.node(self._lan.machines[_NUM_DEVICES], *where, *arguments, script=_LOAD)
+        more_answers(load, 6)
+        return load
 
 
 def wait_for(is_so: Callable[[], bool], what: str, log: Path) -> None:
@@ -97,69 +145,87 @@ def wait_for(is_so: Callable[[], bool], what: str, log: Path) -> None:
         time.sleep(0.1)
 
 
-@pytest.fixture
-def litellm() -> Path:
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs; one that nobody has waited for yet does not."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_back(device: str, said: str) -> bool:
+    """Whether it takes requests as often again as it took none."""
+    return said.count(f"{device} takes no requests") == said.count(f"{device} takes requests again")
+
+
+def more_answers(load: Node, num: int) -> None:
+    """Wait for so many answers from now on."""
+    load.skip()
+    now = load.event("asked", timeout_s=60)["answers"]
+    load.wait(lambda facts: facts["answers"] >= now + num, timeout_s=_READY_TIMEOUT_S)
+
+
+def assert_no_client_saw_an_error(load: Node) -> None:
+    """At the end of a load."""
+    load.tell("stop")
+    ended = load.event("ended", timeout_s=120)
+    assert (ended["num_errors"], ended["errors"]) == (0, [])
+
+
+@pytest.fixture(scope="module")
+def house(starter_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Two devices and the gateway at first."""
     if not os.environ.get("LANTERN_CLIENT_TESTS"):
         pytest.skip("set LANTERN_CLIENT_TESTS=1 to install and run LiteLLM's proxy")
-    return python_with(_LITELLM).with_name("litellm")
-
-
-@pytest.fixture
-def house(starter_home: Home, tmp_path: Path, litellm: Path) -> Iterator[House]:
-    with open_lan(4) as lan:
+    litellm = python_with(_LITELLM).with_name("litellm")
+    with open_lan(_NUM_DEVICES + 1) as lan:
         for number, machine in enumerate(lan.machines, 1):
             lan.add(machine, f"10.77.0.{number}/24")
-        started = House(lan, starter_home, tmp_path)
+        begun = House(lan, starter_home, tmp_path_factory.mktemp("house"), litellm)
         for number in range(2):
-            started.start_device(number)
-        yield started
+            begun.start_device(number)
+        begun.start_gateway()
+        begun.wait_for_gateway(lambda said: "from 2 devices" in said)
+        yield begun
 
 
-def kill(house: House) -> None:
-    house.devices["device-1"].send_signal(signal.SIGKILL)
-
-
-def pull_the_plug(house: House) -> None:
-    house.lan.link_down(house.lan.machines[1])
-
-
-def switch_off(house: House) -> None:
-    house.devices["device-1"].terminate()
+def test_a_device_that_joins_under_load_is_used_and_no_client_sees_the_change(house: House) -> None:
+    """A new configuration is a new process of LiteLLM beside the old one."""
+    load = house.load("--workers", "2")
+    house.complete()
+    more_answers(load, 24)
+    assert_no_client_saw_an_error(load)
+    assert "/v1/chat/completions" in house.device_log(2)
 
 
 @pytest.mark.parametrize(
-    ("leave", "kind"), [(kill, []), (pull_the_plug, []), (switch_off, []), (switch_off, ["--stream"])]
+    ("leave", "kind"),
+    [(House.kill, []), (House.pull_the_plug, []), (House.switch_off, []), (House.switch_off, ["--stream"])],
 )
 def test_a_device_that_leaves_under_load_costs_no_client_an_error(
-    house: House, litellm: Path, leave: Callable[[House], None], kind: list[str]
+    house: House, leave: Callable[[House, int], None], kind: list[str]
 ) -> None:
-    house.start_device(2)
-    url = house.start_gateway(litellm)
-    load = house.load(url, *kind)
-    load.wait(lambda facts: facts["answers"] >= 12, timeout_s=120)
-    leave(house)
-    house.wait_for_gateway("device-1 takes no requests")
-    load.skip()
-    left = load.event("asked")
-    load.wait(lambda facts: facts["answers"] >= left["answers"] + 24, timeout_s=120)
-    load.tell("stop")
-    ended = load.event("ended", timeout_s=60)
-    log = (house.folder / "gateway.log").read_text("utf-8")
-    assert (ended["num_errors"], ended["errors"]) == (0, []), log[-3000:]
-    assert _KEY not in log
-    assert all(_KEY not in path.read_text("utf-8") for path in (house.folder / "office" / "gateway").iterdir())
+    house.complete()
+    num_left = house.log.read_text("utf-8").count("device-1 takes no requests")
+    load = house.load(*kind)
+    leave(house, 1)
+    house.wait_for_gateway(lambda said: said.count("device-1 takes no requests") > num_left)
+    more_answers(load, 24)
+    assert_no_client_saw_an_error(load)
 
 
-def test_a_device_that_joins_under_load_is_used_and_no_client_sees_the_change(house: House, litellm: Path) -> None:
-    """A new configuration is a new process of LiteLLM beside the old one."""
-    load = house.load(house.start_gateway(litellm, num_devices=2))
-    load.wait(lambda facts: facts["answers"] >= 6, timeout_s=120)
-    house.start_device(2)
-    house.wait_for_gateway("from 3 devices")
-    load.skip()
-    joined = load.event("asked")
-    load.wait(lambda facts: facts["answers"] >= joined["answers"] + 24, timeout_s=120)
-    load.tell("stop")
-    ended = load.event("ended", timeout_s=60)
-    assert (ended["num_errors"], ended["errors"]) == (0, [])
-    assert "/v1/chat/completions" in (house.folder / "device-2.log").read_text("utf-8")
+def test_no_key_of_a_device_is_in_what_the_gateway_writes(house: House) -> None:
+    house.complete()
+    assert _KEY not in house.log.read_text("utf-8")
+    written = list((house.office.root / "gateway").iterdir())
+    assert [path.suffix for path in written] == [".yaml"] * len(written)
+    assert len(json.loads(written[0].read_text("utf-8"))["model_list"]) >= 2
+    assert all(_KEY not in path.read_text("utf-8") for path in written)
+
+
+def test_a_gateway_that_is_killed_leaves_no_process_behind(house: House) -> None:
+    house.start_gateway()
+    started = house.started_by_gateway()
+    assert any("litellm" in word for process in started for word in process.cmdline())
+    house.kill_gateway()
+    wait_for(lambda: not any(is_alive(process) for process in started), "LiteLLM has ended too", house.log)

@@ -101,6 +101,57 @@ def test_a_neighbour_answers_with_its_own_key_for_a_device_that_is_gone(
     assert KEY.encode() not in server.said
 
 
+class Dying:
+    """A device that says so much of a streamed answer, and loses its power when it is told."""
+
+    def __init__(self, said: bytes) -> None:
+        self._said = said
+        self._has_said = asyncio.Event()
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"%x\r\n%b\r\n" % (len(self._said), self._said))
+        await writer.drain()
+        self._writers.append(writer)
+        self._has_said.set()
+
+    async def die(self) -> None:
+        await self._has_said.wait()
+        for writer in self._writers:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "status"), [(b": ping\n\n", 200), (b": ping\n\n: ping\n\n", 200), (b'data: {"choices": []}\n\n', None)]
+)
+def test_a_neighbour_answers_for_a_stream_that_has_said_nothing_yet(
+    start_recorder: StartRecorder, said: bytes, status: int | None
+) -> None:
+    """What was said cannot be taken back: such a stream ends in its midst, which is an error that clients notice."""
+    neighbour_device = start_recorder("ours")
+
+    async def run() -> int | None:
+        dying = Dying(said)
+        server = await asyncio.start_server(dying.serve, "127.0.0.1", 0)
+        gone = Target("bath", "b" * 16, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", None, KEY, "")
+        async with (
+            server,
+            Relay(target(neighbour_device), token=_TOKEN) as neighbour,
+            Relay(gone, token=_TOKEN, neighbours=lambda _model: [neighbour]) as relay,
+        ):
+            asking = asyncio.create_task(ask(relay))
+            await dying.die()
+            try:
+                return (await asking)[0]
+            except aiohttp.ClientPayloadError:
+                return None
+
+    assert asyncio.run(run()) == status
+
+
 def test_nobody_left_is_an_error_that_says_when_to_come_back(start_recorder: StartRecorder) -> None:
     server = start_recorder("ours")
 
