@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -10,6 +11,7 @@ from appliance import __version__
 from appliance.errors import LanternError
 
 _INTERRUPTED = 130
+_UNREAD = 141
 
 _VERBS = {
     "serve": "answer the OpenAI API",
@@ -53,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         return err.exit_code
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except BrokenPipeError:  # whoever reads has enough, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the end
+        return _UNREAD
     return code
 
 

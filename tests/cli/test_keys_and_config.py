@@ -63,3 +63,13 @@ def test_a_file_of_settings_is_checked(tmp_path: Path) -> None:
     result = lantern(tmp_path, "config", "--check", str(path))
     assert result.returncode == 2
     assert "nobody could connect" in result.stderr
+
+
+def test_a_reader_who_has_enough_is_no_failure_of_ours(tmp_path: Path) -> None:
+    command = [sys.executable, "-u", "-m", "appliance", "config"]
+    environment = {**os.environ, "LANTERN_HOME": str(tmp_path)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (141, "")
