@@ -131,15 +131,17 @@ class Engine:
         is_scored = sequence.request.scores_prompt and not sequence.is_decoding
         owner = sequence.request.id
         last_row = np.array([num_tokens - 1], np.int64) if is_last else _NO_ROWS
-        logits = self._runner.run(
-            StepPlan(
-                first_row=self._pool.row_of(owner),
-                input_ids=np.array([tokens], np.int64),
-                past_lens=np.array([start], np.int32),
-                logit_rows=np.arange(num_tokens) if is_scored else last_row,
-                variant="answer" if sequence.is_decoding else "prompt",
-            )
+        plan = StepPlan(
+            first_row=self._pool.row_of(owner),
+            input_ids=np.array([tokens], np.int64),
+            past_lens=np.array([start], np.int32),
+            logit_rows=np.arange(num_tokens) if is_scored else last_row,
+            variant="answer" if sequence.is_decoding else "prompt",
         )
+        begin_s = self._clock()
+        logits = self._runner.run(plan)
+        if not (sequence.is_decoding or is_scored):
+            self._scheduler.chunk_took(num_tokens, self._clock() - begin_s)
         scores = self._score(sequence, start, logits) if is_scored else []
         sequence.num_computed += num_tokens
         self._pool.extend(owner, tokens)

@@ -1,6 +1,6 @@
 """Who gets a row and who advances next: a chunk of one sequence, or one token for everyone who decodes.
 
-Pure arithmetic over counts, without a clock and without the model.
+Pure arithmetic over counts and over times that it is told, without a clock and without the model.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from appliance.engine.types import Sequence
 
 _MAX_REMEMBERED_KEYS = 1024
 _CHUNK_SIZE, _IDLE_CHUNK_SIZE = 128, 256  # tokens
+_SHORTEST_CHUNK = 32
+_PATIENCE_S = 0.15
+_SMOOTHING = 0.25
+_SMALLEST_TOKEN_S = 1e-6
 _SCORED_CHUNK_SIZE = 64  # each token has V logits: 12 MB for a vocabulary of 49,152
 
 
@@ -37,15 +41,23 @@ class Scheduler:
     """The queue, the prompts under way and the decoding sequences; owned by the engine thread.
 
     Those who wait get rows in turn over cache keys, so that one user's flood delays another by one request at most.
-    Prompts and decode steps alternate, so that a running stream waits for one chunk at most. Of the prompts' turns,
-    every other one goes to the shortest and the rest to the oldest: short ones are quick, long ones never starve.
-    Forced tokens are always computed as a chunk, whoever else runs: a step of one token has other last bits, and load
-    must not change an answer.
+    Prompts and decode steps alternate, so that a running stream waits for one chunk at most, and a chunk is as long as
+    this board computes in `patience_s`. Of the prompts' turns, every other one goes to the shortest and the rest to the
+    oldest: short ones are quick, long ones never starve. Forced tokens are always computed as a chunk, whoever else
+    runs: a step of one token has other last bits, and load must not change an answer.
     """
 
-    def __init__(self, *, chunk_size: int = _CHUNK_SIZE, idle_chunk_size: int = _IDLE_CHUNK_SIZE) -> None:
-        """`chunk_size` bounds the wait of running streams; `idle_chunk_size` is used while none runs."""
+    def __init__(
+        self,
+        *,
+        chunk_size: int = _CHUNK_SIZE,
+        idle_chunk_size: int = _IDLE_CHUNK_SIZE,
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        """`chunk_size`: while streams run, until a time is known; `idle_chunk_size`: while none runs, and at most."""
         self._chunk_size = chunk_size
+        self._patience_s = patience_s
+        self._token_s: float | None = None
         self._idle_chunk_size = idle_chunk_size
         self._waiting: dict[str, deque[Sequence]] = {}
         self._last_served: OrderedDict[str, None] = OrderedDict()  # keys that got a row, longest ago first
@@ -108,6 +120,15 @@ class Scheduler:
         """The prompt is computed and its first token sampled."""
         self._prompts.remove(sequence)
         self._decoding[sequence.request.id] = sequence
+
+    def chunk_took(self, num_tokens: int, seconds: float) -> None:
+        """So long did a chunk of a prompt take; the next ones while streams run are fitted to it."""
+        if num_tokens < _SHORTEST_CHUNK:
+            return
+        token_s = seconds / num_tokens
+        self._token_s = token_s if self._token_s is None else self._token_s + _SMOOTHING * (token_s - self._token_s)
+        fitting = int(self._patience_s / max(self._token_s, _SMALLEST_TOKEN_S)) // _SHORTEST_CHUNK * _SHORTEST_CHUNK
+        self._chunk_size = min(max(fitting, _SHORTEST_CHUNK), self._idle_chunk_size)
 
     def remove(self, request_id: str) -> Sequence | None:
         """Forget a sequence, wherever it is; None where it already ended."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from appliance.engine.engine import Engine
-from appliance.engine.types import Request, SamplingParams
+from appliance.engine.types import Request, SamplingParams, StepPlan
 from tests.engine.fake_runner import CountingRunner
 
 _CHUNK_TOKEN_S = 1 / 1400
@@ -30,32 +33,37 @@ class Outcome:
     end_s: float = 0.0
 
 
+class TimedRunner(CountingRunner):
+    """Each step moves a clock."""
+
+    now_s = 0.0
+
+    def run(self, plan: StepPlan) -> NDArray[np.float32]:
+        is_decode = plan.input_ids.shape[1] == 1
+        self.now_s += _DECODE_S[plan.num_rows] if is_decode else plan.num_new_tokens * _CHUNK_TOKEN_S
+        return super().run(plan)
+
+
 def simulate(trace: list[Arrival], *, num_rows: int) -> Outcome:
     """Run a trace to its end."""
-    runner = CountingRunner(num_rows=num_rows, capacity=4096)
-    engine = Engine(runner)
+    runner = TimedRunner(num_rows=num_rows, capacity=4096)
+    engine = Engine(runner, clock=lambda: runner.now_s)
     arrivals = sorted(enumerate(trace), key=lambda pair: pair[1].at_s)
     by_id = {f"r{i}": arrival for i, arrival in arrivals}
     outcome = Outcome()
-    now_s = 0.0
     started: set[str] = set()
     while arrivals or engine.has_work:
         if not engine.has_work:
-            now_s = max(now_s, arrivals[0][1].at_s)
-        while arrivals and arrivals[0][1].at_s <= now_s:
+            runner.now_s = max(runner.now_s, arrivals[0][1].at_s)
+        while arrivals and arrivals[0][1].at_s <= runner.now_s:
             i, arrival = arrivals.pop(0)
             prompt = tuple((7 * i + k) % 900 for k in range(arrival.num_prompt))
             params = SamplingParams(temperature=0.0, max_tokens=arrival.num_output)
             engine.add(Request(f"r{i}", prompt, params, cache_key=arrival.user))
-        num_plans = len(runner.plans)
-        outputs = engine.step()
-        for plan in runner.plans[num_plans:]:
-            is_decode = plan.input_ids.shape[1] == 1
-            now_s += _DECODE_S[plan.num_rows] if is_decode else plan.num_new_tokens * _CHUNK_TOKEN_S
-        for output in outputs:
+        for output in engine.step():
             if output.token is not None and output.request_id not in started:
                 started.add(output.request_id)
                 arrival = by_id[output.request_id]
-                outcome.first_token_s.setdefault(arrival.user, []).append(now_s - arrival.at_s)
-    outcome.end_s = now_s
+                outcome.first_token_s.setdefault(arrival.user, []).append(runner.now_s - arrival.at_s)
+    outcome.end_s = runner.now_s
     return outcome

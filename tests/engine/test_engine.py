@@ -1,7 +1,7 @@
 from __future__ import annotations
 
+import itertools
 import random
-from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,7 +86,8 @@ def test_batched_output_equals_isolated_output_token_for_token(data: st.DataObje
 
 
 def test_a_long_prompt_does_not_starve_a_running_stream() -> None:
-    engine = Engine(CountingRunner(capacity=4096), Scheduler(chunk_size=128))
+    seconds = itertools.count()
+    engine = Engine(CountingRunner(capacity=4096), Scheduler(), clock=lambda: float(next(seconds)))
     engine.add(a_request("stream", [1, 2], max_tokens=200))
     while not any(o.token for o in engine.step()):
         pass
@@ -96,7 +97,7 @@ def test_a_long_prompt_does_not_starve_a_running_stream() -> None:
     while "long" not in (ids := {o.request_id for o in engine.step()}):
         brought.append("stream" in ids)
     assert len(brought) >= 20
-    assert (False, False) not in set(pairwise(brought))
+    assert (False, False) not in set(itertools.pairwise(brought))
 
 
 def test_a_chunk_of_one_token_is_never_computed_alone() -> None:

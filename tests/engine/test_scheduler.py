@@ -3,6 +3,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence as Tokens
 
+import pytest
+
 from appliance.engine.scheduler import ChunkTurn, DecodeTurn, Scheduler
 from appliance.engine.types import Request, SamplingParams, Sequence
 from tests.engine.simulation import Arrival, simulate
@@ -43,6 +45,23 @@ def test_short_prompts_are_quick_and_long_ones_advance() -> None:
         turn.sequence.num_computed += turn.num_tokens
         turns.append(turn.sequence.request.id)
     assert turns == ["short", "long", "short", "long", "short"]
+
+
+@pytest.mark.parametrize(("token_s", "num_tokens"), [(1 / 2000, 256), (1 / 1000, 128), (1 / 400, 32), (1 / 100, 32)])
+def test_a_chunk_beside_running_streams_is_as_long_as_the_board_is_fast(token_s: float, num_tokens: int) -> None:
+    scheduler = Scheduler(patience_s=0.15)
+    stream, prompt = a_sequence("stream", [1, 2]), a_sequence("prompt", range(3000))
+    for sequence in (stream, prompt):
+        scheduler.add(sequence)
+        scheduler.start_prompt(sequence)
+    scheduler.start_decoding(stream)
+    stream.num_computed = 1
+    turn = scheduler.next_turn()
+    assert turn == ChunkTurn(prompt, 128)
+    for size in (128, 256, 2):
+        scheduler.chunk_took(size, size * token_s if size > 2 else 9.0)  # two tokens tell nothing
+    assert isinstance(scheduler.next_turn(), DecodeTurn)
+    assert scheduler.next_turn() == ChunkTurn(prompt, num_tokens)
 
 
 def test_forced_tokens_go_before_the_next_decode_step() -> None:
