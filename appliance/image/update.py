@@ -38,8 +38,11 @@ def main(argv: list[str] | None = None) -> int:
             Path(args.bundle).unlink(missing_ok=True)
 
 
-def refusal(version: str, running: str, failed: str, *, is_confirmed: bool) -> str | None:
+def refusal(version: str, running: str, failed: str, *, is_confirmed: bool, is_interrupted: bool = False) -> str | None:
     """Why this version is not installed, if so.
+
+    One whose installation was interrupted, by a power cut say, is not begun again by itself: a device that it makes
+    restart would do so for ever.
 
     Raises:
         UpdateError: it is no version.
@@ -50,15 +53,22 @@ def refusal(version: str, running: str, failed: str, *, is_confirmed: bool) -> s
         return f"{version} was tried here and did not become healthy"
     if not is_confirmed:
         return "the running system is itself on trial; wait until it is confirmed"
-    return None
+    return update_state.INTERRUPTED if is_interrupted else None
 
 
 def _install(bundle: str) -> int:
-    state = replace(update_state.load(), running=slots.running_version(), version="", detail="")
+    before = update_state.load()
+    state = replace(before, running=slots.running_version(), version="", detail="")
     try:
         version = slots.version_of(bundle)
         state = replace(state, version=version)
-        reason = refusal(version, state.running, state.failed, is_confirmed=slots.is_confirmed())
+        reason = refusal(
+            version,
+            state.running,
+            state.failed,
+            is_confirmed=slots.is_confirmed(),
+            is_interrupted=before.step is Step.INSTALLING,
+        )
         if reason is not None:
             raise UpdateError(reason)
         _say(f"{version} is being installed")

@@ -11,6 +11,7 @@ from appliance.files import write_whole
 
 KEPT = Path("/data/system/update.json")
 SHOWN = Path("/run/lantern/update.json")
+INTERRUPTED = "the installation was interrupted; send it again"
 
 
 class Step(StrEnum):
@@ -62,5 +63,5 @@ def after_start(state: UpdateState, running: str) -> UpdateState:
         if state.step is Step.RESTARTING:
             detail = f"{state.version} did not become healthy, so {running} runs again"
             return replace(state, step=Step.FELL_BACK, failed=state.version, detail=detail)
-        return replace(state, step=Step.REFUSED, detail="the installation was interrupted; send it again")
+        return replace(state, step=Step.REFUSED, detail=INTERRUPTED)
     return state

@@ -37,6 +37,10 @@ def test_a_system_on_trial_takes_no_update() -> None:
     assert "on trial" in str(refusal("0.3.0", "0.2.0", "", is_confirmed=False))
 
 
+def test_an_installation_that_was_interrupted_is_not_begun_again_by_itself() -> None:
+    assert "send it again" in str(refusal("0.3.0", "0.2.0", "", is_confirmed=True, is_interrupted=True))
+
+
 def test_an_update_that_runs_is_done() -> None:
     state = after_start(UpdateState(Step.RESTARTING, running="0.1.0", version="0.2.0"), "0.2.0")
     assert (state.step, state.running, state.failed) == (Step.DONE, "0.2.0", "")
