@@ -17,6 +17,7 @@ from appliance.engine.loop import AsyncEngine
 from appliance.engine.model_runner import OrtModelRunner
 from appliance.engine.prepacked import prepacked
 from appliance.engine.scheduler import Scheduler
+from appliance.host.mapped import forget_pages
 from appliance.models.loaded import ChatModel, EmbeddingModel, EngineSettings, LoadedModel, RerankModel
 from appliance.text.template import ChatTemplate
 from appliance.text.tokenizer import Tokenizer
@@ -59,6 +60,7 @@ def _load_encoder(
     file = prepacked(bundle, cache)
     tuning = file.tuning.with_settings(settings.num_threads, settings.spinning)
     embedder = Embedder(file, spec, num_threads=tuning.num_threads, spinning=tuning.spinning)
+    forget_pages(file.path.parent)
     return EmbeddingModel(bundle, spec, tokenizer, AsyncEmbedder(embedder, name=bundle.name, on_failure=on_failure))
 
 
@@ -73,6 +75,7 @@ def _load_reranker(
     file = prepacked(bundle, cache)
     tuning = file.tuning.with_settings(settings.num_threads, settings.spinning)
     reranker = Reranker(file, num_threads=tuning.num_threads, spinning=tuning.spinning)
+    forget_pages(file.path.parent)
     return RerankModel(bundle, spec, tokenizer, AsyncReranker(reranker, name=bundle.name, on_failure=on_failure))
 
 
@@ -96,6 +99,7 @@ def _load_decoder(
         num_threads=tuning.num_threads,
         spinning=tuning.spinning,
     )
+    forget_pages(file.path.parent)
     engine = AsyncEngine(
         Engine(runner, Scheduler.within(longest_chunk(file.path.read_bytes(), capacity))),
         name=bundle.name,
