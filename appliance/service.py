@@ -197,7 +197,7 @@ class Service:
             access.store,
             access.claiming,
             trusted_keys=self._home.trusted_keys,
-            on_change=self._announce_models,
+            on_change=lambda: self._announce_change(access.ring),
         )
 
     def _listener(self, app: web.Application) -> Listener:
@@ -247,7 +247,7 @@ class Service:
             auth=Auth.NONE if keys.is_open else Auth.BEARER,
             apis=apis,
             num_models=num_models,
-            state=State.READY,
+            state=_state(keys),
             proto=self._proto,
             fingerprint=self._pin,
             tls_port=self.https_port,
@@ -261,10 +261,10 @@ class Service:
         kinds = [m.bundle.manifest.model.kind for m in self._pool.installed()]
         return len(kinds), tuple(api for kind, api in _APIS.items() if kind in kinds)
 
-    def _announce_models(self) -> None:
+    def _announce_change(self, keys: KeyRing) -> None:
         if self._announced is not None:
             num_models, apis = self._models_and_apis()
-            self._announced.update(num_models=num_models, apis=apis)
+            self._announced.update(state=_state(keys), num_models=num_models, apis=apis)
 
     async def _start_pool(self, keys: KeyRing) -> None:
         """A device without any model starts where somebody can give it one."""
@@ -309,6 +309,11 @@ class Service:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+
+
+def _state(keys: KeyRing) -> State:
+    """What is announced, until the end: a new device takes requests once it is claimed."""
+    return State.STARTING if keys.is_unclaimed else State.READY
 
 
 def _engine_settings(config: Config) -> EngineSettings:

@@ -67,7 +67,8 @@ def network(ipv4_lan: Lan, tmp_path: Path) -> Network:
 
 
 def test_a_new_device_is_claimed_by_name_and_given_a_model(network: Network, tmp_path: Path) -> None:
-    assert network.record()["num_models"] == 0
+    new = network.record()
+    assert (new["num_models"], new["state"]) == (0, "starting")
     code, said = network.lantern("claim", "kitchen", "--as", "me")
     assert code == 0, said
     key = next(line for line in said.splitlines() if line.startswith("sk-"))
@@ -86,7 +87,8 @@ def test_a_new_device_is_claimed_by_name_and_given_a_model(network: Network, tmp
     code, said = network.lantern("models", "install", str(made), "--on", "kitchen", key=key)
     assert code == 0, said
     assert "tiny is installed" in said
-    assert network.record()["num_models"] == 1
+    claimed = network.record()
+    assert (claimed["num_models"], claimed["state"]) == (1, "ready")
     assert TrustedKeys.load(network.device.trusted_keys).all().keys() == {public.stem}
     code, said = network.lantern("models", "list", "--on", "kitchen", key="sk-of-somebody-else")
     assert code == 7

@@ -59,7 +59,7 @@ class Administration:
         trusted_keys: Path,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        """`on_change` is called after the pool has seen a change of the models."""
+        """`on_change` is called after the pool has seen a change of the models, and after a claim."""
         self.pool = pool
         self.installer = installer
         self.keys = keys
@@ -96,6 +96,10 @@ class Administration:
         """To be held while a piece of this upload is written."""
         return self._pieces.setdefault(upload_id, asyncio.Lock())
 
+    def tell_change(self) -> None:
+        """Whoever tells others of this device looks at it again."""
+        self._on_change()
+
     async def close(self) -> None:
         """End installs under way; each is whole or not at all, and what was sent is kept."""
         self.installer.stop()
@@ -109,7 +113,7 @@ class Administration:
 
     async def _refresh(self) -> None:
         await self.pool.refresh()
-        self._on_change()
+        self.tell_change()
 
     async def _install(self, upload_id: str) -> Bundle:
         uploads = self.installer.uploads

@@ -34,6 +34,7 @@ async def claim(request: web.Request) -> web.Response:
     with refusals():
         new = await asyncio.to_thread(administration.claiming.claim, wire.name)
     await request.app[CONTEXT].keys.refresh()
+    administration.tell_change()
     _LOGGER.warning("this device was claimed by %s from %s", new.key.name, request.remote)
     body = {"id": new.key.id, "name": new.key.name, "role": new.key.role.value, "key": new.secret}
     return web.json_response(body, status=HTTPStatus.CREATED)
