@@ -33,6 +33,7 @@ except LanternError as err:
 sys.exit(code)
 """
 _END_TIMEOUT_S = 20.0
+_EVENT_TIMEOUT_S = 60.0  # how long a busy machine may take; nothing is faster for a test that fails
 _COUNTER = itertools.count()
 
 Facts = dict[str, Any]
@@ -57,7 +58,7 @@ class Node:
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
         self._pending = b""
 
-    def wait(self, fits: Callable[[Facts], bool], *, timeout_s: float = 10.0) -> Facts:
+    def wait(self, fits: Callable[[Facts], bool], *, timeout_s: float = _EVENT_TIMEOUT_S) -> Facts:
         """The first line from now on that fits."""
         deadline_s = time.monotonic() + timeout_s
         last: Facts | None = None
@@ -78,11 +79,11 @@ class Node:
                     raise AssertionError(f"The node ended; its last line was {last}")
                 self._pending += chunk
 
-    def event(self, name: str, *, timeout_s: float = 10.0) -> Facts:
+    def event(self, name: str, *, timeout_s: float = _EVENT_TIMEOUT_S) -> Facts:
         """The next line of this event."""
         return self.wait(lambda facts: facts["event"] == name, timeout_s=timeout_s)
 
-    def devices(self, fits: Callable[[list[Facts]], bool], *, timeout_s: float = 10.0) -> list[Facts]:
+    def devices(self, fits: Callable[[list[Facts]], bool], *, timeout_s: float = _EVENT_TIMEOUT_S) -> list[Facts]:
         """The next list of devices that fits, of a node that watches."""
         found: list[Facts] = self.wait(lambda facts: fits(facts["devices"]), timeout_s=timeout_s)["devices"]
         return found

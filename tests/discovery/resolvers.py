@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,7 @@ mount --bind {folder}/passwd /etc/passwd && mount --bind {folder}/group /etc/gro
 mount -t tmpfs none /etc/systemd && cp {folder}/resolved.conf /etc/systemd/ &&
 exec env SYSTEMD_LOG_TARGET=console SYSTEMD_LOG_LEVEL=info {daemon}"""
 _RESOLVED_CONFIGURATION = "[Resolve]\nMulticastDNS=yes\nDNSStubListener=no\nLLMNR=no\n"
-_COMMAND_TIMEOUT_S = 20.0
+_ANSWER_TIMEOUT_S = 60.0
 
 
 class Bus:
@@ -64,14 +65,18 @@ class Daemon:
             self.close()
             pytest.skip(f"the daemon does not start here: {start.splitlines()[-1]}")
 
-    def ask(self, *command: str | Path) -> str:
-        """The output of one of its commands, which has to succeed."""
+    def ask(self, *command: str | Path, wanted: str = "") -> str:
+        """The output of one of its commands once it succeeds and says what is wanted: each gives up by itself, soon."""
         asked = [*self._inside, *map(str, command)]
-        done = subprocess.run(
-            asked, capture_output=True, text=True, check=False, timeout=_COMMAND_TIMEOUT_S, env=self._bus.environment
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        deadline_s = time.monotonic() + _ANSWER_TIMEOUT_S
+        while True:
+            done = subprocess.run(
+                asked, capture_output=True, text=True, check=False, timeout=_ANSWER_TIMEOUT_S, env=self._bus.environment
+            )
+            if done.returncode == 0 and wanted in done.stdout:
+                return done.stdout
+            assert time.monotonic() < deadline_s, done.stdout + done.stderr
+            time.sleep(0.2)
 
     def close(self) -> None:
         """End the daemon."""
@@ -85,9 +90,10 @@ class Avahi(Daemon):
         (folder / "avahi.conf").write_text(_AVAHI_CONFIGURATION, encoding="utf-8")
         super().__init__(namespace, bus, _START_AVAHI.format(folder=folder), sign="startup complete")
 
-    def resolve(self, service_type: str) -> str:
-        """What `avahi-browse` tells of every instance, as semicolon-separated lines."""
-        return self.ask("avahi-browse", "--resolve", "--parsable", "--terminate", service_type)
+    def resolve(self, service_type: str, address: str) -> str:
+        """What `avahi-browse` tells of every instance, one of them at this address, as semicolon-separated lines."""
+        command = ["avahi-browse", "--resolve", "--parsable", "--terminate", service_type]
+        return self.ask(*command, wanted=f";{address};")
 
 
 class Resolved(Daemon):
@@ -109,9 +115,9 @@ class Resolved(Daemon):
         """Host, port, addresses and TXT strings of an instance."""
         return self.ask(self._resolvectl, "service", name, service_type, "local")
 
-    def instances(self, service_type: str) -> str:
-        """The pointers of a type."""
-        return self.ask(self._resolvectl, "--type=PTR", "query", f"{service_type}.local")
+    def instances(self, service_type: str, instance: str) -> str:
+        """The pointers of a type, one of them to a name that ends so."""
+        return self.ask(self._resolvectl, "--type=PTR", "query", f"{service_type}.local", wanted=f".{instance}")
 
 
 def resolved_programs() -> tuple[Path, Path]:

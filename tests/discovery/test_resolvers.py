@@ -15,7 +15,11 @@ _TEXTS = ("txtvers=1", "path=/v1", "id=00112233aabbccdd", "st=ready")
 def test_avahi_resolves_every_type(ipv4_lan: Lan, avahi: Avahi) -> None:
     ipv4_lan.node(ipv4_lan.a, "announce").event("announced")
     for type_ in ("_lantern._tcp", "_http._tcp", "_openai._sub._http._tcp"):
-        [line] = {line for line in avahi.resolve(type_).splitlines() if ";10.77.0.1;" in line and ";IPv4;" in line}
+        [line] = {
+            line
+            for line in avahi.resolve(type_, "10.77.0.1").splitlines()
+            if ";10.77.0.1;" in line and ";IPv4;" in line
+        }
         assert ";lantern-00112233.local;10.77.0.1;8080;" in line
         assert all(f'"{text}"' in line for text in _TEXTS)
 
@@ -32,4 +36,4 @@ def test_resolvectl_resolves_the_host_the_service_and_the_subtype(ipv4_lan: Lan,
         ("_http._tcp", "_http._tcp.local"),
         ("_openai._sub._http._tcp", "_http._tcp.local"),
     ):
-        assert f".{instance}" in resolved.instances(type_).partition("PTR")[2]
+        assert f".{instance}" in resolved.instances(type_, instance).partition("PTR")[2]

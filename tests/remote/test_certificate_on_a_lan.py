@@ -28,7 +28,7 @@ class Clients:
     def ask(self) -> Facts:
         """What a program with OpenAI's SDK meets that asks the device by its name."""
         node = self._lan.node(self._lan.b, "client", "--wanted", "kitchen", script=_PEER, **self._variables)
-        return node.wait(lambda facts: facts["event"] in {"answered", "refused"}, timeout_s=60.0)
+        return node.wait(lambda facts: facts["event"] in {"answered", "refused"})
 
     def forget(self) -> int:
         """Accept another certificate."""
@@ -53,10 +53,10 @@ def test_the_record_follows_the_certificate_and_clients_refuse_it_until_they_are
         LANTERN_DISCOVERY_NAME="kitchen",
     )
     former, new = pin_of(shown), pin_of(another)
-    watcher.devices(lambda found: [d["fingerprint"] for d in found] == [former], timeout_s=60.0)
+    watcher.devices(lambda found: [d["fingerprint"] for d in found] == [former])
     assert clients.ask()["event"] == "answered"
     another.replace(shown)
-    watcher.devices(lambda found: [d["fingerprint"] for d in found] == [new], timeout_s=30.0)
+    watcher.devices(lambda found: [d["fingerprint"] for d in found] == [new])
     refused = clients.ask()
     assert refused["event"] == "refused", refused
     assert "shows another certificate than the device known as 'kitchen'" in refused["message"]

@@ -161,7 +161,7 @@ def is_back(device: str, said: str) -> bool:
 def more_answers(load: Node, num: int) -> None:
     """Wait for so many answers from now on."""
     load.skip()
-    now = load.event("asked", timeout_s=60)["answers"]
+    now = load.event("asked")["answers"]
     load.wait(lambda facts: facts["answers"] >= now + num, timeout_s=_READY_TIMEOUT_S)
 
 

@@ -46,7 +46,7 @@ class Machines:
         """What it meets, so many times."""
         variables = {"LANTERN_HOME": str(self._home), "LANTERN_API_KEY": key, "OPENAI_API_KEY": "sk-of-the-cloud"}
         node = self._lan.node(self._lan.b, verb, *arguments, script=_PEER, **variables)
-        return [node.wait(lambda facts: facts["event"] in {"answered", "refused"}, timeout_s=20.0) for _ in range(num)]
+        return [node.wait(lambda facts: facts["event"] in {"answered", "refused"}) for _ in range(num)]
 
     @property
     def known(self) -> set[str]:
