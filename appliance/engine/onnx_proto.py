@@ -6,7 +6,9 @@ those of onnx.proto.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -129,6 +131,23 @@ def add_external(graph: Message, name: str, value: NDArray[np.generic], location
     )
     for key, text in (("location", location), ("offset", str(offset)), ("length", str(value.nbytes))):
         tensor.external_data.add(key=key, value=text)
+
+
+def tensor_value(tensor: Message, folder: Path) -> NDArray[np.generic]:
+    """What an initializer holds, in the model or in a file of its folder.
+
+    Raises:
+        ModelError: its type is not one of those that `add_constant` writes.
+    """
+    dtype = next((name for name, known in _ELEMENT_TYPES.items() if known == tensor.data_type), None)
+    if dtype is None or not (tensor.raw_data or tensor.data_location == _EXTERNAL):
+        raise ModelError(f"the values of {tensor.name} are of a form that is not known")
+    if tensor.data_location != _EXTERNAL:
+        return np.frombuffer(tensor.raw_data, dtype).reshape(tensor.dims)
+    place = {entry.key: entry.value for entry in tensor.external_data}
+    count = math.prod(tensor.dims)
+    values = np.fromfile(folder / place["location"], dtype, count, offset=int(place.get("offset", 0)))
+    return values.reshape(tensor.dims)
 
 
 def add_value(values: Message, name: str, element_type: int) -> None:

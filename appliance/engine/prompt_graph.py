@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from appliance.engine.onnx_proto import (
     FLOAT,
-    IS_INT,
     MICROSOFT,
     UINT8,
     Message,
@@ -29,19 +28,17 @@ from appliance.engine.onnx_proto import (
     add_value,
     empty_like,
     parse,
-    set_attribute,
+    tensor_value,
 )
 from appliance.engine.provider import session_options
 from appliance.errors import ModelError
 
 _STORED = "MatMulNBits"
 _X, _CODES, _SCALES, _ZERO_POINTS, _ORDER, _BIAS = range(6)  # its inputs
-_IN_FLOAT = 0  # its accuracy level that computes with the stored weights as they are
 _HEAD = "logits"
 _LARGEST = 127
 _MIDDLE = 128  # the code of zero
 _SMALLEST_SCALE = np.float32(1e-9)
-_ROWS_AT_ONCE = 512
 _ALIGNMENT = 64
 _LONGEST_SUM = 64
 
@@ -60,7 +57,7 @@ def write_int8_products(optimized: Path, target: Path) -> None:
     data = target.with_suffix(".raw")
     with data.open("wb") as file:
         for node in _products(model):
-            codes, scales = _by_column(_stored_weights(optimized, model, node))
+            codes, scales = _by_column(_stored_weights(optimized.parent, model, node))
             name = node.input[_CODES]
             file.write(bytes(-file.tell() % _ALIGNMENT))
             add_external(graph, _name(name, "codes"), codes, data.name, file.tell())
@@ -138,37 +135,41 @@ def _products(model: Message) -> Iterator[Message]:
             yield node
 
 
-def _stored_weights(optimized: Path, model: Message, node: Message) -> NDArray[np.float32]:
-    """(K, N): the operator itself multiplies unit vectors with what it stores, exactly."""
-    single = empty_like(model)
-    names = {name for name in node.input[_CODES:_ORDER] if name}
-    for tensor in model.graph.initializer:
-        if tensor.name in names:
-            single.graph.initializer.add().CopyFrom(tensor)
-            kept = [e for e in tensor.external_data if not e.key.startswith("prepacked")]
-            del single.graph.initializer[-1].external_data[:]
-            single.graph.initializer[-1].external_data.extend(kept)
-    single.graph.node.add().CopyFrom(node)
-    product = single.graph.node[0]
-    del product.input[_BIAS:]
-    set_attribute(product, "accuracy_level", i=_IN_FLOAT, type=IS_INT)
-    add_value(single.graph.input, node.input[_X], FLOAT)
-    add_value(single.graph.output, node.output[0], FLOAT)
-    options = session_options(1)
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(optimized.parent))
-    session = ort.InferenceSession(single.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    size = next(a.i for a in node.attribute if a.name == "K")
-    parts = []
-    for start in range(0, size, _ROWS_AT_ONCE):
-        units = np.eye(min(_ROWS_AT_ONCE, size - start), size, start, np.float32)
-        parts.append(session.run(None, {node.input[_X]: units})[0])
-    return np.concatenate(parts)
+def _stored_weights(folder: Path, model: Message, node: Message) -> NDArray[np.float32]:
+    """(N, K) as MatMulNBits describes them: codes in blocks, each with a scale and where given a zero point."""
+    size = {a.name: a.i for a in node.attribute}
+    count, block, bits = size["N"], size["block_size"], size["bits"]
+    found = {t.name: t for t in model.graph.initializer}
+    codes, scales, *rest = (found.get(name) for name in node.input[_CODES:_ORDER])
+    if bits not in {4, 8} or codes is None or scales is None or scales.data_type != FLOAT:
+        raise ModelError(f"the product {node.name} stores its weights in a way that is not known")
+    by_block = tensor_value(scales, folder).astype(np.float32, copy=False).reshape(count, -1, 1)
+
+    def unpacked(tensor: Message) -> NDArray[np.uint8]:
+        return _unpacked(tensor_value(tensor, folder).astype(np.uint8, copy=False).reshape(count, -1), bits)
+
+    middles = np.array(1 << bits - 1, np.uint8)
+    if rest and rest[0] is not None:
+        if rest[0].data_type != UINT8:
+            raise ModelError(f"the product {node.name} has zero points of a type that is not known")
+        middles = unpacked(rest[0])[:, : by_block.shape[1], None]
+    units = unpacked(codes).reshape(count, -1, block)
+    weights = (units.astype(np.float32) - middles) * by_block
+    return np.asarray(weights.reshape(count, -1)[:, : size["K"]], np.float32)
+
+
+def _unpacked(values: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
+    """(N, bytes) to (N, codes): of two codes in a byte the lower one comes first."""
+    if bits == 8:
+        return values
+    pairs = np.stack([values & 15, values >> 4], axis=-1)
+    return pairs.reshape(len(values), -1)
 
 
 def _by_column(weights: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Codes (K, N) and the scale of each column."""
-    scales = np.maximum(np.abs(weights).max(axis=0) / _LARGEST, _SMALLEST_SCALE).astype(np.float32)
-    return np.rint(weights / scales).astype(np.int8), scales
+    """Codes (K, N) of weights (N, K), and the scale of each output."""
+    scales = np.maximum(np.abs(weights).max(axis=1) / _LARGEST, _SMALLEST_SCALE).astype(np.float32)
+    return np.ascontiguousarray(np.rint(weights / scales[:, None]).astype(np.int8).T), scales
 
 
 def _shared_constants(graph: Message) -> None:

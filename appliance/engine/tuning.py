@@ -22,7 +22,9 @@ from appliance.host.cores import usable_cores
 _NUM_ROUNDS = 3
 _NUM_STEPS = 12
 _PROMPT_TOKENS = 128
+_SHORT_PROMPT_TOKENS = 16
 _BUDGET_S = 30.0
+_PROMPT_BUDGET_S = 10.0
 _TEXTS = ((1, 32), (8, 64))  # an encoder's: how many, how long
 _WORTH_ITS_MEMORY = (
     0.1  # a graph for prompts has weights of its own; less than this share of time does not pay for them
@@ -97,16 +99,28 @@ def tune(session: Session, num_cores: int, *, budget_s: float = _BUDGET_S) -> Tu
     return choose(list(best_s.items()))
 
 
-def prompt_is_faster(session: ort.InferenceSession, prompt_session: ort.InferenceSession) -> bool:
-    """Whether a prompt is worth the second graph: the best of some rounds of each, in turn."""
-    best_s = [float("inf"), float("inf")]
-    for _ in range(_NUM_ROUNDS + 1):  # the first one warms up
-        for i, loaded in enumerate((session, prompt_session)):
-            feeds = _decoder_feeds(loaded, num_past=0, num_new=_PROMPT_TOKENS)
-            begin_s = time.perf_counter()
-            loaded.run(None, feeds)
-            best_s[i] = min(best_s[i], time.perf_counter() - begin_s)
+def prompt_is_faster(
+    session: ort.InferenceSession, prompt_session: ort.InferenceSession, *, budget_s: float = _PROMPT_BUDGET_S
+) -> bool:
+    """Whether a prompt is worth the second graph: the best of some rounds of each, in turn.
+
+    Where a short prompt shows that the rounds would take longer than `budget_s`, it alone decides.
+    """
+    pair = (session, prompt_session)
+    for loaded in pair:
+        _prompt_s(loaded, 1)
+    best_s = [_prompt_s(loaded, _SHORT_PROMPT_TOKENS) for loaded in pair]
+    if sum(best_s) * _PROMPT_TOKENS / _SHORT_PROMPT_TOKENS * _NUM_ROUNDS <= budget_s:
+        rounds = [[_prompt_s(loaded, _PROMPT_TOKENS) for loaded in pair] for _ in range(_NUM_ROUNDS)]
+        best_s = [min(seconds) for seconds in zip(*rounds, strict=True)]
     return best_s[1] <= best_s[0] * (1 - _WORTH_ITS_MEMORY)
+
+
+def _prompt_s(session: ort.InferenceSession, num_tokens: int) -> float:
+    feeds = _decoder_feeds(session, num_past=0, num_new=num_tokens)
+    begin_s = time.perf_counter()
+    session.run(None, feeds)
+    return time.perf_counter() - begin_s
 
 
 def _guess_s(session: ort.InferenceSession) -> float:
