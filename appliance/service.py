@@ -80,12 +80,14 @@ class Service:
         self._pool = ModelPool(
             store,
             cache=home.prepacked,
-            settings=_engine_settings(config),
+            settings=EngineSettings.of(config.engine),
             aliases=config.models.aliases,
             on_failure=self._fail,
             pool_settings=_pool_settings(config),
         )
-        self._installer = Installer(store, _engine_settings(config), held_bytes=lambda: self._pool.reserved_bytes)
+        self._installer = Installer(
+            store, EngineSettings.of(config.engine), held_bytes=lambda: self._pool.reserved_bytes
+        )
 
     @property
     def port(self) -> int:
@@ -314,19 +316,6 @@ class Service:
 def _state(keys: KeyRing) -> State:
     """What is announced, until the end: a new device takes requests once it is claimed."""
     return State.STARTING if keys.is_unclaimed else State.READY
-
-
-def _engine_settings(config: Config) -> EngineSettings:
-    engine = config.engine
-    return EngineSettings(
-        num_slots=engine.slots,
-        context_length=engine.context_length,
-        num_threads=engine.threads or None,
-        spinning=None if engine.spinning == "auto" else engine.spinning,
-        max_waiting=engine.queue,
-        kv_cache=engine.kv_cache,
-        fast_prompts=engine.fast_prompts,
-    )
 
 
 def _pool_settings(config: Config) -> PoolSettings:

@@ -113,16 +113,7 @@ def _engine(args: argparse.Namespace, root: Path) -> EngineSettings:
         "context_length": args.context_length,
     }
     flags = {("engine", key): value for key, value in asked.items() if value is not None}
-    engine = load_config(path, flags=flags).engine
-    return EngineSettings(
-        num_slots=engine.slots,
-        context_length=engine.context_length,
-        num_threads=engine.threads or None,
-        spinning=None if engine.spinning == "auto" else engine.spinning,
-        max_waiting=engine.queue,
-        kv_cache=engine.kv_cache,
-        fast_prompts=engine.fast_prompts,
-    )
+    return EngineSettings.of(load_config(path, flags=flags).engine)
 
 
 def _groups(text: str) -> tuple[str, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, Self
 
 from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, RerankerSpec
+from appliance.config import EngineConfig
 from appliance.engine.constraint import GrammarCompiler
 from appliance.engine.embed_loop import AsyncEmbedder, AsyncReranker
 from appliance.engine.kv_cache import CacheType
@@ -30,6 +31,19 @@ class EngineSettings:
     max_waiting: int = 32
     kv_cache: CacheType | Literal["auto"] = "auto"
     fast_prompts: bool = True
+
+    @classmethod
+    def of(cls, config: EngineConfig) -> Self:
+        """As the user's settings say."""
+        return cls(
+            num_slots=config.slots,
+            context_length=config.context_length,
+            num_threads=config.threads or None,
+            spinning=None if config.spinning == "auto" else config.spinning,
+            max_waiting=config.queue,
+            kv_cache=config.kv_cache,
+            fast_prompts=config.fast_prompts,
+        )
 
 
 @dataclass(frozen=True, slots=True)
