@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from images.workplace import run
 
 _BINFMT = Path("/proc/sys/fs/binfmt_misc/qemu-aarch64")
+_ENTER = 'mount --bind /proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"'
 
 
 def check_emulation() -> None:
@@ -20,16 +19,15 @@ def check_emulation() -> None:
         raise SystemExit("This machine does not run arm64 programs; make image-deps lets it.")
 
 
-@contextlib.contextmanager
-def mounted(tree: Path) -> Iterator[None]:
-    """/proc and /dev in the tree until the block is left."""
-    with contextlib.ExitStack() as undo:
-        for name in ("proc", "dev"):
-            run("mount", "--bind", f"/{name}", tree / name)
-            undo.callback(run, "umount", "--lazy", tree / name)
-        yield
-
-
 def run_in(tree: Path, *command: str) -> str:
-    """Run a command with the tree as its root."""
-    return run("chroot", tree, *command, DEBIAN_FRONTEND="noninteractive", HOME="/root", PATH="/usr/sbin:/usr/bin")
+    """Run a command with the tree as its root, and with /proc and /dev in it.
+
+    These are mounted for the command alone: were they left behind, whoever removed the tree would empty /dev.
+    """
+    path = "/usr/sbin:/usr/bin:/sbin:/bin"
+    return run(*entering(tree), *command, DEBIAN_FRONTEND="noninteractive", HOME="/root", PATH=path)
+
+
+def entering(tree: Path) -> list[str]:
+    """The words before a command that has to run in the tree."""
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER, str(tree)]

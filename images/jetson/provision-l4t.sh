@@ -25,13 +25,12 @@ wanted=$(dpkg-deb --field "$package" Version | sed -n 's/.*+py3\([0-9]*\)$/3.\1/
 if [ "$(uname -m)" != aarch64 ] && [ ! -e /proc/sys/fs/binfmt_misc/qemu-aarch64 ]; then
     die "this machine does not run arm64 programs: install qemu-user-static (make image-deps)"
 fi
-for folder in proc dev; do
-    mount --bind "/$folder" "$root/$folder"
-done
-trap 'umount --lazy "$root/proc" "$root/dev"' EXIT
 
 cp "$package" "$root/tmp/lantern.deb"
-chroot "$root" env DEBIAN_FRONTEND=noninteractive dpkg --install /tmp/lantern.deb
+# Mounted for this one program: were /dev left behind, whoever removed the root file system would empty this machine's.
+# shellcheck disable=SC2016  # the inner shell's own words
+unshare --mount --propagation private sh -c 'mount --bind /proc "$0/proc" && mount --rbind /dev "$0/dev" &&
+    exec chroot "$0" env DEBIAN_FRONTEND=noninteractive dpkg --install /tmp/lantern.deb' "$root"
 rm "$root/tmp/lantern.deb"
 
 install -D -m 755 "$here/gpu-access.sh" "$root/usr/lib/lantern/gpu-access.sh"
