@@ -31,18 +31,22 @@ _ADD_BACKPORTS_KERNEL = (
 )
 
 
+def packages() -> list[str]:
+    """What packages.txt asks for."""
+    return [line for line in (_HERE / "packages.txt").read_text("utf-8").splitlines() if line[:1] not in ("", "#")]
+
+
 def base_tarball() -> Path:
     """The tarball for the present list of packages, made where it is absent."""
-    packages = [line for line in (_HERE / "packages.txt").read_text("utf-8").splitlines() if line[:1] not in ("", "#")]
-    recipe = "\n".join([*packages, *_OPTIONS, _SHORT_INITRAMFS, _ADD_BACKPORTS_KERNEL])
+    recipe = "\n".join([*packages(), *_OPTIONS, _SHORT_INITRAMFS, _ADD_BACKPORTS_KERNEL])
     tarball = cache() / f"raspberry-pi-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.tar"
     if not tarball.exists():
         say("Debian packages (about ten minutes of emulation, once)")
-        _make(packages, tarball)
+        _make(tarball)
     return tarball
 
 
-def _make(packages: list[str], tarball: Path) -> None:
+def _make(tarball: Path) -> None:
     archives = cache() / "apt"
     archives.mkdir(exist_ok=True)
     staged = tarball.with_name(f".{tarball.name}")
@@ -51,7 +55,7 @@ def _make(packages: list[str], tarball: Path) -> None:
         "--variant=minbase",
         "--architectures=arm64",
         "--skip=download/empty,essential/unlink",
-        f"--include={','.join(packages)}",
+        f"--include={','.join(packages())}",
         *_OPTIONS,
         '--setup-hook=mkdir -p "$1/var/cache/apt/archives"',
         f"--setup-hook=sync-in {archives} /var/cache/apt/archives/",

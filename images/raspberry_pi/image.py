@@ -30,21 +30,31 @@ def build_image(out: Path, *, version: str = VERSION, is_committed_only: bool = 
     with tempfile.TemporaryDirectory(dir=cache(), prefix="image-") as folder:
         scratch = Path(folder)
         deb = build_deb("arm64", PYTHON, out, is_committed_only=is_committed_only)
-        tree, data, system = scratch / "tree", scratch / "data", scratch / "system.squashfs"
+        tree = scratch / "tree"
         tree.mkdir()
         make_tree(deb, tree, version=version)
-        squash(tree, system)
-        say(f"The system: {system.stat().st_size / 1e6:.0f} MB")
-        (data / "lantern").mkdir(parents=True)
-        add_models(data / "lantern")
-        _assemble_twice(tree, system, data, image, scratch)
-        _write_inventory(tree, data / "lantern/bundles", image)
+        put_together(tree, image, scratch)
     if compressed:
         xz = release.compress(image)
         release.write_sum(xz)
         release.write_imager_manifest(image, xz)
         say(f"{xz} ({xz.stat().st_size / 1e6:.0f} MB)")
     return image
+
+
+def put_together(tree: Path, image: Path, scratch: Path) -> None:
+    """The card of a system: squashed, with the starter models, assembled twice, compared, and with its inventory.
+
+    Raises:
+        SystemExit: something does not fit, or the two assemblies differ.
+    """
+    data, system = scratch / "data", scratch / "system.squashfs"
+    squash(tree, system)
+    say(f"The system: {system.stat().st_size / 1e6:.0f} MB")
+    (data / "lantern").mkdir(parents=True)
+    add_models(data / "lantern")
+    _assemble_twice(tree, system, data, image, scratch)
+    _write_inventory(tree, data / "lantern/bundles", image)
 
 
 def build_update(

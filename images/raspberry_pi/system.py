@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from pathlib import Path
 
-from images.chroot import check_emulation, mounted, run_in
+from images.chroot import check_emulation, run_in
 from images.raspberry_pi.base import base_tarball
 from images.signing import keyring
 from images.workplace import cache, run, say
@@ -28,6 +29,7 @@ _REMOVED = (
     "root/.*",
     "usr/lib/linux-image-*",
     "usr/lib/systemd/system-generators/systemd-gpt-auto-generator",
+    "usr/lib/systemd/system-generators/systemd-ssh-generator",
     "usr/share/doc/*/changelog*",
     "var/cache",
     "var/lib/apt",
@@ -59,10 +61,16 @@ def make_tree(deb: Path, tree: Path, *, version: str) -> None:
     """
     check_emulation()
     run("tar", "--extract", "--numeric-owner", "--xattrs", "--file", _installed_tarball(deb), "--directory", tree)
+    dress(tree, version=version, basis=base_tarball().name)
+
+
+def dress(tree: Path, *, version: str, basis: str) -> None:
+    """Make a device's system of a Debian with the package and two kernels; `basis` names what is in it."""
     _add_overlay(tree, version)
-    _add_boot_files(tree)
+    _add_boot_files(tree, basis)
     _remove(tree)
     run("systemctl", f"--root={tree}", "preset-all")
+    _declare_up_to_date(tree)
 
 
 def squash(tree: Path, target: Path) -> None:
@@ -86,8 +94,7 @@ def _installed_tarball(deb: Path) -> Path:
         tree = Path(folder)
         run("tar", "--extract", "--numeric-owner", "--xattrs", "--file", base, "--directory", tree)
         shutil.copy(deb, tree / "tmp" / deb.name)
-        with mounted(tree):
-            run_in(tree, "dpkg", "--install", f"/tmp/{deb.name}")  # noqa: S108
+        run_in(tree, "dpkg", "--install", f"/tmp/{deb.name}")  # noqa: S108
         (tree / "tmp" / deb.name).unlink()
         staged = tarball.with_name(f".{tarball.name}")
         run("tar", "--create", "--numeric-owner", "--xattrs", "--sort=name", "--file", staged, "--directory", tree, ".")
@@ -110,7 +117,7 @@ def _add_overlay(tree: Path, version: str) -> None:
     (tree / "etc/hostname").write_text("lantern\n", "utf-8")
 
 
-def _add_boot_files(tree: Path) -> None:
+def _add_boot_files(tree: Path, basis: str) -> None:
     """Kernels, initramfs and device trees of every board, as they lie in a slot's folder on the FAT partition.
 
     The newer kernel, of the backports, is for the Pi 5; its device tree too.
@@ -124,7 +131,7 @@ def _add_boot_files(tree: Path) -> None:
         (newer, "-pi5", ("bcm2712-*",)),
     ):
         shutil.copy(tree / "boot" / f"vmlinuz-{kernel}", boot / f"vmlinuz{suffix}")
-        shutil.copy(_initramfs(tree, kernel), boot / f"initrd{suffix}.img")
+        shutil.copy(_initramfs(tree, kernel, basis), boot / f"initrd{suffix}.img")
         folders = (tree / "usr/lib" / f"linux-image-{kernel}/broadcom", tree / f"usr/lib/modules/{kernel}/dtb/broadcom")
         trees = [path for folder in folders for pattern in patterns for path in folder.glob(f"{pattern}.dtb")]
         if not trees:
@@ -150,17 +157,16 @@ def _kernels(tree: Path) -> list[str]:
     return sorted(names, key=lambda name: [int(part) for part in name.partition("+")[0].split(".")])
 
 
-def _initramfs(tree: Path, kernel: str) -> Path:
+def _initramfs(tree: Path, kernel: str, basis: str) -> Path:
     """Made by the tree's own tools under emulation, and kept as long as what goes into it is the same."""
-    digest = hashlib.sha256(kernel.encode() + base_tarball().name.encode())
+    digest = hashlib.sha256(kernel.encode() + basis.encode())
     sources = [tree / "usr/lib/lantern/slot.sh", *sorted((tree / "etc/initramfs-tools").rglob("*"))]
     for path in sources:
         digest.update(str(path.relative_to(tree)).encode() + (path.read_bytes() if path.is_file() else b""))
     kept = cache() / f"initrd-{digest.hexdigest()[:16]}.img"
     if not kept.exists():
         say(f"The initramfs for {kernel}")
-        with mounted(tree):
-            run_in(tree, "mkinitramfs", "-o", "/tmp/initrd.img", kernel)  # noqa: S108
+        run_in(tree, "mkinitramfs", "-o", "/tmp/initrd.img", kernel)  # noqa: S108
         shutil.move(tree / "tmp/initrd.img", kept)
     return kept
 
@@ -178,3 +184,14 @@ def _remove(tree: Path) -> None:
     (tree / "var/lib/private").chmod(0o700)
     (tree / "var/lib/lantern").symlink_to("private/lantern")
     (tree / "etc/machine-id").write_text("uninitialized\n", "utf-8")
+
+
+def _declare_up_to_date(tree: Path) -> None:
+    """Spare every start what systemd does after /usr was changed: linker cache, users and catalogue are in the tree.
+
+    /etc and /var are in memory, so a device would do it again each time.
+    """
+    changed_ns = (tree / "usr").stat().st_mtime_ns
+    for name in ("etc/.updated", "var/.updated"):
+        (tree / name).touch()
+        os.utime(tree / name, ns=(changed_ns, changed_ns))
