@@ -1,6 +1,7 @@
 """The appliance as it is on a board, with its arm64 libraries, under qemu-user: it answers a real chat request.
 
-Seconds instead of the minutes of a boot. It needs what `make image` leaves in its cache: Debian with the package.
+A minute instead of the many of a boot. The tree is what `make image` leaves in its cache, Debian with the package, or
+else both unpacked without running anything of them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,15 @@ import pytest
 from openai import OpenAI
 
 from appliance.home import Home
+from images.apt_sources import trixie_sources
+from images.deb.build import build_deb
+from images.raspberry_pi.image import PYTHON
 from images.workplace import cache, run
 from tests.images.boots.board import free_port
+from tests.images.trees import MINIMAL, missing
 
 _QEMU = "qemu-aarch64-static"
+_TOOLS = (_QEMU, "mmdebstrap", "dpkg-deb")
 _PARTS = ("./opt/lantern", "./usr/bin/python3.13", "./usr/lib/python3.13", "./usr/lib/aarch64-linux-gnu")
 _LINKER = "./usr/lib/ld-linux-aarch64.so.1"
 _TIMEOUT_S = 170.0
@@ -31,17 +37,20 @@ def tarball() -> Path | None:
     return next(iter(sorted(cache().glob("raspberry-pi-installed-*.tar"))), None)
 
 
-pytestmark = [
-    pytest.mark.skipif(shutil.which(_QEMU) is None, reason=f"{_QEMU} is not installed: make image-deps"),
-    pytest.mark.skipif(tarball() is None, reason="no image was built here: make image BOARD=raspberry-pi"),
-]
+pytestmark = pytest.mark.skipif(missing(*_TOOLS) is not None, reason=str(missing(*_TOOLS)))
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("arm64")
-    run("tar", "--extract", "--file", str(tarball()), "--directory", folder, *_PARTS, _LINKER)
-    (folder / "lib").symlink_to("usr/lib")
+    installed = tarball()
+    if installed is not None:
+        run("tar", "--extract", "--file", installed, "--directory", folder, *_PARTS, _LINKER)
+        (folder / "lib").symlink_to("usr/lib")
+    else:
+        options = ["--variant=extract", "--architectures=arm64", f"--include={','.join(MINIMAL)}"]
+        run("mmdebstrap", *options, '--aptopt=APT::Install-Recommends "false"', "trixie", folder, *trixie_sources())
+        run("dpkg-deb", "--extract", build_deb("arm64", PYTHON, tmp_path_factory.mktemp("deb")), folder)
     yield folder
     shutil.rmtree(folder)
 

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
+import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from images.apt_sources import trixie_sources
+from images.chroot import entering
+from images.raspberry_pi.base import packages
 from images.workplace import cache, run
 
-_PACKAGES = "python3,systemd,libstdc++6"
+MINIMAL = ["python3", "systemd", "libstdc++6"]  # what the package needs
+# Of an image's packages, those that only its boards can use.
+_OF_THE_BOARD = {"firmware-brcm80211", "linux-image-arm64", "raspi-firmware"}
 
 
 def missing(*tools: str) -> str | None:
     """Why a test that needs root and these tools cannot run here, if so."""
     if os.geteuid() != 0:
         return "needs root"
+    if not _may_mount():
+        return "nothing can be mounted here"
     return next((f"{tool} is not installed: make image-deps" for tool in tools if shutil.which(tool) is None), None)
+
+
+@functools.cache
+def _may_mount() -> bool:
+    command = ["unshare", "--mount", "--propagation", "private", "mount", "-t", "tmpfs", "none", "/mnt"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 @dataclass(frozen=True, slots=True)
 class Chroot:
-    """A tree with /proc and /dev in it."""
+    """A tree with a system in it."""
 
     root: Path
 
     def run(self, *command: str, check: bool = True) -> str:
         """Run a command inside and return what it printed."""
         result = subprocess.run(
-            ["chroot", str(self.root), *command],
+            [*entering(self.root), *command],
             capture_output=True,
             text=True,
             check=False,
             env={
-                "PATH": "/usr/sbin:/usr/bin",
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
                 "HOME": "/root",
                 "DEBIAN_FRONTEND": "noninteractive",
                 "LC_ALL": "C.UTF-8",
@@ -56,18 +68,28 @@ class Chroot:
         return found
 
 
-@contextlib.contextmanager
-def trixie(folder: Path, architecture: str = "amd64") -> Iterator[Chroot]:
-    """A minimal trixie in `folder` until the block is left."""
-    tarball = cache() / f"test-trixie-{architecture}.tar"
+def trixie(folder: Path, architecture: str = "amd64") -> Chroot:
+    """A minimal trixie in `folder`."""
+    return _unpacked(_tarball(MINIMAL, architecture), folder)
+
+
+def image_debian(folder: Path) -> Chroot:
+    """The Debian of an image for this machine's processor, without kernels, in `folder`."""
+    chosen = [name for name in packages() if name not in _OF_THE_BOARD]
+    return _unpacked(_tarball(chosen, "amd64"), folder)
+
+
+def _tarball(chosen: list[str], architecture: str) -> Path:
+    digest = hashlib.sha256("\n".join(chosen).encode()).hexdigest()[:8]
+    tarball = cache() / f"test-trixie-{architecture}-{digest}.tar"
     if not tarball.exists():
         staged = tarball.with_name(f".{tarball.name}")
-        options = ["--variant=minbase", f"--architectures={architecture}", f"--include={_PACKAGES}"]
+        options = ["--variant=minbase", f"--architectures={architecture}", f"--include={','.join(chosen)}"]
         run("mmdebstrap", *options, '--aptopt=APT::Install-Recommends "false"', "trixie", staged, *trixie_sources())
         staged.rename(tarball)
+    return tarball
+
+
+def _unpacked(tarball: Path, folder: Path) -> Chroot:
     run("tar", "--extract", "--numeric-owner", "--file", tarball, "--directory", folder)
-    with contextlib.ExitStack() as undo:
-        for name in ("proc", "dev"):
-            run("mount", "--bind", f"/{name}", folder / name)
-            undo.callback(run, "umount", "--lazy", folder / name)
-        yield Chroot(folder)
+    return Chroot(folder)

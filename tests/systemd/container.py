@@ -155,7 +155,7 @@ def booted(models: Home, scratch: Path) -> Iterator[Container]:
             stderr=log,
         )
     try:
-        container = _wait_for_boot(boot, scratch / "boot.log")
+        container = wait_for_boot(boot, scratch / "boot.log")
         container.shell(_INSTALL)
         yield container
     finally:
@@ -166,7 +166,8 @@ def booted(models: Home, scratch: Path) -> Iterator[Container]:
         boot.wait(30)
 
 
-def _wait_for_boot(boot: subprocess.Popen[bytes], log: Path) -> Container:
+def wait_for_boot(boot: subprocess.Popen[bytes], log: Path) -> Container:
+    """The container below this process, once its systemd has started everything."""
     found: list[Container] = []
 
     def is_up() -> bool:
