@@ -54,6 +54,10 @@ class Card:
         command = ["mtype", "-i", self._fat, f"::{name}"]
         return subprocess.run(command, check=True, capture_output=True).stdout
 
+    def copy(self, folder: str, target: Path) -> None:
+        """The files of a folder of the FAT partition."""
+        subprocess.run(["mcopy", "-n", "-i", self._fat, f"::{folder}/*", target], check=True)
+
     def write(self, name: str, data: bytes) -> None:
         """What a user does in a card reader."""
         subprocess.run(["mcopy", "-o", "-i", self._fat, "-", f"::{name}"], input=data, check=True)
@@ -136,6 +140,22 @@ class Board:
         """Wait until /health is answered; seconds since the last start."""
         until(self._is_healthy, self._is_on, timeout_s, "health", self.log)
         return time.monotonic() - self.starts_s[-1]
+
+    def wait_until(self, look: Callable[[], T | None], what: str, *, timeout_s: float = 15 * MINUTES) -> T:
+        """Wait until something is so."""
+        return until(look, self._is_on, timeout_s, what, self.log)
+
+    def wait_until_written(self, end_bytes: int) -> None:
+        """Wait until that much was written since the start, or the guest starts again."""
+        starts = len(self.starts_s)
+
+        def is_written() -> bool:
+            try:
+                return self.written_bytes() >= end_bytes or len(self.starts_s) != starts
+            except OSError:  # QEMU has just ended
+                return len(self.starts_s) != starts
+
+        self.wait_until(is_written, f"{end_bytes} bytes written")
 
     def written_bytes(self) -> int:
         """What the guest has written to the card since its start, as QEMU counts."""

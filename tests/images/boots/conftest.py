@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -63,9 +65,27 @@ def board(scratch: Path) -> Iterator[Board]:
 
 
 @pytest.fixture(scope="session")
-def user(board: Board) -> User:
+def user(board: Board, scratch: Path) -> User:
     """Somebody on the LAN, who has claimed the board as soon as it answered."""
     board.wait_for_health()
-    person = User(board)
+    homes = scratch / "homes"
+    homes.mkdir(exist_ok=True)
+    person = User(board, homes)
     person.claim()
     return person
+
+
+@dataclass(frozen=True, slots=True)
+class Idleness:
+    """The board at the beginning of a time in which nobody asks it anything."""
+
+    since_s: float
+    written_bytes: int
+
+
+@pytest.fixture(scope="session")
+def idleness(board: Board, user: User) -> Idleness:
+    """Begins before the Raspberry Pi 3 is tried, so that its minutes count for both."""
+    assert user.ask()
+    board.wait_for("is healthy and confirmed")
+    return Idleness(time.monotonic(), board.written_bytes())

@@ -21,10 +21,11 @@ def test_it_answers(board: Board) -> None:
     say(f"/health after {board.wait_for_health():.0f} s")
 
 
-def test_it_belongs_to_who_claims_it_first(user: User) -> None:
+def test_it_belongs_to_who_claims_it_first(board: Board, user: User) -> None:
     assert user.key
     with pytest.raises(urllib.error.HTTPError, match="409"):
         user.administer("POST", "/admin/claim", {"name": "somebody-else"})
+    assert user.lantern("claim", board.tls_url).returncode != 0
 
 
 def test_it_chats(board: Board, user: User) -> None:

@@ -1,4 +1,7 @@
-"""The same card in QEMU's model of a Raspberry Pi 3B: its device tree, its SD host; no network, and slow."""
+"""The same card in QEMU's model of a Raspberry Pi 3B: its device tree, its SD host; no network, and slow.
+
+The board of the other tests stands idle meanwhile, and what it writes is counted.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import pytest
 
 from images.workplace import run
 from tests.images.boots.board import MINUTES, Card, until
-from tests.images.boots.conftest import image_path
+from tests.images.boots.conftest import Idleness, image_path
 
 _DEVICE_TREE = "bcm2837-rpi-3-b.dtb"
 
@@ -24,8 +27,9 @@ def folder(scratch: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def log(folder: Path) -> Iterator[Path]:
+def log(folder: Path, idleness: Idleness) -> Iterator[Path]:
     """A new card in the model, switched on; both of its serial lines."""
+    assert idleness
     card = Card(image_path(), folder)
     run("truncate", "--size=8G", card.path)  # the model takes powers of two only
     kernel, initramfs, cmdline = card.boot_files(folder, "pi3")
@@ -68,4 +72,6 @@ def test_the_chooser_writes_its_state_through_the_boards_own_driver(log: Path) -
 
 
 def test_it_gets_ready(log: Path) -> None:
-    wait_for(log, r"lantern-[0-9a-f]{8} login:", 20)
+    """The API answers there too, and onnxruntime computes right: that is what lantern-confirm asks for."""
+    wait_for(log, r"http://lantern-[0-9a-f]{8}\.local/v1", 20)
+    wait_for(log, "is healthy and confirmed; no failed unit", 20)

@@ -7,11 +7,13 @@ import hashlib
 import json
 import math
 import os
+import re
 import ssl
 import subprocess
 import sys
 import tempfile
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 from cryptography import x509
@@ -28,13 +30,19 @@ _TIMEOUT_S = 600.0
 class User:
     """Has the key once the device is claimed."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: Board, homes: Path) -> None:
         self._board = board
+        self._homes = homes
         self.key = ""
 
     def claim(self) -> None:
-        """Over HTTPS, as a key must not cross a network in clear."""
-        self.key = self.administer("POST", "/admin/claim", {"name": "owner"})["key"]
+        """With the command, over HTTPS, as a key must not cross a network in clear."""
+        result = self.lantern("claim", self._board.tls_url, "--as", "owner")
+        assert result.returncode == 0, result.stderr
+        found = re.search(r"^sk-\S+$", result.stdout, re.MULTILINE)
+        assert found, result.stdout
+        self.key = found[0]
+        assert self.pin() in result.stdout
 
     def administer(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One administrative request; an HTTPError where the device refuses."""
@@ -51,9 +59,16 @@ class User:
     def lantern(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The command on this workstation, with the key, and a home of its own."""
         with tempfile.TemporaryDirectory() as home:
-            environment = {**os.environ, "LANTERN_HOME": home, "LANTERN_API_KEY": self.key}
             command = [sys.executable, "-m", "appliance", *arguments]
-            return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            return subprocess.run(command, env=self._environment(home), capture_output=True, text=True, check=False)
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """The same without waiting for its end; homes of these go with the test run's folder."""
+        home = tempfile.mkdtemp(dir=self._homes)
+        command = [sys.executable, "-m", "appliance", *arguments]
+        return subprocess.Popen(
+            command, env=self._environment(home), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=False
+        )
 
     def pin(self) -> str:
         """The fingerprint of the certificate that the device shows."""
@@ -73,11 +88,15 @@ class User:
             )
         return answer.choices[0].message.content or ""
 
-    def likeness(self, one: str, other: str) -> float:
+    def likeness(self, one: str, other: str, model: str = EMBEDDING) -> float:
         """The cosine of two texts' embeddings."""
         with self.sdk() as client:
-            a, b = (d.embedding for d in client.embeddings.create(model=EMBEDDING, input=[one, other]).data)
+            a, b = (d.embedding for d in client.embeddings.create(model=model, input=[one, other]).data)
         return sum(x * y for x, y in zip(a, b, strict=True)) / math.hypot(*a) / math.hypot(*b)
+
+    def _environment(self, home: str) -> dict[str, str]:
+        nowhere = "keyring.backends.null.Keyring"
+        return {**os.environ, "LANTERN_HOME": home, "LANTERN_API_KEY": self.key, "PYTHON_KEYRING_BACKEND": nowhere}
 
     @staticmethod
     def _any_certificate() -> ssl.SSLContext:
