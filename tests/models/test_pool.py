@@ -1,24 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
-from onnx import helper
 
-from appliance.bundle import Bundle, BundleStore, DecoderSpec, EncoderSpec, Manifest, SigningKey, TrustedKeys
-from appliance.bundle.folder import describe_files, write_bundle
-from appliance.bundle.manifest import KV_SCALES_NAME, Source
-from appliance.engine.embed_loop import AsyncEmbedder
-from appliance.engine.engine import Engine
-from appliance.engine.loop import AsyncEngine
 from appliance.engine.types import Request, SamplingParams
 from appliance.errors import (
     BundleError,
@@ -27,114 +14,9 @@ from appliance.errors import (
     ModelNotFoundError,
     UnavailableError,
 )
-from appliance.models import ChatModel, EmbeddingModel, EngineSettings, LoadedModel, ModelPool, PoolSettings
-from appliance.models.memory import MARGIN_BYTES, needed_bytes, needs_of
-from tests.engine.fake_runner import CountingRunner
-
-SETTINGS = EngineSettings(num_slots=2, context_length=256)
-PLENTY = 1 << 34
-
-
-class CountingEmbedder:
-    """A vector says how long its text was."""
-
-    def embed(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        return np.array([[len(s)] for s in sequences], np.float32)
-
-
-class LingeringEmbedder(AsyncEmbedder):
-    """Its thread ends when the test lets it."""
-
-    may_leave: threading.Event
-
-    async def stop(self) -> None:
-        await asyncio.to_thread(self.may_leave.wait, 10)
-        await super().stop()
-
-
-class Device:
-    """A store with bundles of a few bytes, and models behind them that only count."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.key = SigningKey.load_or_create(root / "signing.pem")
-        TrustedKeys.add(root / "trusted", self.key.public)
-        self.store = BundleStore(root / "store", TrustedKeys.load(root / "trusted"))
-        self.loads: list[str] = []
-        self.cache_types: list[str] = []
-        self.fast_prompts: list[bool] = []
-        self.may_load = threading.Event()
-        self.may_load.set()
-        self.may_leave = threading.Event()
-        self.may_leave.set()
-
-    def install(
-        self, name: str, *, kind: str = "decoder", content: bytes = b"weights", has_scales: bool = False
-    ) -> Bundle:
-        folder = self.root / f"made-{len(list(self.root.iterdir()))}"
-        folder.mkdir()
-        (folder / "model.onnx").write_bytes(content)
-        (folder / "tokenizer.json").write_bytes(b"{}")
-        names = ["model.onnx", "tokenizer.json", *([KV_SCALES_NAME] if has_scales else [])]
-        if has_scales:
-            (folder / KV_SCALES_NAME).write_bytes(b"scales")
-        decoder = DecoderSpec(
-            architecture="llama",
-            context_length=256,
-            vocab_size=1000,
-            num_layers=2,
-            num_kv_heads=2,
-            head_dim=64,
-            eos_token_ids=(0,),
-        )
-        encoder = EncoderSpec(architecture="bert", dimensions=4, max_tokens=8)
-        manifest = Manifest(
-            name=name,
-            model=decoder if kind == "decoder" else encoder,
-            files=describe_files(folder, names),
-            license="MIT",
-            source=Source(uri="here"),
-        )
-        write_bundle(folder, manifest, self.key)
-        return self.store.add(folder)
-
-    def pool(self, *, free_bytes: Callable[[], int] = lambda: PLENTY, **settings: Any) -> ModelPool:
-        aliases = settings.pop("aliases", {})
-        return ModelPool(
-            self.store,
-            cache=self.root,
-            settings=SETTINGS,
-            aliases=aliases,
-            on_failure=print,
-            pool_settings=PoolSettings(**settings),
-            free_bytes=free_bytes,
-            load=self.load,
-        )
-
-    def load(
-        self, bundle: Bundle, settings: EngineSettings, *, cache: Path, on_failure: Callable[[BaseException], None]
-    ) -> LoadedModel:
-        assert self.may_load.wait(10)
-        self.loads.append(bundle.name)
-        self.cache_types.append(settings.kv_cache)
-        self.fast_prompts.append(settings.fast_prompts)
-        spec = bundle.manifest.model
-        nothing = cast("Any", None)
-        if isinstance(spec, EncoderSpec):
-            embedder = LingeringEmbedder(cast("Any", CountingEmbedder()), name=bundle.name, on_failure=on_failure)
-            embedder.may_leave = self.may_leave
-            return EmbeddingModel(bundle, spec, nothing, embedder)
-        assert isinstance(spec, DecoderSpec)
-        runner = CountingRunner(num_rows=settings.num_slots, capacity=256)
-        engine = AsyncEngine(Engine(runner), name=bundle.name, capacity=256, max_waiting=4, on_failure=on_failure)
-        return ChatModel(bundle, spec, nothing, None, nothing, engine)
-
-
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Device]:
-    made = Device(tmp_path)
-    yield made
-    made.may_load.set()
+from appliance.models import ModelPool
+from appliance.models.memory import MARGIN_BYTES, needed_bytes
+from tests.models.device import SETTINGS, Device, names
 
 
 async def answer(pool: ModelPool, name: str) -> list[int | None]:
@@ -142,10 +24,6 @@ async def answer(pool: ModelPool, name: str) -> list[int | None]:
         params = SamplingParams(temperature=0.0, max_tokens=3)
         with model.engine.submit(Request(uuid.uuid4().hex, (1, 2), params)) as stream:
             return [output.token async for output in stream if output.token is not None]
-
-
-def names(pool: ModelPool) -> list[str]:
-    return [m.bundle.name for m in pool.loaded()]
 
 
 def room_for_two(device: Device) -> int:
@@ -262,46 +140,6 @@ def test_preloading_takes_what_fits_and_unloads_nobody(device: Device) -> None:
         await pool.close()
 
     asyncio.run(main())
-
-
-def test_int8_keys_and_values_are_taken_where_float_ones_do_not_fit(device: Device) -> None:
-    for name in "ab":
-        device.install(name, has_scales=True)
-    full, small = (need.num_bytes for need in needs_of(device.store.open("a"), SETTINGS))
-
-    async def main() -> None:
-        pool = device.pool(preload=("a", "b"), memory_bytes=full + small)
-        await pool.start()
-        assert (names(pool), sorted(device.cache_types)) == (["a", "b"], ["float32", "int8"])
-        assert pool.reserved_bytes == full + small
-        await pool.close()
-
-    asyncio.run(main())
-
-
-def test_prompts_get_weights_of_their_own_only_where_there_is_room(device: Device) -> None:
-    for name in "ab":
-        device.install(name, content=a_product_of(4096, 256))
-    needs = needs_of(device.store.open("a"), SETTINGS)
-    fast, plain = (need.num_bytes for need in needs)
-    assert (fast - plain, [need.fast_prompts for need in needs]) == (4096 * 256, [True, False])
-    assert needs_of(device.store.open("a"), replace(SETTINGS, fast_prompts=False)) == needs[1:]
-
-    async def main() -> None:
-        pool = device.pool(preload=("a", "b"), memory_bytes=fast + plain)
-        await pool.start()
-        assert (names(pool), sorted(device.fast_prompts)) == (["a", "b"], [False, True])
-        await pool.close()
-
-    asyncio.run(main())
-
-
-def a_product_of(num_inputs: int, num_outputs: int) -> bytes:
-    """A graph with stored weights, whose bytes are elsewhere."""
-    sizes = {"K": num_inputs, "N": num_outputs, "bits": 4, "block_size": 32}
-    node = helper.make_node("MatMulNBits", ["x", "codes", "scales"], ["y"], domain="com.microsoft", **sizes)
-    head = helper.make_node("MatMulNBits", ["y", "codes", "scales"], ["logits"], domain="com.microsoft", **sizes)
-    return bytes(helper.make_model(helper.make_graph([node, head], "g", [], [])).SerializeToString())
 
 
 def test_a_model_in_use_is_never_unloaded_for_another(device: Device) -> None:
