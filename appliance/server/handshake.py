@@ -1,7 +1,7 @@
 """The time before a TLS connection is one: accepted, counted and reaped like every other, and then handed over.
 
 asyncio's own TLS servers tell nobody of a connection before its handshake is over, so that thousands could hang there.
-Lives on the event loop.
+A client that speaks plain HTTP here is told so in plain HTTP. Lives on the event loop.
 """
 
 from __future__ import annotations
@@ -11,9 +11,18 @@ import ssl
 from collections.abc import Callable
 from typing import cast
 
-from appliance.errors import LanternError
+from appliance.errors import InvalidRequestError, LanternError
 from appliance.server.connection import Register
 from appliance.server.limits import ConnectionLimits
+from appliance.server.raw_answer import raw_answer
+
+_HANDSHAKE = b"\x16"  # the content type of a record (RFC 8446, section 5.1)
+
+
+class PlainHttpError(InvalidRequestError):
+    """Not a handshake, on a port that takes nothing else."""
+
+    code = "https_required"
 
 
 class Handshake(asyncio.Protocol):
@@ -43,11 +52,25 @@ class Handshake(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
         self._register.admit(self)  # where it is refused, that is said over the connection that is to come
-        if self._socket.is_closing():
+
+    def data_received(self, data: bytes) -> None:
+        """Begin with the first bytes; what is no handshake is answered and closed."""
+        transport = self._socket
+        if transport is None or transport.is_closing():
             return
-        task = asyncio.create_task(self._shake_hands(self._socket))
+        if not data.startswith(_HANDSHAKE):
+            transport.write(raw_answer(PlainHttpError("This port speaks HTTPS; begin the URL with https://.")))
+            transport.close()
+            return
+        transport.pause_reading()
+        task = asyncio.create_task(self._shake_hands(transport, data))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It ended before a handshake began."""
+        self._register.forget(self)
+        self._socket = None
 
     @property
     def quiet_since_s(self) -> float:
@@ -68,17 +91,21 @@ class Handshake(asyncio.Protocol):
         if self._socket is not None:
             self._socket.abort()
 
-    async def _shake_hands(self, transport: asyncio.Transport) -> None:
-        held = _Held()
+    async def _shake_hands(self, transport: asyncio.Transport, first: bytes) -> None:
+        held, loop = _Held(), asyncio.get_running_loop()
+        start = loop.start_tls(
+            transport,
+            held,
+            self._context,
+            server_side=True,
+            ssl_handshake_timeout=self._limits.head_timeout_s,
+            ssl_shutdown_timeout=self._limits.lingering_s,
+        )
+        shaking = asyncio.ensure_future(start)
         try:
-            secure = await asyncio.get_running_loop().start_tls(
-                transport,
-                held,
-                self._context,
-                server_side=True,
-                ssl_handshake_timeout=self._limits.head_timeout_s,
-                ssl_shutdown_timeout=self._limits.lingering_s,
-            )
+            await asyncio.sleep(0)  # start_tls has put its protocol in our place, to be told so in the next turn
+            loop.call_soon(_feed, transport.get_protocol(), first)
+            secure = await shaking
         except OSError:  # ssl.SSLError is one, as are a client that left and one that took too long
             secure = None
         finally:
@@ -88,6 +115,16 @@ class Handshake(asyncio.Protocol):
             transport.abort()
             return
         held.hand_over(secure, self._connection())
+
+
+def _feed(protocol: asyncio.BaseProtocol, data: bytes) -> None:
+    """Let asyncio's TLS protocol read what had arrived before it was there."""
+    while data and isinstance(protocol, asyncio.BufferedProtocol):
+        buffer = memoryview(protocol.get_buffer(len(data)))
+        num = min(len(buffer), len(data))
+        buffer[:num] = data[:num]
+        protocol.buffer_updated(num)
+        data = data[num:]
 
 
 class _Held(asyncio.Protocol):
