@@ -58,7 +58,8 @@ class SamplingDefaults(_Record):
 class DecoderSpec(_Record):
     """A causal language model whose graph is the one that engine/model_runner.py describes.
 
-    `weights_bytes`: what the weights take once loaded, where the file holds them in fewer bits than are computed with.
+    Where the file holds weights in fewer bits than are computed with, `weights_bytes` is what they take once loaded,
+    `loading_bytes` what they take while they are unpacked.
     """
 
     kind: Literal["decoder"] = "decoder"
@@ -72,6 +73,7 @@ class DecoderSpec(_Record):
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = Field(min_length=1)
     weights_bytes: Count | None = None
+    loading_bytes: Count | None = None
     sampling: SamplingDefaults = SamplingDefaults()
 
 
@@ -161,6 +163,11 @@ class Manifest(_Record):
         files = sum(f.size_bytes for f in self.files if f.name in {MODEL_NAME, MODEL_DATA_NAME})
         unpacked = self.model.weights_bytes if isinstance(self.model, DecoderSpec) else None
         return max(files, unpacked or 0)
+
+    @property
+    def loading_bytes(self) -> int:
+        """What unpacking the weights takes for a moment; 0 where nothing is unpacked."""
+        return self.model.loading_bytes or 0 if isinstance(self.model, DecoderSpec) else 0
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no blanks, UTF-8, a final newline."""

@@ -92,7 +92,7 @@ class Installer:
 
     def trial_bytes(self, manifest: Manifest) -> int:
         """What the trial of a bundle takes of memory."""
-        return _TRIAL_BASE_BYTES + int(_TRIAL_FACTOR * manifest.loaded_bytes)
+        return _TRIAL_BASE_BYTES + max(int(_TRIAL_FACTOR * manifest.loaded_bytes), manifest.loading_bytes)
 
     def check_memory(self, bundle: Bundle) -> None:
         """Refuse what this device cannot hold even when every other model is unloaded.

@@ -43,7 +43,7 @@ class TrialLimits:
 
     def memory_bytes(self, manifest: Manifest) -> int:
         """Address space for this bundle; libraries and threads' stacks reserve more of it than they ever use."""
-        return self.base_bytes + int(self.weights_factor * manifest.loaded_bytes)
+        return self.base_bytes + int(self.weights_factor * manifest.loaded_bytes) + manifest.loading_bytes
 
 
 @dataclass(frozen=True, slots=True)

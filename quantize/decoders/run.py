@@ -55,7 +55,7 @@ def run_decoder(run: Run, checkpoint: Path) -> Ingredients:
         run.source,
         checkpoint,
         weights.folder,
-        spec.model_copy(update={"weights_bytes": stages.weights_bytes()}),
+        stages.memory_spec(),
         report,
         sha256,
         findings,

@@ -15,6 +15,8 @@ from quantize.precision.fit import load_fitted
 from quantize.precision.parts import Part, Widths, parts_of, pieces_of
 from quantize.precision.weights import Matrix, matrices_of, quantize_graph
 
+_FORMS_ON_THE_WAY = 10  # of all codes, which onnxruntime holds until it has folded the last
+
 
 def decoder_parts(fused: Path, spec: DecoderSpec, *, with_head: bool = False) -> list[Part]:
     """All that has a width of its own, in the order in which it runs."""
@@ -27,15 +29,16 @@ def widths_by_pattern(parts: Sequence[Part], int8: Sequence[str]) -> Widths:
     return {part.name: 8 if part.matches(int8) else 4 for part in parts}
 
 
-def unpacked_bytes(parts: Sequence[Part], widths: Widths) -> int:
-    """What loading adds to the file: codes that the kernel does not read become 8 bits, a head's in two forms."""
-    added = 0
+def unpacked_bytes(parts: Sequence[Part], widths: Widths) -> tuple[int, int]:
+    """What loading adds to the file where codes become 8 bits, a head's in two forms; and what that takes meanwhile."""
+    kept = codes = 0
     for part in parts:
         bits = widths.get(part.name, 8)
         if bits not in KERNEL_BITS:
-            added += part.size_bytes(8) - part.size_bytes(bits)
-            added += (part.stop - part.start) * part.num_inputs if part.is_head else 0
-    return added
+            forms = 2 if part.is_head else 1
+            kept += part.size_bytes(8) - part.size_bytes(bits) + (forms - 1) * part.num_codes
+            codes += part.num_codes
+    return kept, _FORMS_ON_THE_WAY * codes
 
 
 def write_mixed(smoothed: Path, fit: Path, target: Path, spec: DecoderSpec, widths: Widths) -> None:

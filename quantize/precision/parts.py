@@ -35,6 +35,11 @@ class Part:
         return self.matrix == HEAD
 
     @property
+    def num_codes(self) -> int:
+        """How many weights it has."""
+        return (self.stop - self.start) * self.num_inputs
+
+    @property
     def rows(self) -> slice:
         """Its rows within the matrix."""
         return slice(self.start, self.stop)

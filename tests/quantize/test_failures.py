@@ -50,7 +50,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Path, Path]:
     gguf = write_gguf(root / "tiny.gguf")
     recipe = root / "tiny.toml"
     recipe.write_text(
-        f'name = "tiny"\nlicense = "MIT"\n[source]\nuri = "{gguf}"\n[weights]\nscheme = "auto"\n'
+        f'name = "tiny"\nlicense = "MIT"\n[source]\nuri = "{gguf}"\n[weights]\nscheme = "auto"\nsmoothing = 0.5\n'
         "[calibration]\nnum_windows = 3\nwindow_tokens = 32\n"
     )
     with pytest.MonkeyPatch.context() as patch:
