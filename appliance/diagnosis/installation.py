@@ -21,6 +21,7 @@ from appliance.keystore import KeyStore
 
 _UNIT = "lantern.service"
 _FLOORS = {"aiohttp": (3, 14, 3), "zeroconf": (0, 150), "Jinja2": (3, 1, 6)}  # below these are known holes
+_SHORT_KEY_CHARS = 20  # a drawn key has 43 beyond its prefix
 
 
 def check_settings(path: Path | None) -> tuple[Finding, Config]:
@@ -53,6 +54,9 @@ def check_port(config: Config, *, is_running: bool) -> Finding:
 def check_keys(home: Home, config: Config) -> Finding:
     """Whether clients can identify themselves, where they have to."""
     num_keys = len(KeyStore(home.api_keys).all()) + len(config.server.keys)
+    if any(len(key) < _SHORT_KEY_CHARS for key in config.server.keys):
+        told = f"one of the settings has fewer than {_SHORT_KEY_CHARS} characters: it can be guessed"
+        return note("keys", told, "Take a drawn one instead: lantern keys create NAME.")
     if num_keys:
         return good("keys", f"{num_keys} accepted")
     if is_loopback(config.server.host):

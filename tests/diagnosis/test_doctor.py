@@ -71,6 +71,8 @@ def test_keys_are_missed_where_the_network_can_connect(tmp_path: Path) -> None:
     assert_bad(check_keys(home, opened), "anybody", Level.NOTE)
     KeyStore(home.api_keys).create("a")
     assert check_keys(home, exposed).level is Level.GOOD
+    guessed = Config.model_validate({"server": {"keys": ["password1"]}})
+    assert_bad(check_keys(home, guessed), "guessed", Level.NOTE)
 
 
 def test_a_home_without_models_is_told_how_to_get_some(tmp_path: Path) -> None:
