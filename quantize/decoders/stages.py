@@ -99,7 +99,7 @@ class DecoderStages:
         def fit(target: Path) -> None:
             fit_matrices(smoothed.folder, target, widths, _windows(calibration), self.spec, report)
 
-        return self.run.stage("fit", {"smoothed": smoothed.key, "widths": widths}, fit)
+        return self.run.stage("fit", {"smoothed": smoothed.key, "calibration": calibration.key, "widths": widths}, fit)
 
     def sensitivity(self) -> StageOutput:
         """What int4 costs each part."""
@@ -167,7 +167,7 @@ class DecoderStages:
         def measure(target: Path) -> None:
             measure_kv_scales(smoothed.folder, target, _windows(calibration), self.spec, report)
 
-        return self.run.stage("kv-scales", {"smoothed": smoothed.key}, measure)
+        return self.run.stage("kv-scales", {"smoothed": smoothed.key, "calibration": calibration.key}, measure)
 
 
 def _windows(calibration: StageOutput) -> NDArray[np.int64]:

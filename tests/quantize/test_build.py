@@ -19,7 +19,7 @@ from quantize.__main__ import main
 from quantize.build import build_into_store, build_to_folder, installed_and_current
 from quantize.package import decoder_spec, tokenizer_bytes
 from quantize.progress import StageProgress
-from quantize.recipe import Recipe, WeightsPart
+from quantize.recipe import CalibrationPart, Recipe, WeightsPart
 from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
 from tests.quantize.tiny import TEMPLATE, change_json, write_decoder, write_encoder
 
@@ -96,6 +96,18 @@ def test_a_second_build_skips_every_stage(
     said = capsys.readouterr().err
     for stage in ("export", "fuse", "calibrate", "fit", "sensitivity", "search", "weights", "evaluate"):
         assert f"{stage}: unchanged, skipped" in said
+
+
+def test_other_calibration_fits_the_weights_and_the_scales_again(
+    llama: Path, built: tuple[Home, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, _ = built
+    other = decoder_recipe(llama).model_copy(update={"calibration": CalibrationPart(num_windows=5, window_tokens=32)})
+    with StageProgress() as progress:
+        build_to_folder(other, home, tmp_path, progress)
+    said = capsys.readouterr().err.splitlines()
+    assert "fuse: unchanged, skipped" in said
+    assert {"calibrate ...", "fit ...", "kv-scales ..."} <= set(said)
 
 
 def test_a_missed_gate_stops_the_build_and_force_records_it(
