@@ -29,7 +29,7 @@ _QEMU = "qemu-aarch64-static"
 _TOOLS = (_QEMU, "mmdebstrap", "dpkg-deb")
 _PARTS = ("./opt/lantern", "./usr/bin/python3.13", "./usr/lib/python3.13", "./usr/lib/aarch64-linux-gnu")
 _LINKER = "./usr/lib/ld-linux-aarch64.so.1"
-_TIMEOUT_S = 170.0
+_TIMEOUT_S = 900.0
 
 
 def tarball() -> Path | None:
@@ -46,11 +46,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     installed = tarball()
     if installed is not None:
         run("tar", "--extract", "--file", installed, "--directory", folder, *_PARTS, _LINKER)
-        (folder / "lib").symlink_to("usr/lib")
     else:
         options = ["--variant=extract", "--architectures=arm64", f"--include={','.join(MINIMAL)}"]
         run("mmdebstrap", *options, '--aptopt=APT::Install-Recommends "false"', "trixie", folder, *trixie_sources())
         run("dpkg-deb", "--extract", build_deb("arm64", PYTHON, tmp_path_factory.mktemp("deb")), folder)
+    (folder / "lib").symlink_to("usr/lib")
     yield folder
     shutil.rmtree(folder)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import socket
@@ -25,7 +26,10 @@ from images.raspberry_pi.layout import BOOT
 T = TypeVar("T")
 
 CARD_GIB = 6
-MINUTES = 60.0
+# How much longer than on a quiet machine everything may take.
+MINUTES = 60.0 * float(os.environ.get("LANTERN_IMAGE_PATIENCE", "1"))
+# A machine that others use lets an emulated one stand still for longer than a hung board may.
+PATIENT_WATCHDOG = "systemd.watchdog_sec=120"
 _PORTS = {"http": 8080, "https": 8443}
 
 
@@ -198,7 +202,7 @@ class Board:
     def _command(self, kernel: Path, initramfs: Path, cmdline: str) -> list[str]:
         forwards = ",".join(f"hostfwd=tcp:127.0.0.1:{self.ports[n]}-:{inside}" for n, inside in _PORTS.items())
         console = cmdline.replace("console=serial0,115200", "console=ttyAMA0")
-        append = f"{console} {self.more} lantern.deadline=900"
+        append = f"{console} {self.more} lantern.deadline=900 {PATIENT_WATCHDOG}"
         return [
             *("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"),
             *("-accel", "tcg,thread=multi,tb-size=512", "-nographic", "-no-reboot"),

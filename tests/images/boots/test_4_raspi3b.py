@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from images.workplace import run
-from tests.images.boots.board import MINUTES, Card, until
+from tests.images.boots.board import MINUTES, PATIENT_WATCHDOG, Card, until
 from tests.images.boots.conftest import Idleness, image_path
 
 _DEVICE_TREE = "bcm2837-rpi-3-b.dtb"
@@ -40,7 +40,7 @@ def log(folder: Path, idleness: Idleness) -> Iterator[Path]:
     process = subprocess.Popen(
         [
             *("qemu-system-aarch64", "-M", "raspi3b", "-kernel", kernel, "-initrd", initramfs),
-            *("-dtb", folder / _DEVICE_TREE, "-append", f"{console} lantern.deadline=3600"),
+            *("-dtb", folder / _DEVICE_TREE, "-append", f"{console} lantern.deadline=3600 {PATIENT_WATCHDOG}"),
             *("-drive", f"file={card.path},if=sd,format=raw,cache=unsafe", "-display", "none", "-no-reboot"),
             *("-serial", f"file:{text}", "-serial", f"file:{folder / 'serial-1.log'}"),
         ],
