@@ -119,8 +119,8 @@ def _sensitivity(findings: Findings) -> str:
     rows = sorted({layer for layer, _ in cells}, key=lambda layer: (len(layer), layer))
     columns = list(dict.fromkeys(kind for _, kind in sorted(cells, key=_column_order)))
     text = (
-        "<p>KL in thousandths that each part alone would cause in int4, estimated from gradients on the calibration "
-        "text; behind it the bits of what is stored in more than 4.</p>"
+        "<p>KL in thousandths that each part alone would cause in the fewest bits (4; a head that is listed, 6), "
+        "estimated from gradients on the calibration text; behind it the bits of what is stored in more than 4.</p>"
     )
     return _section("Sensitivity", text + shades(rows, columns, cells))
 
@@ -156,7 +156,7 @@ def _origin(manifest: Manifest) -> str:
 
 def _layer_and_kind(name: str) -> tuple[str, str]:
     layer, _, kind = name.removeprefix("layers.").partition("/")
-    return layer, kind.rsplit("/", 1)[-1]
+    return (layer, kind.rsplit("/", 1)[-1]) if kind else ("all", layer)
 
 
 def _column_order(cell: tuple[str, str]) -> int:

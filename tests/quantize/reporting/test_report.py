@@ -60,6 +60,13 @@ def test_a_part_that_was_kept_in_int8_is_marked() -> None:
     assert "".join(parsed(FULL).itertext()).count("11.00 · 8") == 1
 
 
+def test_a_head_with_a_width_of_its_own_has_its_place() -> None:
+    page = parsed(Findings(sensitivity={"layers.0/mlp/up_proj": 0.002, "lm_head": 0.001}, widths={"lm_head": 6}))
+    table = next(table for table in page.iter("table") if table.get("class") == "shades")
+    assert [cell.text for cell in table.iter("th")] == [None, "up_proj", "lm_head", "0", "all"]
+    assert "1.00 · 6" in [cell.text for cell in table.iter("td")]
+
+
 @pytest.mark.parametrize("findings", [Findings(), Findings(distribution=_DISTRIBUTION), Findings(tries=FULL.tries[:1])])
 def test_what_was_not_found_out_is_left_out(findings: Findings) -> None:
     titles = [h.text for h in parsed(findings).iter("h2")]
