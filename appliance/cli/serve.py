@@ -18,6 +18,7 @@ from appliance.config import Config, load_config
 from appliance.debug_hang import hang_on_signal
 from appliance.errors import ConfigError
 from appliance.home import Home, lantern_home
+from appliance.host.allocator import use_one_heap
 from appliance.last_good import LastGood
 from appliance.logs import configure_logging
 from appliance.safe_mode import serve_safely
@@ -66,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     # What is imported stays. The collector waits with a full round until there is a quarter more than survived the last
     # one, and with ninety thousand imported objects closed connections, which are cycles, would pile up by the hundred.
     gc.freeze()
+    use_one_heap()
     faulthandler.enable()  # a watchdog's SIGABRT leaves in the log where every thread stood
     try:
         keep = partial(last_good.keep, path) if last_good is not None else lambda: None

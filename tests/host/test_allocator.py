@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +24,39 @@ needs_glibc = pytest.mark.skipif(
 def anonymous_bytes() -> int:
     [line] = [text for text in Path("/proc/self/smaps_rollup").read_text("ascii").splitlines() if "Anonymous:" in text]
     return int(line.split()[1]) << 10
+
+
+_HEAPS = """
+import ctypes, threading
+from appliance.host.allocator import use_one_heap
+{first}
+libc = ctypes.CDLL(None)
+libc.fdopen.restype = ctypes.c_void_p
+barrier = threading.Barrier(5)
+def take():
+    for _ in range(100):
+        libc.malloc(50_000)
+    barrier.wait()
+threads = [threading.Thread(target=take) for _ in range(4)]
+for thread in threads:
+    thread.start()
+barrier.wait()
+stdout = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, stdout)
+libc.fflush(stdout)
+"""
+
+
+def num_heaps(first: str) -> int:
+    """Of a process in which four threads took memory."""
+    command = [sys.executable, "-c", _HEAPS.format(first=first)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.count("<heap ")
+
+
+@needs_glibc
+def test_all_threads_share_one_heap() -> None:
+    assert num_heaps("use_one_heap()") == 1
+    assert num_heaps("") > 1
 
 
 class Blocks:
