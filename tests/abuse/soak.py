@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,9 +63,12 @@ class Soak:
             self.outcomes[f"chat {answer.status}"] += 1
 
     async def fill(self, num_rows: int = 4) -> None:
-        """Take once what long conversations take, since rows of the cache fill only as they are used."""
+        """Take once what the largest work takes: rows of the cache fill only as they are used, and so do the scratch
+        buffers of an encoder, of which each length of text cuts other pieces."""
         words = [f"{i} " + "light " * 1800 for i in range(num_rows)]
         await asyncio.gather(*(self.chat(messages=[{"role": "user", "content": w}], max_tokens=1) for w in words))
+        for num_words in (240, 120, 60, 30, 14, 6, 1) * 2:
+            await self.embed(["lantern " * num_words] * min(64, 1024 // (num_words + 2)))
 
     async def fixed(self) -> None:
         """The request whose time is compared over the hours."""
@@ -83,8 +86,8 @@ class Soak:
                 self.latencies.append((self.now_s(), time.monotonic() - started_s))
         await asyncio.sleep(0.5)
 
-    async def embed(self) -> None:
-        texts = ["lantern " * random.randint(1, 60) for _ in range(random.randint(1, 16))]
+    async def embed(self, texts: Sequence[str] = ()) -> None:
+        texts = texts or ["lantern " * random.randint(1, 60) for _ in range(random.randint(1, 16))]
         async with self.session.post("/v1/embeddings", json={"model": ENCODER, "input": texts}) as answer:
             await answer.read()
             self.outcomes[f"embed {answer.status}"] += 1
@@ -170,12 +173,13 @@ async def _sample(soak: Soak, pid: int) -> None:
 
 async def run(server: ServerProcess, maker: TinyDevice, minutes: float) -> Soak:
     """Load the server for this long."""
-    timeout = aiohttp.ClientTimeout(total=120)
+    timeout = aiohttp.ClientTimeout(total=900)
     connector = aiohttp.TCPConnector(limit=0)
     headers = {"Authorization": f"Bearer {_KEY}"}
     async with aiohttp.ClientSession(server.root_url, connector=connector, timeout=timeout, headers=headers) as session:
         soak = Soak(session, server.port, time.monotonic(), maker)
         await soak.fill()
+        soak.began_s = time.monotonic()
         actions = [soak.chat, soak.chat, soak.fixed, soak.embed, soak.leave, soak.leave, soak.read_slowly]
         actions += [soak.send_nonsense, soak.send_garbage, soak.install]
         tasks = [asyncio.create_task(_forever(action, soak)) for action in actions]
