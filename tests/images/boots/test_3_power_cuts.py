@@ -103,15 +103,15 @@ def test_it_comes_back_from_a_cut_during_an_update_and_a_models_installation(
 ) -> None:
     runs = user.administer("GET", "/admin/update")["running"]
     bundle = sign_update(unbootable, scratch / "cuts", version=f"9.9.{cut}", keys=update_keys())
-    share, wait_s = moments.uniform(0.0, 1.0), moments.uniform(0.0, 10.0)
+    share, wait_s = moments.uniform(0.0, 1.0), moments.uniform(0.0, 30.0)
     # It is written as it comes, then to the slot, then its kernels to the FAT partition.
     all_bytes = bundle.stat().st_size + 2 * unbootable.stat().st_size - _NOISE_BYTES
     end_bytes = board.written_bytes() + int(share * all_bytes)
     mark = board.mark()
     update = user.start("update", "push", str(bundle), "--to", board.tls_url)
+    board.wait_until_written(end_bytes)
     installing = Installing(user, scratch, f"cut-{cut}", board.tls_url)
     try:
-        board.wait_until_written(end_bytes)
         with contextlib.suppress(subprocess.TimeoutExpired):
             update.wait(wait_s)
         board.wait_until(lambda: installing.is_busy, "a model on its way", timeout_s=MINUTES)
