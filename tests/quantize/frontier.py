@@ -4,7 +4,7 @@
         --work DIR [--gguf FILE]... BUNDLE...
 
 Windows of 512 tokens, second halves only. llama.cpp's own tool measures its files against its own float file; the
-bundles are measured against the fused float graph in HOME's cache, on the same tokens. Needs a starter's build in HOME.
+bundles are measured against the fused float graph in HOME's cache, on the same tokens. HOME holds one decoder's stages.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from appliance.bundle import DecoderSpec
-from appliance.bundle.manifest import MODEL_DATA_NAME, MODEL_NAME, Manifest
+from appliance.bundle.manifest import MODEL_DATA_NAME, MODEL_NAME
 from appliance.engine.types import StepPlan
 from quantize.evaluation import texts
 from quantize.evaluation.answers import continue_greedily
 from quantize.evaluation.decoder import load_runner
 from quantize.evaluation.questions import question_tokens
+from quantize.package import decoder_spec
+from quantize.recipe import Recipe
+from quantize.sources.decoder_config import read_decoder_config
 
 _WINDOW, _FIRST, _NUM_WINDOWS = 512, 256, 6
 _HEADER_BYTES = 20
@@ -55,7 +58,8 @@ def main() -> None:
     arguments = parser.parse_args()
     fused = next((arguments.home / "cache/quantize").glob("fuse-*"))
     checkpoint = next((arguments.home / "cache/quantize").glob("checkpoint-*"))
-    spec = _spec(next((arguments.home / "bundles").glob("smollm2*/active")))
+    recipe = Recipe.create(name="any", source={"uri": "any"})
+    spec = decoder_spec(read_decoder_config(checkpoint), checkpoint, recipe)
     folder = arguments.work
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("prose", "other"):
@@ -127,12 +131,6 @@ def _log_probs(folder: Path, spec: DecoderSpec, windows: NDArray[np.int64]) -> N
         logits = logits - logits.max(axis=1, keepdims=True)
         found.append(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
     return np.asarray(np.concatenate(found), np.float32)
-
-
-def _spec(bundle: Path) -> DecoderSpec:
-    model = Manifest.model_validate_json((bundle / "manifest.json").read_bytes()).model
-    assert isinstance(model, DecoderSpec)
-    return model
 
 
 if __name__ == "__main__":
