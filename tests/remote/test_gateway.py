@@ -20,6 +20,8 @@ import psutil
 import pytest
 
 from appliance.home import Home
+from appliance.remote import KnownDevices
+from appliance.tls import device_certificate
 from tests.clients.environments import python_with
 from tests.lan import Lan, Node, open_lan
 
@@ -87,6 +89,11 @@ class House:
         """Nothing is heard of the machine any more."""
         self._lan.link_down(self._lan.machines[number])
 
+    def change_certificate(self, number: int) -> None:
+        """Replace it under the running server."""
+        new = device_certificate(self._folder / "new.pem", host_name="device.local")
+        new.replace(Home(self._folder / f"device-{number}").tls)
+
     def complete(self) -> None:
         """All devices are there, and the gateway leads to them."""
         for number in range(_NUM_DEVICES):
@@ -151,6 +158,11 @@ def is_alive(process: psutil.Process) -> bool:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def num_back(said: str) -> int:
+    """How often device 1 has come back."""
+    return said.count("device-1 takes requests again")
 
 
 def is_back(device: str, said: str) -> bool:
@@ -221,6 +233,15 @@ def test_no_key_of_a_device_is_in_what_the_gateway_writes(house: House) -> None:
     assert [path.suffix for path in written] == [".yaml"] * len(written)
     assert len(json.loads(written[0].read_text("utf-8"))["model_list"]) >= 2
     assert all(_KEY not in path.read_text("utf-8") for path in written)
+
+
+def test_a_device_with_another_certificate_gets_no_requests_until_it_is_known_anew(house: House) -> None:
+    house.start_gateway()
+    house.change_certificate(1)
+    house.wait_for_gateway(lambda said: "shows another certificate than the device known as 'device-1'" in said)
+    house.wait_for_gateway(lambda said: said.count("device-1 takes no requests") == num_back(said) + 1)
+    assert KnownDevices.load(house.office.known_devices).forget("device-1")
+    house.wait_for_gateway(partial(is_back, "device-1"))
 
 
 def test_a_gateway_that_is_killed_leaves_no_process_behind(house: House) -> None:
