@@ -35,7 +35,7 @@ def key(container: Container) -> str:
 def service(container: Container, key: str) -> Iterator[Container]:
     """The unit, running and healthy."""
     assert key
-    container.run("systemctl", "enable", "--now", "lantern.socket", UNIT, timeout_s=120)
+    container.run("systemctl", "enable", "--now", "lantern.socket", UNIT, timeout_s=240)  # prepares models, once
     until(lambda: is_ok(container))
     yield container
     container.drop_in(UNIT, "")
