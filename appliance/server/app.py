@@ -119,12 +119,18 @@ async def _translate(request: web.Request, handler: Handler) -> web.StreamRespon
 
 @web.middleware
 async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """The guard, then the key: every path but liveness needs one where keys are configured, administration always."""
+    """The guard, then the key: every path but liveness needs one where keys are configured, administration always.
+
+    A method that a path does not take is refused before the key and the body are looked at: what it takes is no secret.
+    """
     context = request.app[CONTEXT]
     body_type = PIECE_TYPE if request.method == hdrs.METH_PUT and _PIECES.match(request.path) else JSON_TYPE
-    context.guard.check(request, is_from_allowed_page=context.cors.allows(request), body_type=body_type)
+    context.guard.check(request, is_from_allowed_page=context.cors.allows(request))
     if context.cors.is_preflight(request):
         return context.cors.preflight(request)
+    if isinstance(request.match_info.http_exception, web.HTTPMethodNotAllowed):
+        raise request.match_info.http_exception
+    context.guard.check_body(request, body_type=body_type)
     if request.path in _OPEN_PATHS:
         return await handler(request)
     is_administration = _ADMINISTRATION in {

@@ -39,22 +39,26 @@ class Guard:
     def __init__(self, *, host_names: Iterable[str]) -> None:
         self._host_names = {name.lower().rstrip(".") for name in host_names} | {"localhost"}
 
-    def check(
-        self, request: web.Request, *, is_from_allowed_page: bool = False, body_type: str = "application/json"
-    ) -> None:
+    def check(self, request: web.Request, *, is_from_allowed_page: bool = False) -> None:
         """Refuse by raising; pages of origins that the operator allowed may come from other sites.
 
         Raises:
             InvalidRequestError: another version of HTTP.
             MisdirectedRequestError: the Host header is missing, doubled, or foreign.
             ForbiddenError: a page of another site sent it.
-            UnsupportedMediaTypeError: a body of another type than this, or compressed.
         """
         if request.version not in {HttpVersion10, HttpVersion11}:
             raise InvalidRequestError("The request is not valid HTTP/1.1.", code="malformed_request")
         self._check_host(request)
         if not set(request.headers.getall(_SEC_FETCH_SITE, [])) <= _OWN_SITE and not is_from_allowed_page:
             raise ForbiddenError("Requests from pages of other sites are refused; see the setting server.cors_origins.")
+
+    def check_body(self, request: web.Request, *, body_type: str = "application/json") -> None:
+        """Refuse by raising.
+
+        Raises:
+            UnsupportedMediaTypeError: a body of another type than this, or compressed.
+        """
         if request.body_exists and request.content_type != body_type:
             raise UnsupportedMediaTypeError(f"The content type must be {body_type}, not {request.content_type[:80]!r}.")
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":

@@ -218,6 +218,8 @@ def test_a_refusal_is_a_part_of_an_answer(server: RunningServer) -> None:
         ("OPTIONS", "/v1/models", "GET,HEAD"),
         ("POST", "/v1/models", "GET,HEAD"),
         ("DELETE", f"/v1/models/{MODEL}", "GET,HEAD"),
+        ("TRACE", "/admin/claim", "POST"),
+        ("GET", "/admin/keys/name", "DELETE"),
     ],
 )
 def test_another_method_is_a_405_that_names_the_right_ones(
