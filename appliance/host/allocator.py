@@ -35,7 +35,7 @@ def trim() -> bool:
 
 
 @contextlib.asynccontextmanager
-async def trimming(*, interval_s: float = 30.0) -> AsyncIterator[None]:
+async def trimming(*, interval_s: float = 10.0) -> AsyncIterator[None]:
     """Trim at once and then now and then, in a thread, until the block is left."""
 
     async def run() -> None:
