@@ -36,7 +36,10 @@ class ServerProcess:
 
 @dataclass(frozen=True, slots=True)
 class ResidentMemory:
-    """Bytes in memory; the anonymous part is what cannot be dropped and read again from a file."""
+    """Bytes in memory; the anonymous part is what cannot be dropped and read again from a file.
+
+    Mappings of no file that a process may share count as anonymous, which Linux lists apart: keys and values are such.
+    """
 
     resident_bytes: int
     anonymous_bytes: int | None
@@ -85,8 +88,8 @@ def resident_memory(pid: int) -> ResidentMemory | None:
         fields = dict(line.split(":", 1) for line in status.read_text("utf-8").splitlines()) if status.exists() else {}
     except (psutil.Error, OSError):
         return None
-    anonymous = fields.get("RssAnon", "").split()
-    return ResidentMemory(resident, int(anonymous[0]) * 1024 if anonymous else None)
+    parts = [int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem") if name in fields]
+    return ResidentMemory(resident, sum(parts) if parts else None)
 
 
 def listening_process(url: str) -> int | None:

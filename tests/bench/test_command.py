@@ -3,6 +3,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import mmap
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,3 +165,14 @@ def test_a_server_of_our_own_is_started_measured_and_stopped(
     assert [s["label"] for s in report["subjects"]] == ["ours"]
     assert report["subjects"][0]["models"][0]["size_bytes"] > 0
     assert all(row["median"] > 0 for row in report["figures"])
+
+
+def test_memory_that_may_be_shared_is_no_file_s() -> None:
+    before = resident_memory(os.getpid())
+    with mmap.mmap(-1, 32 << 20) as shared:  # as keys and values are
+        shared[:] = bytes(len(shared))
+        after = resident_memory(os.getpid())
+    assert before is not None
+    assert after is not None
+    if before.anonymous_bytes is not None and after.anonymous_bytes is not None:
+        assert after.anonymous_bytes - before.anonymous_bytes > 30 << 20
