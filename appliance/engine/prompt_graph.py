@@ -10,7 +10,7 @@ Everything else, the head included, is the graph that answers, and maps the same
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,9 @@ from appliance.engine.provider import session_options
 from appliance.errors import ModelError
 
 _STORED = "MatMulNBits"
+_ATTENTION = "GroupQueryAttention"
+_OTHERS = {_ATTENTION, "MatMul", "Gemm", "SkipSimplifiedLayerNormalization", "SkipLayerNormalization"}
+_PAST = 3  # its first input that is no query, key or value
 _X, _CODES, _SCALES, _ZERO_POINTS, _ORDER, _BIAS = range(6)  # its inputs
 _HEAD = "logits"
 _LARGEST = 127
@@ -122,17 +125,41 @@ def int8_products_are_exact() -> bool:
     return bool(np.array_equal(found, rows.astype(np.float32) @ codes.astype(np.float32)))
 
 
-def _products(model: Message) -> Iterator[Message]:
-    """Those that every token goes through; the head has few rows, and keeps its own."""
-    heads = {_HEAD}
-    for node in reversed(list(model.graph.node)):  # what only reshapes the logits makes logits too
-        if node.op_type in {"Reshape", "Cast", "Unsqueeze", "Squeeze"} and node.output[0] in heads:
-            heads.add(node.input[0])
+def _products(model: Message) -> list[Message]:
+    """Those that lose next to nothing by it and are most of the work: the MLP's wide ones, and attention's output.
+
+    Queries, keys and values do not bear it, nor does a product that narrows: the peaks of its inputs, products of two
+    activations, are more than one scale a token holds. The head has few rows, and keeps its own.
+    """
+    makers = {name: node for node in model.graph.node for name in node.output}
+    kept = _makers_of([_HEAD], makers)
     for node in model.graph.node:
-        if node.op_type == _STORED and node.output[0] not in heads:
+        if node.op_type == _ATTENTION:
+            kept |= _makers_of(list(node.input[:_PAST]), makers)
+    found = []
+    for node in model.graph.node:
+        size = {a.name: a.i for a in node.attribute}
+        if node.op_type == _STORED and node.output[0] not in kept and size["K"] <= size["N"]:
             if len(node.input) > _ORDER and node.input[_ORDER]:
                 raise ModelError(f"the product {node.name} has its blocks in an order of its own")
-            yield node
+            found.append(node)
+    return found
+
+
+def _makers_of(names: list[str], makers: dict[str, Message]) -> set[str]:
+    """Outputs of the stored products from which these values come with no other product between."""
+    found, waiting, seen = set(), list(names), set()
+    while waiting:
+        name = waiting.pop()
+        node = makers.get(name)
+        if node is None or name in seen:
+            continue
+        seen.add(name)
+        if node.op_type == _STORED:
+            found.add(node.output[0])
+        elif node.op_type not in _OTHERS:
+            waiting.extend(node.input)
+    return found
 
 
 def _stored_weights(folder: Path, model: Message, node: Message) -> NDArray[np.float32]:

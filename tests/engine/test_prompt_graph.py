@@ -26,7 +26,7 @@ from appliance.errors import ModelError
 from appliance.home import Home
 from appliance.text.tokenizer import Tokenizer
 
-K, N, BLOCK = 64, 48, 32
+K, N, BLOCK = 64, 96, 32
 PROMPT = (
     "The lighthouse keeper wrote down the weather every evening: wind, rain, the height of the waves, and whether the "
     "mail boat had come. When the storm broke the lamp, he lit a fire on the rocks and kept it burning until morning. "
@@ -79,8 +79,8 @@ def stored(bits: int, *, symmetric: bool, bias: bool) -> tuple[dict[str, NDArray
     found: dict[str, NDArray[np.generic]] = {
         "codes": packed(codes).reshape(N, K // BLOCK, -1),
         "scales": scales.reshape(-1),
-        "head_codes": rng.integers(0, 255, (N, 2, BLOCK * bits // 8), dtype=np.uint8),
-        "head_scales": np.full(2 * N, 0.01, np.float32),
+        "head_codes": rng.integers(0, 255, (N, N // BLOCK, BLOCK * bits // 8), dtype=np.uint8),
+        "head_scales": np.full(N * N // BLOCK, 0.01, np.float32),
     }
     if not symmetric:
         found["zero_points"] = packed(zeros).reshape(-1)
@@ -113,6 +113,28 @@ def test_each_form_of_stored_weights_is_multiplied_as_int8(
 def test_the_head_keeps_its_weights_and_needs_no_memory(tmp_path: Path) -> None:
     initializers, _ = stored(4, symmetric=True, bias=False)
     assert int8_product_bytes(a_graph(tmp_path, initializers, bits=4, bias=False)) == K * N
+
+
+def test_attention_s_inputs_and_what_narrows_keep_their_weights() -> None:
+    def product(x: str, y: str, num_inputs: int, num_outputs: int) -> onnx.NodeProto:
+        sizes = {"K": num_inputs, "N": num_outputs, "bits": 4, "block_size": 32}
+        return helper.make_node("MatMulNBits", [x, "codes", "scales"], [y], domain="com.microsoft", **sizes)
+
+    nodes = [
+        product("x", "qkv", 64, 192),
+        helper.make_node("Split", ["qkv"], ["q", "k", "v"]),
+        helper.make_node("SimplifiedLayerNormalization", ["q", "weight"], ["normed"]),
+        helper.make_node("GroupQueryAttention", ["normed", "k", "v"], ["attended"], domain="com.microsoft"),
+        product("attended", "o", 64, 64),
+        helper.make_node(
+            "SkipSimplifiedLayerNormalization", ["x", "o", "weight"], ["h", "", "", "sum"], domain="com.microsoft"
+        ),
+        product("h", "up", 64, 128),
+        product("up", "down", 128, 64),
+        product("down", "logits", 64, 320),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "g", [], []))
+    assert int8_product_bytes(model.SerializeToString()) == 64 * 64 + 64 * 128
 
 
 def test_a_graph_without_stored_products_is_refused(tmp_path: Path) -> None:

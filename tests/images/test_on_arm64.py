@@ -30,6 +30,9 @@ _TOOLS = (_QEMU, "mmdebstrap", "dpkg-deb")
 _PARTS = ("./opt/lantern", "./usr/bin/python3.13", "./usr/lib/python3.13", "./usr/lib/aarch64-linux-gnu")
 _LINKER = "./usr/lib/ld-linux-aarch64.so.1"
 _TIMEOUT_S = 900.0
+_CHAT = "smollm2-135m-instruct"
+_SENTENCE = "The sky is blue and the grass is green"
+_WORDS = "grass The and sky is green blue the is"
 
 
 def tarball() -> Path | None:
@@ -102,12 +105,24 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
 def test_it_answers_a_chat_request(base_url: str) -> None:
     with OpenAI(base_url=base_url, api_key="any", timeout=_TIMEOUT_S, max_retries=0) as client:
         answer = client.chat.completions.create(
-            model="smollm2-135m-instruct",
+            model=_CHAT,
             messages=[{"role": "user", "content": "What is the capital of France?"}],
             max_tokens=8,
             temperature=0,
         )
-    assert "Paris" in str(answer.choices[0].message.content)
+        likely, unlikely = (log_likelihood(client, text) for text in (_SENTENCE, _WORDS))
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 8 or answer.choices[0].finish_reason == "stop"
+    assert likely > unlikely + 10  # whatever this model says, on this processor too it knows a sentence from its words
+
+
+def log_likelihood(client: OpenAI, text: str) -> float:
+    """Of a text's tokens after its first one, in nats."""
+    scored = (
+        client.completions.create(model=_CHAT, prompt=text, max_tokens=0, echo=True, logprobs=0).choices[0].logprobs
+    )
+    assert scored is not None
+    return sum(value for value in scored.token_logprobs or [] if value is not None)
 
 
 def test_it_embeds(base_url: str) -> None:

@@ -28,7 +28,7 @@ def test_int8_keys_and_values_are_taken_where_float_ones_do_not_fit(device: Devi
 
 def test_prompts_get_weights_of_their_own_only_where_there_is_room(device: Device) -> None:
     for name in "ab":
-        device.install(name, content=a_product_of(4096, 256))
+        device.install(name, content=a_product_of(256, 4096))
     needs = needs_of(device.store.open("a"), SETTINGS)
     fast, plain = (need.num_bytes for need in needs)
     assert (fast - plain, [need.fast_prompts for need in needs]) == (4096 * 256, [True, False])

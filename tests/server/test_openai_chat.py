@@ -29,7 +29,7 @@ def streamed(client: OpenAI, **arguments: Any) -> tuple[str, list[Any]]:
 def test_a_question_is_answered(client: OpenAI) -> None:
     answer = client.chat.completions.create(
         model=MODEL,
-        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        messages=[{"role": "user", "content": "Name the capital city of France."}],
         temperature=0,
         max_tokens=12,
     )
