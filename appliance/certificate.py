@@ -7,14 +7,15 @@ written or no pair, leave the former certificate in use. Lives on the event loop
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from appliance.background import beside
 from appliance.errors import ConfigError
 from appliance.tls import pin_of, server_context
 
@@ -55,10 +56,9 @@ class ServedCertificate:
         """What `lantern fingerprint` prints."""
         return self._pair.pin
 
-    @contextlib.asynccontextmanager
-    async def followed(
+    def followed(
         self, on_change: Callable[[], Awaitable[None]], *, interval_s: float = 2.0
-    ) -> AsyncIterator[None]:
+    ) -> AbstractAsyncContextManager[None]:
         """Look at the files again and again until the block is left; `on_change` is called when they have been read."""
 
         async def follow() -> None:
@@ -67,13 +67,7 @@ class ServedCertificate:
                 if await self._read_changes():
                     await on_change()
 
-        task = asyncio.create_task(follow(), name="certificate")
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        return beside(follow(), name="certificate")
 
     async def _read_changes(self) -> bool:
         """Take what is there now; False when that is nothing new, or nothing that can be used."""

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from appliance import __version__
 from appliance.access import Access, open_access, told_locally
+from appliance.background import beside
 from appliance.bundle import BundleStore, TrustedKeys
 from appliance.certificate import ServedCertificate
 from appliance.config import Config
@@ -145,7 +146,7 @@ class Service:
             if self._endpoints.are_passed:
                 await listener.start()
                 stack.callback(listener.stop_accepting)
-            await stack.enter_async_context(self._watching_heat())
+            await stack.enter_async_context(beside(self._watch_heat()))
             await stack.enter_async_context(trimming())
             if self._config.discovery.announce:
                 self._announced = await stack.enter_async_context(self._announcer(access.ring))
@@ -296,21 +297,11 @@ class Service:
         async with Watchdog(self._model_threads, interval_s=interval_s).running():
             yield
 
-    @contextlib.asynccontextmanager
-    async def _watching_heat(self) -> AsyncIterator[None]:
-        async def read() -> None:
-            while True:
-                self._thermal = await asyncio.to_thread(read_thermal)
-                self._pool.rest_slots(int(self._thermal.is_throttled))
-                await asyncio.sleep(_THERMAL_INTERVAL_S)
-
-        task = asyncio.create_task(read())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    async def _watch_heat(self) -> None:
+        while True:
+            self._thermal = await asyncio.to_thread(read_thermal)
+            self._pool.rest_slots(int(self._thermal.is_throttled))
+            await asyncio.sleep(_THERMAL_INTERVAL_S)
 
 
 def _state(keys: KeyRing) -> State:

@@ -35,9 +35,10 @@ from appliance.errors import ModelError
 
 _STORED = "MatMulNBits"
 _ATTENTION = "GroupQueryAttention"
-_OTHERS = {_ATTENTION, "MatMul", "Gemm", "SkipSimplifiedLayerNormalization", "SkipLayerNormalization"}
-_PAST = 3  # its first input that is no query, key or value
-_X, _CODES, _SCALES, _ZERO_POINTS, _ORDER, _BIAS = range(6)  # its inputs
+_X, _CODES, _SCALES, _ZERO_POINTS, _ORDER, _BIAS = range(6)  # the inputs of a stored product
+_PAST = 3  # attention's first input that is no query, key or value
+# Where the search for the product behind a value ends: other products, and sums with the residual stream.
+_BARRIERS = {_ATTENTION, "MatMul", "Gemm", "SkipSimplifiedLayerNormalization", "SkipLayerNormalization"}
 _HEAD = "logits"
 _LARGEST = 127
 _MIDDLE = 128  # the code of zero
@@ -157,7 +158,7 @@ def _makers_of(names: list[str], makers: dict[str, Message]) -> set[str]:
         seen.add(name)
         if node.op_type == _STORED:
             found.add(node.output[0])
-        elif node.op_type not in _OTHERS:
+        elif node.op_type not in _BARRIERS:
             waiting.extend(node.input)
     return found
 

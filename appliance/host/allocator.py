@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+
+from appliance.background import beside
 
 _M_ARENA_MAX = -8  # malloc.h
 
@@ -34,8 +35,7 @@ def trim() -> bool:
     return True
 
 
-@contextlib.asynccontextmanager
-async def trimming(*, interval_s: float = 10.0) -> AsyncIterator[None]:
+def trimming(*, interval_s: float = 10.0) -> AbstractAsyncContextManager[None]:
     """Trim at once and then now and then, in a thread, until the block is left."""
 
     async def run() -> None:
@@ -43,13 +43,7 @@ async def trimming(*, interval_s: float = 10.0) -> AsyncIterator[None]:
             await asyncio.to_thread(trim)
             await asyncio.sleep(interval_s)
 
-    task = asyncio.create_task(run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+    return beside(run())
 
 
 _LIBC = ctypes.CDLL(None)

@@ -7,10 +7,10 @@ refused. So a crowd of stuck connections costs its own, and nobody else's.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 
+from appliance.background import beside
 from appliance.server.connection import Counted, too_many_connections
 from appliance.server.limits import ConnectionLimits
 
@@ -56,16 +56,9 @@ class Reaper:
             if not self._num_of_address[connection.address]:
                 del self._num_of_address[connection.address]
 
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Check every connection now and then."""
-        task = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        return beside(self._run())
 
     def cut_all(self) -> None:
         """Close what is left, and whatever was accepted and has not come here yet."""
