@@ -164,7 +164,7 @@ def _print_ready(service: Service) -> None:
     if chats:
         print(
             f'answer = client.chat.completions.create(model="{chats[0]}",\n'
-            '    messages=[{"role": "user", "content": "What is the capital of France?"}])\n'
+            '    messages=[{"role": "user", "content": "Name the capital city of France."}])\n'
             "print(answer.choices[0].message.content)"
         )
     if encoders:

@@ -80,7 +80,7 @@ class User:
     def sdk(self) -> OpenAI:
         return OpenAI(base_url=f"{self._board.base_url}/v1", api_key=self.key, timeout=_TIMEOUT_S, max_retries=0)
 
-    def ask(self, question: str = "What is the capital of France?") -> str:
+    def ask(self, question: str = "Name the capital city of France.") -> str:
         """A chat completion's text."""
         with self.sdk() as client:
             answer = client.chat.completions.create(
