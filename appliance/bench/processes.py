@@ -38,6 +38,8 @@ class ServerProcess:
 class ResidentMemory:
     """Bytes in memory; the anonymous part is what cannot be dropped and read again from a file.
 
+    A page counts once, however often the process maps it: three graphs that share their weights map them three times.
+
     Mappings of no file that a process may share count as anonymous, which Linux lists apart: keys and values are such.
     """
 
@@ -84,12 +86,19 @@ def resident_memory(pid: int) -> ResidentMemory | None:
     """What a process holds now; None where it is gone or not ours to see."""
     try:
         resident = psutil.Process(pid).memory_info().rss
-        status = Path(f"/proc/{pid}/status")
-        fields = dict(line.split(":", 1) for line in status.read_text("utf-8").splitlines()) if status.exists() else {}
+        status, rollup = _kilobytes(f"/proc/{pid}/status"), _kilobytes(f"/proc/{pid}/smaps_rollup")
     except (psutil.Error, OSError):
         return None
-    parts = [int(fields[name].split()[0]) * 1024 for name in ("RssAnon", "RssShmem") if name in fields]
-    return ResidentMemory(resident, sum(parts) if parts else None)
+    parts = [status[name] for name in ("RssAnon", "RssShmem") if name in status]
+    return ResidentMemory(rollup.get("Pss", resident), sum(parts) if parts else None)
+
+
+def _kilobytes(path: str) -> dict[str, int]:
+    """Bytes of each line "Name: N kB"; nothing on a system without such a file."""
+    file = Path(path)
+    lines = file.read_text("utf-8").splitlines() if file.exists() else []
+    found = (line.split() for line in lines if line.endswith(" kB"))
+    return {words[0].removesuffix(":"): int(words[1]) * 1024 for words in found}
 
 
 def listening_process(url: str) -> int | None:

@@ -167,6 +167,22 @@ def test_a_server_of_our_own_is_started_measured_and_stopped(
     assert all(row["median"] > 0 for row in report["figures"])
 
 
+def test_pages_that_are_mapped_three_times_count_once(tmp_path: Path) -> None:
+    path = tmp_path / "weights"
+    path.write_bytes(bytes(range(256)) * (64 << 12))  # 64 MiB, in the page cache
+    before = resident_memory(os.getpid())
+    with path.open("rb") as file:
+        mapped = [mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) for _ in range(3)]
+        assert len({sum(one[:: mmap.PAGESIZE]) for one in mapped}) == 1
+        after = resident_memory(os.getpid())
+        for one in mapped:
+            one.close()
+    assert before is not None
+    assert after is not None
+    if Path("/proc/self/smaps_rollup").exists():
+        assert after.resident_bytes - before.resident_bytes < 100 << 20
+
+
 def test_memory_that_may_be_shared_is_no_file_s() -> None:
     before = resident_memory(os.getpid())
     with mmap.mmap(-1, 32 << 20) as shared:  # as keys and values are
