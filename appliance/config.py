@@ -102,6 +102,10 @@ class EngineConfig(_Section):
             "false: with the very weights that answer."
         ),
     ] = True
+    device: Annotated[
+        Literal["auto", "cpu"],
+        Field(description="Where models run; auto: on a GPU that computes what the processor does, sooner."),
+    ] = "auto"
     queue: Annotated[int, Field(ge=0, le=1024, description="Requests that wait beyond the slots.")] = 32
 
 

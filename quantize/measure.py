@@ -12,7 +12,7 @@ import psutil
 from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, RerankerSpec
 from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
 from appliance.engine.embedder import Reranker
-from appliance.engine.prepacked import ModelFile
+from appliance.engine.model_file import ModelFile
 from appliance.engine.types import StepPlan
 from appliance.errors import QuantizeError
 from appliance.home import Home

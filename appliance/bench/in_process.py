@@ -41,7 +41,9 @@ def measure_in_process(
     plan = replace(plan, engine=replace(engine, context_length=limit))
     on_progress(f"loading {bundle.name}")
     cache_type = None if engine.kv_cache == "auto" else engine.kv_cache
-    file = prepacked(bundle, cache, cache_type=cache_type, fast_prompts=engine.fast_prompts)
+    file = prepacked(
+        bundle, cache, cache_type=cache_type, fast_prompts=engine.fast_prompts, use_device=engine.use_device
+    )
     tuning = file.tuning.with_settings(engine.num_threads, engine.spinning)
     runner = OrtModelRunner(
         file,

@@ -59,7 +59,9 @@ def run_bench(
 def _tuned(plan: BenchPlan, store: BundleStore, cache: Path) -> EngineSettings:
     """The settings as the chat model runs with them on this machine."""
     bundle, _ = installed_decoder(store, plan.chat_model)
-    tuning = prepacked(bundle, cache).tuning.with_settings(plan.engine.num_threads, plan.engine.spinning)
+    tuning = prepacked(bundle, cache, use_device=False).tuning.with_settings(
+        plan.engine.num_threads, plan.engine.spinning
+    )
     return replace(plan.engine, num_threads=tuning.num_threads, spinning=tuning.spinning)
 
 

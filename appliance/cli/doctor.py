@@ -14,6 +14,7 @@ from appliance.diagnosis.board import (
     check_network,
     check_storage,
 )
+from appliance.diagnosis.device import check_device
 from appliance.diagnosis.finding import Finding, Level
 from appliance.diagnosis.installation import (
     check_bundles,
@@ -51,6 +52,9 @@ def _findings(config_path: Path | None) -> Iterator[Finding]:
     settings, config = check_settings(config_path or (default if default.exists() else None))
     unit, is_running = check_unit()
     yield check_board()
+    device = check_device()
+    if device is not None:
+        yield device
     yield check_memory()
     yield check_heat(read_thermal())
     yield check_storage(home.root)

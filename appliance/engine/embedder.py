@@ -16,7 +16,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from appliance.bundle import EncoderSpec
-from appliance.engine.prepacked import ModelFile
+from appliance.engine.model_file import ModelFile
 from appliance.errors import ModelError
 
 _MAX_TOKENS_PER_RUN = 1024  # B * S, and with it memory; larger runs are not faster on a CPU

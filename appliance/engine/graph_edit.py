@@ -1,10 +1,14 @@
-"""Two variants of a decoder graph, made on the device from the optimized one: they share its weights.
+"""Variants of a decoder graph, made on the device; they share its weights. Two come from the optimized graph:
 
 *stepwise*: several tokens of a row in one run, computed exactly as one after the other would be. Only attention tells
 the two apart (one token takes another kernel than several), so that it is unrolled: token i has an operator of its own,
 which finds the keys and values of the tokens before it already written.
 
 *int8*: keys and values in a quarter of the memory, scaled by channel.
+
+One comes from the bundle's own graph, for another execution provider than the processor's:
+
+*half*: attention with its keys and values in float16, since a GPU's operator takes nothing else.
 """
 
 from __future__ import annotations
@@ -12,11 +16,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.engine.onnx_proto import INT8, IS_INT, IS_STRING, Message, add_constant, add_node, parse, set_attribute
+from appliance.engine.onnx_proto import (
+    FLOAT,
+    FLOAT16,
+    INT8,
+    IS_INT,
+    IS_STRING,
+    Message,
+    add_constant,
+    add_node,
+    parse,
+    set_attribute,
+)
 from appliance.errors import ModelError
 
 _ATTENTION = "GroupQueryAttention"
 _PAST, _LENGTHS, _SCALES = (3, 4), (5, 6), (12, 13)  # its inputs
+_ACTIVATIONS = (0, 1, 2, 7, 8, 10, 11)  # those of the activations' type: q, k, v, both tables, bias, sinks
+_CACHE = ("past_key_values.", "present.")
 
 
 def stepwise(model: bytes, num_tokens: int) -> bytes:
@@ -67,9 +84,7 @@ def int8_cache(model: bytes, scales: NDArray[np.float32]) -> bytes:
     if scales.size % (2 * len(attentions)) or not (np.isfinite(scales).all() and (scales > 0).all()):
         raise ModelError(f"the scales of keys and values do not fit {len(attentions)} layers of attention")
     by_layer = scales.reshape(len(attentions), 2, -1)
-    for value in [*graph.input, *graph.output]:
-        if value.name.startswith(("past_key_values.", "present.")):
-            value.type.tensor_type.elem_type = INT8
+    _set_cache_type(graph, INT8)
     for node in attentions:
         layer = int(node.input[_PAST[0]].split(".")[1])
         node.input.extend([""] * (max(_SCALES) + 1 - len(node.input)))
@@ -79,6 +94,43 @@ def int8_cache(model: bytes, scales: NDArray[np.float32]) -> bytes:
             set_attribute(node, f"{part}_quant_type", s=b"PER_CHANNEL", type=IS_STRING)
         set_attribute(node, "kv_cache_bit_width", i=8, type=IS_INT)
     return bytes(parsed.SerializeToString())
+
+
+def half_cache(model: bytes) -> bytes:
+    """The variant with attention, keys and values in float16; everything else is computed as before.
+
+    Raises:
+        ModelError: it has no attention.
+    """
+    parsed = parse(model)
+    graph = parsed.graph
+    nodes = list(graph.node)
+    _refuse_without_attention(nodes)
+    del graph.node[:]
+    _set_cache_type(graph, FLOAT16)
+    halved: set[str] = set()
+    for node in nodes:
+        if node.op_type != _ATTENTION:
+            graph.node.append(node)
+            continue
+        for at in _ACTIVATIONS:
+            name = node.input[at] if at < len(node.input) else ""
+            if name:
+                if name not in halved:  # the tables are those of all layers
+                    halved.add(name)
+                    add_node(graph, "Cast", [name], [f"{name}/half"], {"to": FLOAT16})
+                node.input[at] = f"{name}/half"
+        result = node.output[0]
+        node.output[0] = f"{result}/half"
+        graph.node.append(node)
+        add_node(graph, "Cast", [node.output[0]], [result], {"to": FLOAT})
+    return bytes(parsed.SerializeToString())
+
+
+def _set_cache_type(graph: Message, element_type: int) -> None:
+    for value in [*graph.input, *graph.output]:
+        if value.name.startswith(_CACHE):
+            value.type.tensor_type.elem_type = element_type
 
 
 def _unroll(graph: Message, node: Message, num_tokens: int, outputs: dict[str, Message]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import math
 import mmap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,17 @@ from numpy.typing import NDArray
 from appliance.bundle import DecoderSpec
 
 CacheType = Literal["float32", "int8"]
+
+
+@dataclass(frozen=True, slots=True)
+class BoundRows:
+    """Neighbouring rows of one of a cache's arrays, as onnxruntime binds them: by where they begin."""
+
+    name: str  # "LAYER.key" or "LAYER.value"
+    device: str  # as onnxruntime calls it: "cpu", "cuda"
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]  # (rows, kv_heads, capacity, head_dim)
+    address: int
 
 
 class KVCache:
@@ -31,6 +43,12 @@ class KVCache:
     def items(self) -> Iterator[tuple[str, NDArray[np.generic]]]:
         """Pairs of "LAYER.key" or "LAYER.value" and the whole array."""
         yield from self._arrays.items()
+
+    def bound_rows(self, first_row: int, num_rows: int) -> Iterator[BoundRows]:
+        """What a step over these rows reads and writes."""
+        for name, array in self._arrays.items():
+            view = array[first_row : first_row + num_rows]
+            yield BoundRows(name, "cpu", view.dtype, view.shape, view.ctypes.data)
 
     def copy_row(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the first tokens of one row over another."""

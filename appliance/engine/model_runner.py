@@ -20,9 +20,10 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
+from appliance.engine.device_cache import DeviceKVCache
 from appliance.engine.graph_edit import present_names
 from appliance.engine.kv_cache import KVCache
-from appliance.engine.prepacked import ModelFile
+from appliance.engine.model_file import ModelFile
 from appliance.engine.types import StepPlan, StepVariant
 from appliance.errors import ModelError
 
@@ -92,8 +93,7 @@ class OrtModelRunner:
         if stepwise is not None:
             self._sessions["stepwise"] = stepwise
             self._stepwise_width = model.stepwise_width
-        cache_type = model.cache_type or spec.kv_cache_dtype
-        self._cache = KVCache(spec, num_rows=num_rows, capacity=capacity, cache_type=cache_type)
+        self._cache = _cache_of(model, spec, num_rows, capacity)
         self._vocab_size = spec.vocab_size
         self._bindings: dict[tuple[int, int, StepVariant], ort.IOBinding] = {}
         self._bound: tuple[NDArray[np.generic], ...] = ()
@@ -155,12 +155,23 @@ class OrtModelRunner:
         if key not in self._bindings:
             self._bindings[key] = binding = self._sessions[variant].io_binding()
             num_presents = self._stepwise_width or 1 if variant == "stepwise" else 1
-            for name, array in self._cache.items():
-                view = array[first_row : first_row + num_rows]
-                binding.bind_input(f"past_key_values.{name}", "cpu", 0, view.dtype, view.shape, view.ctypes.data)
-                for present in present_names(name, num_presents):
-                    binding.bind_output(present, "cpu", 0, view.dtype, view.shape, view.ctypes.data)
+            for rows in self._cache.bound_rows(first_row, num_rows):
+                bound = (rows.device, 0, rows.dtype, rows.shape, rows.address)
+                binding.bind_input(f"past_key_values.{rows.name}", *bound)
+                for present in present_names(rows.name, num_presents):
+                    binding.bind_output(present, *bound)
         return self._bindings[key]
+
+
+def _cache_of(model: ModelFile, spec: DecoderSpec, num_rows: int, capacity: int) -> KVCache | DeviceKVCache:
+    """Keys and values live where the model computes."""
+    if model.device is not None:
+        try:
+            return DeviceKVCache(spec, num_rows=num_rows, capacity=capacity, provider=model.device.provider)
+        except Exception as err:
+            raise ModelError(f"keys and values do not fit on the device: {_first_line(err)}") from err
+    cache_type = model.cache_type or spec.kv_cache_dtype
+    return KVCache(spec, num_rows=num_rows, capacity=capacity, cache_type=cache_type)
 
 
 def _first_line(err: Exception) -> str:

@@ -20,7 +20,7 @@ from appliance.errors import ModelError
 
 Message = Any  # made at run time, so that no type checker can know its fields
 
-UINT8, INT8, INT32, INT64, FLOAT = 2, 3, 6, 7, 1  # TensorProto.DataType
+UINT8, INT8, INT32, INT64, FLOAT, FLOAT16 = 2, 3, 6, 7, 1, 10  # TensorProto.DataType
 IS_INT, IS_STRING = 2, 3  # AttributeProto.AttributeType
 MICROSOFT = "com.microsoft"
 

@@ -16,70 +16,33 @@ import subprocess
 import sys
 import tempfile
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from appliance.bundle import Bundle
+from appliance.bundle import Bundle, DecoderSpec
 from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
+from appliance.engine.device import device_graph
 from appliance.engine.graph_edit import int8_cache, stepwise
 from appliance.engine.kv_cache import CacheType
+from appliance.engine.model_file import ModelFile, variant_path
 from appliance.engine.prompt_graph import int8_products_are_exact, with_int8_products, write_int8_products
-from appliance.engine.provider import session_options
-from appliance.engine.tuning import Tuning, prompt_is_faster, tune
-from appliance.errors import ModelError
+from appliance.engine.provider import CPU, session_options
+from appliance.engine.tuning import Tuning, can_measure_prompts, guess_s, prompt_is_faster, tune
 from appliance.host.cores import usable_cores
 
 _LOGGER = logging.getLogger(__name__)
 
 _DATA_NAME = "weights.bin"
 _INT8_NAME = "model.int8.onnx"  # with keys and values in int8
-_TUNING_NAME = "tuning.json"
+TUNING_NAME = "tuning.json"
 _PRODUCTS_NAME = "products.onnx"  # of prompts, packed
 _PRODUCTS_DATA_NAME = "products.bin"
 _LAYOUT = "5"  # of the folder; another one is made again
 _MIN_EXTERNAL_BYTES = 1024
-Variant = Literal["prompt", "stepwise"]
 _ONE_AT_A_TIME = threading.Lock()  # a measurement beside another one tells nothing
-
-
-@dataclass(frozen=True, slots=True)
-class ModelFile:
-    """A graph to load, whether onnxruntime has already optimized it, and how it runs best on this board."""
-
-    path: Path
-    is_optimized: bool = False
-    tuning: Tuning = field(default_factory=Tuning.default)
-    cache_type: CacheType | None = None  # None: as the bundle says
-    fast_prompts: bool = True
-
-    stepwise_width: ClassVar[int] = 6  # tokens of a stepwise run
-
-    def session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession:
-        """Load it for the CPU."""
-        return self._load(self.path, num_threads, spinning=spinning)
-
-    def stepwise_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
-        """Load its stepwise variant, where there is one; both map the same weights."""
-        return self._load_variant("stepwise", num_threads, spinning=spinning)
-
-    def prompt_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
-        """Load its variant for prompts, where one is faster here and wanted; its products have weights of their own."""
-        return self._load_variant("prompt", num_threads, spinning=spinning) if self.fast_prompts else None
-
-    def _load_variant(self, name: Variant, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
-        path = _variant(self.path, name)
-        return self._load(path, num_threads, spinning=spinning) if self.is_optimized and path.exists() else None
-
-    def _load(self, path: Path, num_threads: int, *, spinning: bool) -> ort.InferenceSession:
-        options = session_options(num_threads, spinning=spinning)
-        if self.is_optimized:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def prepacked(
@@ -88,12 +51,14 @@ def prepacked(
     *,
     cache_type: CacheType | None = None,
     fast_prompts: bool = True,
+    use_device: bool = True,
     timeout_s: float = 600.0,
 ) -> ModelFile:
     """The prepacked form of a bundle's model, made now where it is absent; the bundle's own file where that fails.
 
     `cache_type`: of the keys and values, where the bundle has what that takes. `fast_prompts`: with a graph for
-    prompts, where that is faster here.
+    prompts, where that is faster here. `use_device`: on another device than the processor, where there is one that
+    computes the same sooner; it has no int8 keys and values.
     """
     source = bundle.path(MODEL_NAME)
     home = cache / bundle.name
@@ -106,7 +71,11 @@ def prepacked(
             for other in home.iterdir():
                 if other != target:
                     shutil.rmtree(other, ignore_errors=True)
-    tuning = Tuning.read(target / _TUNING_NAME)
+        is_for_device = use_device and cache_type != "int8" and isinstance(bundle.manifest.model, DecoderSpec)
+        device = device_graph(bundle, target) if is_for_device else None
+    tuning = Tuning.read(target / TUNING_NAME)
+    if device is not None:
+        return ModelFile(device.path, tuning=tuning, device=device)
     if cache_type == "int8" and (target / _INT8_NAME).exists():
         path, kept = target / _INT8_NAME, cache_type
     else:
@@ -153,7 +122,7 @@ def _optimize(source: Path, target: Path, data_name: str) -> ort.InferenceSessio
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_min_size_in_bytes", str(_MIN_EXTERNAL_BYTES)
     )
-    return ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(str(source), options, providers=[CPU])
 
 
 def _write(source: Path, folder: Path) -> None:
@@ -168,7 +137,7 @@ def _write(source: Path, folder: Path) -> None:
         _write_int8(folder, "model", np.fromfile(scales, "<f4"))
     for path in (folder / MODEL_NAME, folder / _INT8_NAME):
         if path.exists():
-            _variant(path, "stepwise").write_bytes(stepwise(path.read_bytes(), ModelFile.stepwise_width))
+            variant_path(path, "stepwise").write_bytes(stepwise(path.read_bytes(), ModelFile.stepwise_width))
     _tune(folder)
     if _write_prompt(folder) and scales.exists():
         _write_int8(folder, "prompt", np.fromfile(scales, "<f4"))
@@ -183,18 +152,21 @@ def _write_int8(folder: Path, name: str, scales: NDArray[np.float32]) -> None:
 def _write_prompt(folder: Path) -> bool:
     """The graph for prompts, where this processor computes it right and faster."""
     optimized, staged, products = folder / MODEL_NAME, folder / "staged.onnx", folder / _PRODUCTS_NAME
-    prompt = _variant(optimized, "prompt")
+    prompt, tuning = variant_path(optimized, "prompt"), Tuning.read(folder / TUNING_NAME)
     try:
-        if not int8_products_are_exact():
+        plain = ModelFile(optimized, is_optimized=True, tuning=tuning).session(tuning.num_threads, spinning=False)
+        if not (can_measure_prompts(guess_s(plain)) and int8_products_are_exact()):
             return False
         write_int8_products(optimized, staged)
         _optimize(staged, products, _PRODUCTS_DATA_NAME)
         prompt.write_bytes(with_int8_products(optimized.read_bytes(), products.read_bytes()))
-        is_kept = _is_faster(optimized, prompt, Tuning.read(folder / _TUNING_NAME))
-    except ModelError:  # products of another form stay as they are
+        is_kept = _is_faster(optimized, prompt, tuning)
+    except Exception as err:  # noqa: BLE001 (products of another form, a full disk: answers do without)
+        print(f"There is no graph for prompts: {err}", file=sys.stderr)  # noqa: T201
         is_kept = False
-    for path in (staged, staged.with_suffix(".raw"), products):
-        path.unlink(missing_ok=True)
+    finally:
+        for path in (staged, staged.with_suffix(".raw"), products):
+            path.unlink(missing_ok=True)
     if not is_kept:
         prompt.unlink(missing_ok=True)
         (folder / _PRODUCTS_DATA_NAME).unlink(missing_ok=True)
@@ -209,14 +181,10 @@ def _is_faster(optimized: Path, prompt: Path, tuning: Tuning) -> bool:
     return prompt_is_faster(*sessions)
 
 
-def _variant(model: Path, name: Variant) -> Path:
-    return model.with_name(model.name.replace("model", name, 1))
-
-
 def _tune(folder: Path) -> None:
     file = ModelFile(folder / MODEL_NAME, is_optimized=True)
     tuning = tune(lambda num_threads, spinning: file.session(num_threads, spinning=spinning), usable_cores())
-    tuning.write(folder / _TUNING_NAME)
+    tuning.write(folder / TUNING_NAME)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import onnxruntime as ort
 
+CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+_DEVICES = {CPU: "cpu", _CUDA: "cuda", _TENSORRT: "cuda"}  # where a provider's memory is
 _SPIN_US = 200  # longer than any gap between two operators of a step; measured as fast as spinning for ever
 _SLOWER = "SkipLayerNormFusion"  # the fused operator takes four times as long as a sum and a norm
 _ERRORS_ONLY = 3  # onnxruntime's severity: 0 verbose to 4 fatal
@@ -26,3 +30,19 @@ def session_options(num_threads: int, *, spinning: bool = False) -> ort.SessionO
     if spinning:
         options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_US))
     return options
+
+
+def accelerators() -> list[str]:
+    """Execution providers of this onnxruntime that compute elsewhere than on the processor."""
+    available = ort.get_available_providers()
+    return [provider for provider in (_TENSORRT, _CUDA) if provider in available]
+
+
+def providers_of(provider: str) -> list[str]:
+    """What a session is given, best first: each takes the operators that those before it do not know."""
+    return {CPU: [CPU], _CUDA: [_CUDA, CPU], _TENSORRT: [_TENSORRT, _CUDA, CPU]}[provider]
+
+
+def device_of(provider: str) -> str:
+    """The name of its memory in onnxruntime's bindings."""
+    return _DEVICES[provider]

@@ -25,6 +25,7 @@ _PROMPT_TOKENS = 128
 _SHORT_PROMPT_TOKENS = 16
 _BUDGET_S = 30.0
 _PROMPT_BUDGET_S = 10.0
+_SLOW_S = 120.0  # of a request: about a token a second
 _TEXTS = ((1, 32), (8, 64))  # an encoder's: how many, how long
 _WORTH_ITS_MEMORY = (
     0.1  # a graph for prompts has weights of its own; less than this share of time does not pay for them
@@ -86,7 +87,7 @@ def tune(session: Session, num_cores: int, *, budget_s: float = _BUDGET_S) -> Tu
     """
     end_s = time.monotonic() + budget_s
     greedy = candidates(num_cores)[-1]
-    if _guess_s(session(greedy.num_threads, greedy.spinning)) > budget_s:
+    if guess_s(session(greedy.num_threads, greedy.spinning)) * len(candidates(num_cores)) > budget_s:
         return Tuning.default()
     tried = [(tuning, session(tuning.num_threads, tuning.spinning)) for tuning in candidates(num_cores)]
     best_s = dict.fromkeys((tuning for tuning, _ in tried), float("inf"))
@@ -97,6 +98,11 @@ def tune(session: Session, num_cores: int, *, budget_s: float = _BUDGET_S) -> Tu
             if tuning is tried[0][0] and time.monotonic() + (time.monotonic() - begin_s) * (len(tried) - 1) > end_s:
                 return Tuning.default() if float("inf") in best_s.values() else choose(list(best_s.items()))
     return choose(list(best_s.items()))
+
+
+def can_measure_prompts(guessed_s: float) -> bool:
+    """Whether trying a second graph would not keep somebody waiting, who waits `guessed_s` for a request already."""
+    return guessed_s <= _SLOW_S
 
 
 def prompt_is_faster(
@@ -123,7 +129,7 @@ def _prompt_s(session: ort.InferenceSession, num_tokens: int) -> float:
     return time.perf_counter() - begin_s
 
 
-def _guess_s(session: ort.InferenceSession) -> float:
+def guess_s(session: ort.InferenceSession) -> float:
     """About the seconds of a request, after a run of a single token, or of one short text."""
     if "seqlens_k" in {i.name for i in session.get_inputs()}:
         feeds, times = _decoder_feeds(session, num_past=_PROMPT_TOKENS, num_new=1), _PROMPT_TOKENS

@@ -128,7 +128,7 @@ def _run_encoder(bundle: Bundle, spec: EncoderSpec, tokenizer: Tokenizer) -> Non
     import numpy as np
 
     from appliance.engine.embedder import Embedder
-    from appliance.engine.prepacked import ModelFile
+    from appliance.engine.model_file import ModelFile
 
     embedder = Embedder(ModelFile(bundle.path(MODEL_NAME)), spec, num_threads=1)
     tokens = tokenizer.encode_framed(_PROMPT)[: spec.max_tokens]
@@ -142,7 +142,7 @@ def _run_reranker(bundle: Bundle, spec: RerankerSpec, tokenizer: Tokenizer) -> N
     import numpy as np
 
     from appliance.engine.embedder import Reranker, TokenPair
-    from appliance.engine.prepacked import ModelFile
+    from appliance.engine.model_file import ModelFile
 
     reranker = Reranker(ModelFile(bundle.path(MODEL_NAME)), num_threads=1)
     frame, text = tokenizer.pair_frame, tokenizer.encode(_PROMPT)
@@ -157,8 +157,8 @@ def _run_reranker(bundle: Bundle, spec: RerankerSpec, tokenizer: Tokenizer) -> N
 def _run_decoder(bundle: Bundle, spec: DecoderSpec, tokenizer: Tokenizer) -> None:
     import numpy as np
 
+    from appliance.engine.model_file import ModelFile
     from appliance.engine.model_runner import OrtModelRunner
-    from appliance.engine.prepacked import ModelFile
     from appliance.engine.types import StepPlan
     from appliance.models.loading import template_of
 

@@ -21,7 +21,7 @@ class EngineSettings:
 
     `num_threads` and `spinning`: None takes what was measured when the model was first loaded here. `kv_cache`: auto
     takes float32 where the memory allows it. `fast_prompts`: with weights of their own for prompts, where that is
-    faster here and the memory allows it.
+    faster here and the memory allows it. `use_device`: a GPU, where one computes what the processor does, sooner.
     """
 
     num_slots: int = 4
@@ -31,6 +31,7 @@ class EngineSettings:
     max_waiting: int = 32
     kv_cache: CacheType | Literal["auto"] = "auto"
     fast_prompts: bool = True
+    use_device: bool = True
 
     @classmethod
     def of(cls, config: EngineConfig) -> Self:
@@ -43,6 +44,7 @@ class EngineSettings:
             max_waiting=config.queue,
             kv_cache=config.kv_cache,
             fast_prompts=config.fast_prompts,
+            use_device=config.device == "auto",
         )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -14,13 +16,17 @@ from appliance.engine.embed_loop import AsyncEmbedder, AsyncReranker
 from appliance.engine.embedder import Embedder, Reranker
 from appliance.engine.engine import Engine
 from appliance.engine.loop import AsyncEngine
+from appliance.engine.model_file import ModelFile
 from appliance.engine.model_runner import OrtModelRunner
 from appliance.engine.prepacked import prepacked
 from appliance.engine.scheduler import Scheduler
+from appliance.errors import ModelError
 from appliance.host.mapped import forget_pages
 from appliance.models.loaded import ChatModel, EmbeddingModel, EngineSettings, LoadedModel, RerankModel
 from appliance.text.template import ChatTemplate
 from appliance.text.tokenizer import Tokenizer
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class Loader(Protocol):
@@ -88,17 +94,7 @@ def _load_decoder(
     on_failure: Callable[[BaseException], None],
 ) -> ChatModel:
     capacity = min(settings.context_length, spec.context_length)
-    cache_type = None if settings.kv_cache == "auto" else settings.kv_cache
-    file = prepacked(bundle, cache, cache_type=cache_type, fast_prompts=settings.fast_prompts)
-    tuning = file.tuning.with_settings(settings.num_threads, settings.spinning)
-    runner = OrtModelRunner(
-        file,
-        spec,
-        num_rows=settings.num_slots,
-        capacity=capacity,
-        num_threads=tuning.num_threads,
-        spinning=tuning.spinning,
-    )
+    file, runner = _runner(bundle, spec, settings, cache, capacity)
     forget_pages(file.path.parent)
     engine = AsyncEngine(
         Engine(runner, Scheduler.within(longest_chunk(file.path.read_bytes(), capacity))),
@@ -110,6 +106,32 @@ def _load_decoder(
     vocabulary = Vocabulary(tokenizer.vocabulary_bytes, tokenizer.special_ids, spec.eos_token_ids, tokenizer.encode)
     grammars = GrammarCompiler(vocabulary, vocab_size=spec.vocab_size)
     return ChatModel(bundle, spec, tokenizer, template_of(bundle, spec, tokenizer), grammars, engine)
+
+
+def _runner(
+    bundle: Bundle, spec: DecoderSpec, settings: EngineSettings, cache: Path, capacity: int
+) -> tuple[ModelFile, OrtModelRunner]:
+    """The decoder where it runs best; on the processor where a GPU that was chosen before has no room for it now."""
+    cache_type = None if settings.kv_cache == "auto" else settings.kv_cache
+    file = prepacked(
+        bundle, cache, cache_type=cache_type, fast_prompts=settings.fast_prompts, use_device=settings.use_device
+    )
+    tuning = file.tuning.with_settings(settings.num_threads, settings.spinning)
+    try:
+        runner = OrtModelRunner(
+            file,
+            spec,
+            num_rows=settings.num_slots,
+            capacity=capacity,
+            num_threads=tuning.num_threads,
+            spinning=tuning.spinning,
+        )
+    except ModelError as err:
+        if file.device is None:
+            raise
+        _LOGGER.warning("%s runs on the processor: %s", bundle.name, err)
+        return _runner(bundle, spec, replace(settings, use_device=False), cache, capacity)
+    return file, runner
 
 
 def template_of(bundle: Bundle, spec: DecoderSpec, tokenizer: Tokenizer) -> ChatTemplate | None:

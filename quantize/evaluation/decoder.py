@@ -13,8 +13,8 @@ from tokenizers import Tokenizer
 
 from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import MODEL_NAME, TOKENIZER_NAME
+from appliance.engine.model_file import ModelFile
 from appliance.engine.model_runner import OrtModelRunner
-from appliance.engine.prepacked import ModelFile
 from appliance.engine.types import StepPlan
 from quantize.evaluation import texts
 from quantize.evaluation.framing import windows_of

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from appliance.bundle import EncoderSpec
 from appliance.bundle.manifest import MODEL_NAME
 from appliance.engine.embedder import Embedder
-from appliance.engine.prepacked import ModelFile
+from appliance.engine.model_file import ModelFile
 from appliance.engine.provider import session_options
 from quantize.evaluation import texts
 from quantize.evaluation.decoder import Metrics, runner_threads

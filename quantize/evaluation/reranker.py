@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import MODEL_NAME, TOKENIZER_NAME
 from appliance.engine.embedder import Reranker, TokenPair
-from appliance.engine.prepacked import ModelFile
+from appliance.engine.model_file import ModelFile
 from appliance.engine.provider import session_options
 from appliance.text.tokenizer import Tokenizer
 from quantize.evaluation import texts

@@ -13,6 +13,7 @@ import pytest
 
 from appliance.config import Config
 from appliance.diagnosis.board import check_clock, check_heat, check_memory, check_storage
+from appliance.diagnosis.device import check_device
 from appliance.diagnosis.finding import Finding, Level
 from appliance.diagnosis.installation import (
     check_bundles,
@@ -45,6 +46,19 @@ def test_what_the_board_lacks_is_said(tmp_path: Path) -> None:
     assert_bad(check_storage(tmp_path, sys=tmp_path), "90 %", Level.NOTE)
     worn.write_text("0x02 0x01\n")
     assert check_storage(tmp_path / "not" / "yet", sys=tmp_path).level is Level.GOOD
+
+
+def test_a_gpu_that_computes_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appliance.diagnosis.device.accelerators", lambda: ["NoExecutionProvider"])
+    finding = check_device()
+    assert finding is not None
+    assert_bad(finding, "NoExecutionProvider cannot compute", Level.NOTE)
+    monkeypatch.setattr("appliance.diagnosis.device.accelerators", lambda: ["CPUExecutionProvider"])
+    finding = check_device()
+    assert finding is not None
+    assert finding.level is Level.GOOD
+    monkeypatch.setattr("appliance.diagnosis.device.accelerators", list)
+    assert check_device() is None
 
 
 def test_settings_that_are_not_valid_are_named(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from appliance.bundle import Bundle, BundleStore, DecoderSpec, TrustedKeys
 from appliance.bundle.folder import describe_files
 from appliance.bundle.manifest import KV_SCALES_NAME
 from appliance.engine.graph_edit import int8_cache, stepwise
+from appliance.engine.kv_cache import KVCache
+from appliance.engine.model_file import ModelFile
 from appliance.engine.model_runner import OrtModelRunner
-from appliance.engine.prepacked import ModelFile, prepacked
+from appliance.engine.prepacked import prepacked
 from appliance.engine.types import StepPlan, StepVariant
 from appliance.errors import ModelError
 from appliance.home import Home
@@ -51,6 +53,7 @@ def files(starter_home: Home, tmp_path_factory: pytest.TempPathFactory, tokens: 
     assert isinstance(spec, DecoderSpec)
     runner = a_runner(prepacked(bundle, starter_home.prepacked), spec)
     run(runner, 0, 0, tokens)
+    assert isinstance(runner._cache, KVCache)
     arrays = dict(runner._cache.items())
     peaks = [np.abs(arrays[f"{n}.{part}"][0]).max(axis=1) for n in range(spec.num_layers) for part in ("key", "value")]
     copy = folder / "bundle"
@@ -68,6 +71,8 @@ def test_int8_rows_take_a_quarter_and_say_nearly_the_same(files: tuple[Bundle, P
     assert isinstance(spec, DecoderSpec)
     full = a_runner(prepacked(bundle, cache), spec)
     small = a_runner(prepacked(bundle, cache, cache_type="int8"), spec)
+    assert isinstance(full._cache, KVCache)
+    assert isinstance(small._cache, KVCache)
     assert small._cache.bytes_per_token * 4 == full._cache.bytes_per_token
     expected, found = (run(runner, 0, 0, tokens) for runner in (full, small))
     assert not np.array_equal(expected, found)

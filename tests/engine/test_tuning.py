@@ -7,7 +7,7 @@ from onnxruntime import InferenceSession
 
 from appliance.bundle import BundleStore, TrustedKeys
 from appliance.engine.prepacked import prepacked
-from appliance.engine.tuning import Tuning, candidates, choose, tune
+from appliance.engine.tuning import Tuning, can_measure_prompts, candidates, choose, guess_s, tune
 from appliance.home import Home
 from appliance.host.cores import usable_cores
 
@@ -68,3 +68,12 @@ def test_a_slow_board_does_not_measure_while_somebody_waits(starter_home: Home) 
 
     assert tune(session, 2, budget_s=0.0) == Tuning.default()
     assert len(loaded) == 1
+    loaded.clear()
+    # Long enough for one candidate's request, yet not for one of each.
+    assert tune(session, 2, budget_s=2 * guess_s(session(2, False))) == Tuning.default()
+    assert len(loaded) == 2
+
+
+def test_a_board_of_less_than_a_token_a_second_makes_no_second_graph() -> None:
+    assert can_measure_prompts(30.0)
+    assert not can_measure_prompts(500.0)

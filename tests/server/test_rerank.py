@@ -12,7 +12,7 @@ import pytest
 
 from appliance.bundle.manifest import MODEL_NAME
 from appliance.engine.embedder import Reranker
-from appliance.engine.prepacked import ModelFile
+from appliance.engine.model_file import ModelFile
 from appliance.home import Home
 from appliance.server.openapi import document
 from appliance.server.response_schema import RerankResponse

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from appliance.bundle import RerankerSpec
 from appliance.bundle.manifest import MODEL_NAME
 from appliance.engine.embedder import Reranker, TokenPair
-from appliance.engine.prepacked import ModelFile
+from appliance.engine.model_file import ModelFile
 from appliance.errors import QuantizeError
 from appliance.home import Home
 from quantize.build import build_to_folder

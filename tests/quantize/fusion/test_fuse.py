@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
+from appliance.engine.model_file import ModelFile
 from appliance.engine.model_runner import OrtModelRunner
-from appliance.engine.prepacked import ModelFile
 from appliance.engine.types import StepPlan
 from appliance.errors import QuantizeError
 from quantize.fusion.export import DECODER_TASK, export
