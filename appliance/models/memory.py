@@ -12,9 +12,11 @@ from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
 from appliance.engine.attention import ATTENTION_BYTES
 from appliance.engine.kv_cache import CacheType
 from appliance.engine.prompt_graph import int8_product_bytes
+from appliance.engine.provider import accelerators
 from appliance.models.loaded import EngineSettings
 
 MARGIN_BYTES = 64 << 20  # stays free for requests, connections and the rest of the system
+_DEVICE_BYTES = 512 << 20  # a GPU's context and libraries, where the board shares its memory with one; not measured
 _SCRATCH_BYTES = (48 << 20) + ATTENTION_BYTES  # a chunk's activations, vocabulary tables, onnxruntime's own
 
 
@@ -42,8 +44,9 @@ def needs_of(bundle: Bundle, settings: EngineSettings) -> tuple[Need, ...]:
     spec = bundle.manifest.model
     if not isinstance(spec, DecoderSpec):
         return (Need(None, weights + _SCRATCH_BYTES),)
+    computing = _SCRATCH_BYTES + (_DEVICE_BYTES if settings.use_device and accelerators() else 0)
     needs = tuple(
-        Need(cache_type, weights + kv_cache_bytes(spec, settings, cache_type) + _SCRATCH_BYTES)
+        Need(cache_type, weights + kv_cache_bytes(spec, settings, cache_type) + computing)
         for cache_type in _cache_types(bundle, spec, settings)
     )
     if settings.fast_prompts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
 from onnx import helper
 
 from appliance.models.memory import needs_of
@@ -24,6 +25,18 @@ def test_int8_keys_and_values_are_taken_where_float_ones_do_not_fit(device: Devi
         await pool.close()
 
     asyncio.run(main())
+
+
+def test_a_gpu_that_may_be_used_has_a_context_to_pay_for(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    device.install("a", has_scales=True)
+    bundle = device.store.open("a")
+    plain = needs_of(bundle, SETTINGS)
+    monkeypatch.setattr("appliance.models.memory.accelerators", lambda: ["CUDAExecutionProvider"])
+    assert [more.num_bytes - less.num_bytes for more, less in zip(needs_of(bundle, SETTINGS), plain, strict=True)] == [
+        512 << 20,
+        512 << 20,
+    ]
+    assert needs_of(bundle, replace(SETTINGS, use_device=False)) == plain
 
 
 def test_prompts_get_weights_of_their_own_only_where_there_is_room(device: Device) -> None:
