@@ -69,8 +69,8 @@ def test_int8_rows_take_a_quarter_and_say_nearly_the_same(files: tuple[Bundle, P
     bundle, cache = files
     spec = bundle.manifest.model
     assert isinstance(spec, DecoderSpec)
-    full = a_runner(prepacked(bundle, cache), spec)
-    small = a_runner(prepacked(bundle, cache, cache_type="int8"), spec)
+    full = a_runner(prepacked(bundle, cache, use_device=False), spec)
+    small = a_runner(prepacked(bundle, cache, cache_type="int8", use_device=False), spec)
     assert isinstance(full._cache, KVCache)
     assert isinstance(small._cache, KVCache)
     assert small._cache.bytes_per_token * 4 == full._cache.bytes_per_token
@@ -84,7 +84,7 @@ def test_with_int8_rows_too_load_does_not_change_an_answer(files: tuple[Bundle, 
     bundle, cache = files
     spec = bundle.manifest.model
     assert isinstance(spec, DecoderSpec)
-    runner = a_runner(prepacked(bundle, cache, cache_type="int8"), spec)
+    runner = a_runner(prepacked(bundle, cache, cache_type="int8", use_device=False), spec)
     width = runner.stepwise_width
     assert width is not None
     prompt, more = tokens[:NUM_TOKENS], tokens[NUM_TOKENS:]

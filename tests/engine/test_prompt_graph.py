@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from appliance.bundle import BundleStore, DecoderSpec, TrustedKeys
+from appliance.engine import prepacked as making
 from appliance.engine.model_runner import OrtModelRunner
 from appliance.engine.prepacked import prepacked
 from appliance.engine.prompt_graph import (
@@ -193,6 +196,27 @@ def test_an_answer_after_a_fast_prompt_is_nearly_the_one_after_a_slow_one(
     divergence = (np.exp(slow) * (slow - fast)).sum(axis=1)
     assert 0 < divergence.mean() < 0.01
     assert (fast.argmax(axis=1) == slow.argmax(axis=1)).mean() > 0.9
+
+
+@pytest.mark.models
+def test_a_full_disk_costs_the_graph_for_prompts_and_nothing_else(
+    starter_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = BundleStore(starter_home.bundles, TrustedKeys.load(starter_home.trusted_keys)).open(
+        "smollm2-135m-instruct"
+    )
+    made = prepacked(bundle, starter_home.prepacked, use_device=False).path.parent
+    for name in ("model.onnx", "weights.bin", "tuning.json"):
+        shutil.copy(made / name, tmp_path)
+    before = {path.name for path in tmp_path.iterdir()}
+
+    def runs_full(_: Path, target: Path) -> None:
+        target.with_suffix(".raw").write_bytes(b"some of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(making, "write_int8_products", runs_full)
+    assert not making._write_prompt(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == before
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -92,7 +92,9 @@ def runner_of(home: Home, *, capacity: int = 512) -> tuple[OrtModelRunner, Token
     bundle = BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys)).open("smollm2-135m-instruct")
     spec = bundle.manifest.model
     assert isinstance(spec, DecoderSpec)
-    runner = OrtModelRunner(prepacked(bundle, home.prepacked), spec, num_rows=2, capacity=capacity, num_threads=2)
+    runner = OrtModelRunner(
+        prepacked(bundle, home.prepacked, use_device=False), spec, num_rows=2, capacity=capacity, num_threads=2
+    )
     return runner, Tokenizer.from_file(bundle.path("tokenizer.json")), spec
 
 
