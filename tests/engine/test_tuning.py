@@ -6,8 +6,9 @@ import pytest
 from onnxruntime import InferenceSession
 
 from appliance.bundle import BundleStore, TrustedKeys
+from appliance.engine import tuning
 from appliance.engine.prepacked import prepacked
-from appliance.engine.tuning import Tuning, can_measure_prompts, candidates, choose, guess_s, tune
+from appliance.engine.tuning import Tuning, can_measure_prompts, candidates, choose, tune
 from appliance.home import Home
 from appliance.host.cores import usable_cores
 
@@ -58,7 +59,9 @@ def test_the_first_load_measures_how_the_model_runs_best_here(starter_home: Home
 
 
 @pytest.mark.models
-def test_a_slow_board_does_not_measure_while_somebody_waits(starter_home: Home) -> None:
+def test_a_slow_board_does_not_measure_while_somebody_waits(
+    starter_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bundle = BundleStore(starter_home.bundles, TrustedKeys.load(starter_home.trusted_keys)).open("all-minilm-l6-v2")
     loaded: list[tuple[int, bool]] = []
 
@@ -69,9 +72,9 @@ def test_a_slow_board_does_not_measure_while_somebody_waits(starter_home: Home) 
     assert tune(session, 2, budget_s=0.0) == Tuning.default()
     assert len(loaded) == 1
     loaded.clear()
-    # Long enough for one candidate's request, yet not for one of each.
-    assert tune(session, 2, budget_s=2 * guess_s(session(2, False))) == Tuning.default()
-    assert len(loaded) == 2
+    monkeypatch.setattr(tuning, "guess_s", lambda _: 1.0)
+    assert tune(session, 2, budget_s=2.0) == Tuning.default()  # long enough for two of three candidates
+    assert len(loaded) == 1
 
 
 def test_a_board_of_less_than_a_token_a_second_makes_no_second_graph() -> None:
