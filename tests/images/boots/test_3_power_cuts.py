@@ -32,11 +32,6 @@ _NOISE_BYTES = 60 << 20
 
 
 @pytest.fixture(scope="module")
-def moments() -> random.Random:
-    return random.Random(_SEED)
-
-
-@pytest.fixture(scope="module")
 def unbootable(board: Board, scratch: Path) -> Path:
     """A system with kernels and nothing that they could start: all steps of an update, and never to be left running."""
     folder = scratch / "unbootable"
@@ -99,11 +94,12 @@ def variant(folder: Path, name: str) -> Path:
 
 @pytest.mark.parametrize("cut", range(_CUTS))
 def test_it_comes_back_from_a_cut_during_an_update_and_a_models_installation(
-    board: Board, user: User, unbootable: Path, moments: random.Random, scratch: Path, cut: int
+    board: Board, user: User, unbootable: Path, scratch: Path, cut: int
 ) -> None:
     runs = user.administer("GET", "/admin/update")["running"]
     bundle = sign_update(unbootable, scratch / "cuts", version=f"9.9.{cut}", keys=update_keys())
-    share, wait_s = moments.uniform(0.0, 1.0), moments.uniform(0.0, 30.0)
+    moment = random.Random(_SEED + cut)
+    share, wait_s = moment.uniform(0.0, 1.0), moment.uniform(0.0, 30.0)
     # It is written as it comes, then to the slot, then its kernels to the FAT partition.
     all_bytes = bundle.stat().st_size + 2 * unbootable.stat().st_size - _NOISE_BYTES
     end_bytes = board.written_bytes() + int(share * all_bytes)
