@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -80,13 +81,26 @@ class User:
     def sdk(self) -> OpenAI:
         return OpenAI(base_url=f"{self._board.base_url}/v1", api_key=self.key, timeout=_TIMEOUT_S, max_retries=0)
 
-    def ask(self, question: str = "Name the capital city of France.") -> str:
+    def ask(self) -> str:
         """A chat completion's text."""
+        return self.ask_and_watch()[0]
+
+    def ask_and_watch(self) -> tuple[str, float]:
+        """A streamed chat completion's text, and when its first token came by the monotonic clock."""
+        text, first_s = "", 0.0
         with self.sdk() as client:
-            answer = client.chat.completions.create(
-                model=CHAT, messages=[{"role": "user", "content": question}], max_tokens=16, temperature=0
+            stream = client.chat.completions.create(
+                model=CHAT,
+                messages=[{"role": "user", "content": "Name the capital city of France."}],
+                max_tokens=16,
+                temperature=0,
+                stream=True,
             )
-        return answer.choices[0].message.content or ""
+            for chunk in stream:
+                text += "".join(choice.delta.content or "" for choice in chunk.choices)
+                if text and not first_s:
+                    first_s = time.monotonic()
+        return text, first_s
 
     def likeness(self, one: str, other: str, model: str = EMBEDDING) -> float:
         """The cosine of two texts' embeddings."""
