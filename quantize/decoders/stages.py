@@ -131,10 +131,10 @@ class DecoderStages:
                     return self._measured(Path(temporary))
 
             if max_kl is not None:
-                tries = smallest_within(order, max_kl, measure, report)
+                steps, tries = order, smallest_within(order, max_kl, measure, report)
             else:
-                tries = best_within(order, int((part.max_mb or 0) * 1e6), measure, report)
-            write_result(target, order, tries)
+                steps, tries = best_within(order, int((part.max_mb or 0) * 1e6), measure, report)
+            write_result(target, steps, tries)
 
         inputs = {"sensitivity": sensitivity.key, "max_kl": max_kl, "max_mb": part.max_mb}
         return self.run.stage("search", inputs, search)

@@ -1,8 +1,10 @@
 """Which width each part gets: the order follows the calibration text, the place where to stop follows the target.
 
 All parts begin in the narrowest width. The best allocation is a prefix of one list: steps to a wider one, by the KL
-that each saves for a byte it costs. A width that saves less a byte than the one beyond it is stepped over. What is
-multiplied at once keeps one width: apart, queries, keys and values would have a tenth less KL, in three products.
+that each saves for a byte it costs. A width that saves less a byte than the one beyond it is stepped over, and where
+bytes are the target, a step that is larger than what is left, as the embedding's may be, makes room for those after
+it. What is multiplied at once keeps one width: apart, queries, keys and values would have a tenth less KL, in three
+products.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quantize.evaluation.findings import Try
@@ -69,6 +71,23 @@ class Order:
         steps.sort(key=lambda step: (-step.gain_per_byte, step.names, step.bits))
         return cls(tuple(steps), damage(parts, 8), {part.name: errors[part.name].narrowest for part in parts})
 
+    def filling(self, extra_bytes: int) -> Order:
+        """The same steps, with those first that fit into so many bytes when each in turn takes what it needs.
+
+        A product whose step did not fit gets no later one either.
+        """
+        first: list[Step] = []
+        rest: list[Step] = []
+        passed: set[str] = set()
+        for step in self.steps:
+            if step.extra_bytes <= extra_bytes and passed.isdisjoint(step.names):
+                first.append(step)
+                extra_bytes -= step.extra_bytes
+            else:
+                rest.append(step)
+                passed.update(step.names)
+        return replace(self, steps=(*first, *rest))
+
     def widths(self, num_steps: int) -> dict[str, Bits]:
         """Every part's width after so many steps."""
         return {**self.narrowest, **{name: step.bits for step in self.steps[:num_steps] for name in step.names}}
@@ -106,18 +125,22 @@ def smallest_within(order: Order, max_kl: float, measure: Measure, report: Calla
     return [*(t for t in tries.values() if t != high), high]
 
 
-def best_within(order: Order, max_bytes: int, measure: Measure, report: Callable[[float], None]) -> list[Try]:
-    """Try the largest allocation that fits; all tries, the chosen one last."""
+def best_within(
+    order: Order, max_bytes: int, measure: Measure, report: Callable[[float], None]
+) -> tuple[Order, list[Try]]:
+    """Try the largest allocation that fits; the order in which it is a prefix, and all tries, the chosen one last."""
     tries: list[Try] = []
     num_steps: int | None = 0
     while num_steps is not None and len(tries) < _MAX_TRIES:
         size_bytes, metrics = measure(order.widths(num_steps))
         tries.append(Try(num_steps, size_bytes, metrics["kl_mean"], metrics["top1_agreement"]))
         report(min(1.0, len(tries) / 3))
+        if num_steps == 0:
+            order = order.filling(max_bytes - size_bytes)
         num_steps = _next_size(order, tries, max_bytes)
     fitting = [t for t in tries if t.size_bytes <= max_bytes] or [min(tries, key=lambda t: t.size_bytes)]
     best = min(fitting, key=lambda t: t.kl_mean)
-    return [*(t for t in tries if t != best), best]
+    return order, [*(t for t in tries if t != best), best]
 
 
 def write_result(target: Path, order: Order, tries: Sequence[Try]) -> None:

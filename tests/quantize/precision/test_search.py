@@ -92,13 +92,32 @@ def test_int8_throughout_is_the_last_resort() -> None:
 @pytest.mark.parametrize("num_parts", [0, 7, 20])
 def test_the_largest_allocation_that_fits_is_found(num_parts: int) -> None:
     limit = _BASE_BYTES + order().extra_bytes(num_parts) + 10
-    chosen = best_within(order(), limit, Measured(), lambda _: None)[-1]
+    chosen = best_within(order(), limit, Measured(), lambda _: None)[1][-1]
     assert chosen.num_steps == num_parts
     assert chosen.size_bytes <= limit
 
 
 def test_a_limit_below_int4_gives_int4() -> None:
-    assert best_within(order(), 10, Measured(), lambda _: None)[-1].num_steps == 0
+    assert best_within(order(), 10, Measured(), lambda _: None)[1][-1].num_steps == 0
+
+
+def test_what_is_too_large_for_the_rest_makes_room_for_what_comes_after_it() -> None:
+    small, head = _PARTS[:2], Part("head", "head", 0, 3200, 64)
+    errors = {part.name: PartErrors({4: 1.0, 6: 0.1, 8: 0.01}) for part in (*small, head)}
+    found = Order.create([*small, head], {small[0].name: 0.001, small[1].name: 0.001, "head": 10.0}, errors)
+    assert found.steps[0].names == ("head",)
+
+    def measure(widths: Widths) -> tuple[int, Mapping[str, float]]:
+        narrow = [part for part in (*small, head) if widths[part.name] == 4]
+        extra = sum(part.size_bytes(widths[part.name]) - part.size_bytes(4) for part in (*small, head))
+        return _BASE_BYTES + extra, {"kl_mean": 0.01 * (len(narrow) + 1), "top1_agreement": 0.9}
+
+    limit = _BASE_BYTES + sum(part.size_bytes(8) - part.size_bytes(4) for part in small)
+    filled, tries = best_within(found, limit, measure, lambda _: None)
+    assert tries[-1].size_bytes == limit
+    assert filled.widths(tries[-1].num_steps) == {small[0].name: 8, small[1].name: 8, "head": 4}
+    # A later step of what did not fit would skip the one before it.
+    assert [step.bits for step in filled.steps if step.names == ("head",)] == [6, 8]
 
 
 def _errors() -> PartErrors:
