@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +21,9 @@ from appliance.home import Home, lantern_home
 from appliance.service import Service
 
 _READY_TIMEOUT_S = 120.0
+# A shell ignores Ctrl-C for what it starts in the background, and so would every program that is interrupted here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 _STARTERS = ("smollm2-135m-instruct", "all-minilm-l6-v2")
 
 

@@ -50,7 +50,7 @@ def test_what_was_pushed_is_installed_and_chats(
         assert digests(store.open(MODEL).folder) == digests(pushed)
         with OpenAI(base_url=server.base_url, api_key=KEY, http_client=DefaultHttpxClient(verify=False)) as client:
             answer = client.chat.completions.create(
-                model=MODEL, messages=[{"role": "user", "content": "What is the capital of France?"}], temperature=0
+                model=MODEL, messages=[{"role": "user", "content": "Name the capital city of France."}], temperature=0
             )
         assert "Paris" in (answer.choices[0].message.content or "")
         assert main(["push", MODEL, server.root_url]) == 0  # nothing to send
