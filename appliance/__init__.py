@@ -1,8 +1,8 @@
-"""What runs on the device, and the client side of it."""
+"""Lantern on the device, and the client side of it."""
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # onnxruntime's wheels for Linux report to their maker since 1.29, unless this is set before they are loaded: what they
 # run on, and names and hashes of the models. Nothing leaves the house.

@@ -5,6 +5,7 @@ An environment variable `LANTERN_SECTION_KEY` holds a TOML value or a bare strin
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Mapping
@@ -22,8 +23,12 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
 
 
+_APPLICATION_SCHEMES = "app|tauri|capacitor|ionic|chrome-extension|moz-extension|safari-web-extension|vscode-webview"
+_ORIGIN = rf"^(\*|(https?|{_APPLICATION_SCHEMES})://[^/\s]+/?)$"
+
+
 class ServerConfig(_Section):
-    """Where and for whom the server listens."""
+    """The server's addresses, keys and limits."""
 
     host: Annotated[str, Field(description="Address to listen on; 0.0.0.0 or :: for the network.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port of plain HTTP; 0 takes any free one.")] = 8080
@@ -36,6 +41,17 @@ class ServerConfig(_Section):
     claimable: Annotated[
         bool, Field(description="Whether a device without any key waits for `lantern claim`, and serves nobody before.")
     ] = False
+    claim: Annotated[
+        Literal["code", "first"],
+        Field(description="Claims from other machines need the code that the device shows, or the first one wins."),
+    ] = "code"
+    claim_code: Annotated[
+        str,
+        Field(
+            pattern=r"^(([- ]*[0-9A-Za-z]){8,64}[- ]*)?$",
+            description="A code of your own, at least 8 letters and digits; empty: made at the first start.",
+        ),
+    ] = ""
     claim_file: Annotated[
         str, Field(description="A file, such as one on the boot partition, that opens claiming once more.")
     ] = ""
@@ -47,8 +63,11 @@ class ServerConfig(_Section):
         Field(description="More names under which clients address this server, in their Host header."),
     ] = []
     cors_origins: Annotated[
-        list[Annotated[str, Field(pattern=r"^(\*|https?://[^/\s]+/?)$")]],
-        Field(description='Origins whose pages may use the server from a browser; "*" stands for all.'),
+        list[Annotated[str, Field(pattern=_ORIGIN)]],
+        Field(
+            description="Origins whose pages may use the server: of a browser, or of an application such as "
+            '"app://obsidian.md" or "vscode-webview://*"; "*" stands for all.'
+        ),
     ] = []
     max_body_mib: Annotated[int, Field(ge=1, le=256, description="Largest request body.")] = 16
     max_connections: Annotated[int, Field(ge=8, le=65536, description="Connections at once.")] = 512
@@ -79,7 +98,7 @@ class TlsConfig(_Section):
 
 
 class EngineConfig(_Section):
-    """How models run."""
+    """The execution of models."""
 
     slots: Annotated[int, Field(ge=1, le=64, description="Requests that run at once.")] = 4
     context_length: Annotated[int, Field(ge=64, le=131072, description="Tokens of one conversation.")] = 2048
@@ -102,15 +121,31 @@ class EngineConfig(_Section):
             "false: with the very weights that answer."
         ),
     ] = True
+    kernels: Annotated[
+        bool,
+        Field(
+            description="Multiply quantized weights with Lantern's own kernels where their library was built and they "
+            "are faster here; false: with onnxruntime's operators."
+        ),
+    ] = True
     device: Annotated[
         Literal["auto", "cpu"],
         Field(description="Where models run; auto: on a GPU that computes what the processor does, sooner."),
     ] = "auto"
+    checkpoints_mib: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=65536,
+            description="Most memory for states within prompts, from which later turns start; only models with "
+            "recurrent layers take it, for each of them.",
+        ),
+    ] = 256
     queue: Annotated[int, Field(ge=0, le=1024, description="Requests that wait beyond the slots.")] = 32
 
 
 class ModelsConfig(_Section):
-    """Which models are in memory, and other names for them: `aliases = { "gpt-4o-mini" = "smollm2-135m-instruct" }`."""
+    """Models in memory, and aliases: `aliases = { "gpt-4o-mini" = "smollm2-135m-instruct" }`."""
 
     aliases: Annotated[dict[str, str], Field(description="Name that clients ask for = name of the model.")] = {}
     preload: Annotated[
@@ -125,17 +160,63 @@ class ModelsConfig(_Section):
     keep_alive_of_s: Annotated[
         dict[str, Annotated[float, Field(ge=0)]], Field(description="The same for single models, by name.")
     ] = {}
+    conversations_mib: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1 << 20,
+            description="Most disk for what models remember of idle conversations, which then go on after an unload or "
+            "a restart without their prompts being read again; unencrypted. 0: none, and what is there is removed.",
+        ),
+    ] = 0
+
+
+class ResponsesConfig(_Section):
+    """Responses and conversations that are stored, so that the next request can continue them."""
+
+    store: Annotated[
+        Literal["memory", "disk", "off"],
+        Field(
+            description="Where responses are stored: memory, until the next restart; disk, in memory and in a file, "
+            "unencrypted; off, nowhere, whatever is asked for. Any value but disk removes that file at the next start."
+        ),
+    ] = "memory"
+    max_mib: Annotated[
+        int, Field(ge=1, le=65536, description="Most memory of stored responses, and about as much of the disk.")
+    ] = 64
+
+
+class EmbeddingsConfig(_Section):
+    """Embeddings."""
+
+    token_ids: Annotated[
+        Literal["cl100k", "own", "refuse"],
+        Field(description="Arrays of tokens in requests: OpenAI's cl100k_base, as LangChain sends; the model's own."),
+    ] = "cl100k"  # noqa: S105  # no secret
+    token_table: Annotated[
+        str,
+        Field(
+            description="File cl100k_base.tiktoken; empty: the one that comes with Lantern, or that of another package."
+        ),
+    ] = ""
 
 
 class DiscoveryConfig(_Section):
-    """Whether and how the device announces itself on the local network."""
+    """Announcing the device on the local network."""
 
     announce: Annotated[bool, Field(description="Announce by DNS-SD.")] = False
     name: Annotated[str, Field(max_length=56, description="The name to announce; empty: lantern-ID.")] = ""
+    alias: Annotated[
+        str,
+        Field(
+            pattern=r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$",
+            description="A short host name, held as NAME.local while no other host has it; empty: none.",
+        ),
+    ] = "lantern"
 
 
 class LogConfig(_Section):
-    """What goes to the log; never content, at any level."""
+    """The log; it never holds content, at any level."""
 
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="The least that is written.")] = (
         "INFO"
@@ -152,6 +233,8 @@ class Config(_Section):
     tls: TlsConfig = TlsConfig()
     engine: EngineConfig = EngineConfig()
     models: ModelsConfig = ModelsConfig()
+    responses: ResponsesConfig = ResponsesConfig()
+    embeddings: EmbeddingsConfig = EmbeddingsConfig()
     discovery: DiscoveryConfig = DiscoveryConfig()
     log: LogConfig = LogConfig()
 
@@ -189,7 +272,7 @@ def load_config(
         said = first["msg"].removeprefix("Value error, ")
         if first["type"] == "value_error":
             raise ConfigError(f"{f'Section {key}: ' if key else ''}{said}.") from err
-        shown = "" if "keys" in first["loc"] else f" is {first['input']!r}"
+        shown = "" if {"keys", "claim_code"} & set(first["loc"]) else f" is {first['input']!r}"
         raise ConfigError(f"The setting {key}{shown}: {said.lower()}.") from err
 
 
@@ -207,7 +290,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[tuple[str, str], Any]:
-    """`LANTERN_SERVER_PORT=9000` and the like; only keys that exist, so that other variables may share the prefix."""
+    """Read `LANTERN_SERVER_PORT=9000` and the like; unknown keys are skipped, for others may share the prefix."""
     found: dict[tuple[str, str], Any] = {}
     for section, field in Config.model_fields.items():
         section_type = field.annotation
@@ -224,3 +307,22 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def default_toml() -> str:
+    """Write every setting with its default and its purpose."""
+    lines = ["# Lantern's settings. Every line shows a default; leave out what you do not change.", ""]
+    for name, section in Config.model_fields.items():
+        default = section.get_default()
+        kind = type(default)
+        lines += [f"# {line}" for line in (kind.__doc__ or "").strip().splitlines() if line]
+        lines.append(f"[{name}]")
+        for key, field in kind.model_fields.items():
+            lines += [f"# {field.description}", f"{key} = {_toml(getattr(default, key))}"]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    """Write a value; strings, numbers, booleans, lists and empty tables are alike in JSON and TOML."""
+    return json.dumps(value, ensure_ascii=False)

@@ -1,6 +1,31 @@
 """The exception tree: each class carries the HTTP status, type and code of OpenAI's error object.
 
 Raised where a fact is known; translated once, to JSON in server/app.py and to an exit code in __main__.py.
+
+    LanternError                     500   our fault, or a fault of this machine
+      InvalidRequestError            400   the request can never work as it is
+        ContextLengthError                 the prompt is longer than the model's context
+        UnsupportedContentError            a part of a kind that the model cannot read
+        BodyTooLargeError            413
+      AuthenticationError            401   no valid key
+      ForbiddenError                 403   refused with any key
+      ModelNotFoundError             404
+      ConflictError                  409
+      OverloadedError                429   the queue is full; come back
+      UnavailableError               503   not now; come back
+      InsufficientMemoryError        503   never on this device
+      StorageFullError               507   the disk is full; delete something
+      ModelError                     500   a model failed
+      BundleError                    500   a bundle is damaged
+        UntrustedSignerError
+      ConfigError                    500   a setting is not valid
+        UnknownNameError             404
+      QuantizeError                        a checkpoint cannot become a bundle
+      DiscoveryError                       nothing was found on the network
+      DeviceError                          another device refused, or was lost
+      TrustError                           another device is not the one that we know
+
+Only OverloadedError and UnavailableError tell a client to come back (Retry-After).
 """
 
 from __future__ import annotations
@@ -9,17 +34,23 @@ from typing import ClassVar
 
 
 class LanternError(Exception):
-    """Base of everything that we raise on purpose; the message is one sentence for the person who reads it."""
+    """Base of everything that we raise on purpose; the message is one sentence for the person who reads it.
+
+    An instance may have a narrower `code` than its class. `retry_after_s` is None unless waiting can help.
+    """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
-    code: ClassVar[str | None] = None
     exit_code: ClassVar[int] = 1
+    code: str | None = None
+    retry_after_s: float | None = None
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.param = param
+        if code is not None:
+            self.code = code
 
 
 class InvalidRequestError(LanternError):
@@ -27,15 +58,6 @@ class InvalidRequestError(LanternError):
 
     status = 400
     type = "invalid_request_error"
-
-    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message, param=param)
-        self._code = code
-
-    @property
-    def error_code(self) -> str | None:
-        """The code of this instance, which may be narrower than that of its class."""
-        return self._code or self.code
 
 
 class ContextLengthError(InvalidRequestError):
@@ -50,6 +72,13 @@ class UnsupportedContentError(InvalidRequestError):
     code = "unsupported_content"
 
 
+class BodyTooLargeError(InvalidRequestError):
+    """A body of more bytes than the server reads."""
+
+    status = 413
+    code = "request_too_large"
+
+
 class AuthenticationError(LanternError):
     """No key, or one that is not valid."""
 
@@ -59,7 +88,7 @@ class AuthenticationError(LanternError):
 
 
 class ForbiddenError(LanternError):
-    """A request that this server refuses whoever sends it: a foreign Host, a cross-site call."""
+    """A request that this server refuses from every caller: a foreign Host, a cross-site call."""
 
     status = 403
     type = "invalid_request_error"
@@ -75,7 +104,7 @@ class ModelNotFoundError(LanternError):
 
 
 class ConflictError(LanternError):
-    """What is asked for does not go together with the state that things are in."""
+    """The request conflicts with the current state."""
 
     status = 409
     type = "invalid_request_error"
@@ -101,14 +130,14 @@ class UnavailableError(LanternError):
 
 
 class InsufficientMemoryError(LanternError):
-    """A model that this device cannot hold, whoever waits; the message has both numbers."""
+    """A model that this device can never hold; the message has both numbers."""
 
     status = 503
     code = "insufficient_memory"
 
 
 class StorageFullError(LanternError):
-    """Too little free space for what was asked."""
+    """Too little free space; waiting does not help, so there is no Retry-After."""
 
     status = 507
     code = "insufficient_storage"
@@ -128,7 +157,7 @@ class BundleError(LanternError):
 
 
 class UntrustedSignerError(BundleError):
-    """A bundle whose signer nobody has said to trust."""
+    """A bundle whose signer is not trusted here."""
 
     code = "untrusted_signer"
 
@@ -141,7 +170,7 @@ class ConfigError(LanternError):
 
 
 class UnknownNameError(ConfigError):
-    """There is nothing of this name."""
+    """No alias, key or model has this name."""
 
     status = 404
     type = "invalid_request_error"
@@ -156,7 +185,7 @@ class DiscoveryError(LanternError):
 
 
 class DeviceError(LanternError):
-    """A device refused what it was asked for, or was lost while it was at it; `reason` is the code that it gave."""
+    """Another device refused a request, or was lost during it; `reason` is the code of its error."""
 
     code = "device_error"
     exit_code = 7
@@ -176,7 +205,7 @@ class DeviceError(LanternError):
 
 
 class TrustError(LanternError):
-    """A device that does not prove that it is the one we know; nothing secret was sent to it."""
+    """A device that cannot prove its identity; nothing secret was sent to it."""
 
     code = "trust_error"
     exit_code = 6

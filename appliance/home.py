@@ -1,4 +1,4 @@
-"""Where this machine keeps bundles, keys and caches; nothing of it belongs into the repository."""
+"""LANTERN_HOME: the folder of bundles, keys and caches; nothing of it belongs into the repository."""
 
 from __future__ import annotations
 
@@ -36,13 +36,38 @@ class Home:
         return self.root / "keys" / "api"
 
     @property
+    def keys_used(self) -> Path:
+        """The times at which keys were last used."""
+        return self.root / "keys" / "used.json"
+
+    @property
+    def sealing_key(self) -> Path:
+        """The key that seals the reasoning which clients keep for us."""
+        return self.root / "keys" / "sealing.key"
+
+    @property
+    def responses(self) -> Path:
+        """The stored responses, if they are kept on the disk."""
+        return self.root / "responses"
+
+    @property
+    def conversations(self) -> Path:
+        """Keys, values and states of idle conversations, if they are kept on the disk."""
+        return self.root / "conversations"
+
+    @property
     def claimed(self) -> Path:
         """Remembers that somebody claimed this device."""
         return self.root / "keys" / "claimed.json"
 
     @property
+    def claim_code(self) -> Path:
+        """The code that a claim from another machine needs; there while the device can be claimed."""
+        return self.root / "keys" / "claim-code"
+
+    @property
     def running(self) -> Path:
-        """Where the running server listens, and the key with which commands on this machine administer it."""
+        """The run file: the running server's address, and the key with which commands on this machine administer it."""
         return self.root / "running.json"
 
     @property
@@ -67,7 +92,7 @@ class Home:
 
     @property
     def cache(self) -> Path:
-        """What can be made again: downloads, stages of the pipeline, prepacked weights."""
+        """Files that can be made again: downloads, stages of the pipeline, prepacked weights."""
         return self.root / "cache"
 
     @property
@@ -77,5 +102,5 @@ class Home:
 
 
 def lantern_home() -> Home:
-    """`$LANTERN_HOME`, else the platform's folder for user data."""
+    """Return `$LANTERN_HOME`, else the platform's folder for user data."""
     return Home(Path(os.environ.get("LANTERN_HOME") or platformdirs.user_data_path("lantern")).expanduser())

@@ -1,1 +1,1 @@
-"""What turns the appliance into packages and images; runs on a Debian workstation, never on a device."""
+"""The builders of packages and images; they run on a Debian workstation, never on a device."""

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from images.deb.build import build_deb
+from images.publishing.release import Order, release
 from images.raspberry_pi.image import build_image, build_update
-from images.workplace import ROOT, VERSION
+from images.signing import add_release_key, update_keys
+from images.workplace import ROOT, VERSION, say
 
 _DIST = ROOT / "dist"
 
@@ -29,7 +31,17 @@ def main(argv: list[str] | None = None) -> int:
         verb.add_argument("--version", default=VERSION, help="the version that devices compare (default: %(default)s)")
     for verb in (deb, image, update):
         verb.add_argument("--uncommitted", action="store_true", help="package the work tree instead of the last commit")
+    released = verbs.add_parser("release", help="everything that people download of this version, signed")
+    released.add_argument("--without-image", action="store_true", help="neither the card nor its update")
+    released.add_argument("--advisories", type=Path, help="known holes in the OSV format: a folder or a zip file")
+    verbs.add_parser("keys", help="the keys that sign updates and releases, where they are absent")
     args = parser.parse_args(argv)
+    if args.verb == "release":
+        release(Order(args.out, has_image=not args.without_image, advisories=args.advisories))
+        return 0
+    if args.verb == "keys":
+        say(f"The keys are in {add_release_key(update_keys()).parent}: keep them, and keep them secret.")
+        return 0
     is_committed_only = not args.uncommitted
     if args.verb == "deb":
         build_deb(args.architecture, args.python, args.out, is_committed_only=is_committed_only)

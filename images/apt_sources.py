@@ -8,7 +8,7 @@ _COMPONENTS = "main non-free-firmware"
 
 
 def trixie_sources() -> list[str]:
-    """Lines for a sources.list of trixie, its updates, its security fixes and its backports.
+    """Return lines for a sources.list of trixie, its updates, its security fixes and its backports.
 
     Raises:
         SystemExit: this machine's apt knows no Debian mirror.

@@ -12,11 +12,16 @@ _ENTER = 'mount --bind /proc "$0/proc" && mount --rbind /dev "$0/dev" && exec ch
 
 
 def check_emulation() -> None:
-    """Raises SystemExit where arm64 programs do not run."""
+    """Check that arm64 programs run; raise SystemExit if not."""
     if os.geteuid() != 0:
         raise SystemExit("Building an image needs root.")
-    if os.uname().machine != "aarch64" and not _BINFMT.exists():
+    if not emulates():
         raise SystemExit("This machine does not run arm64 programs; make image-deps lets it.")
+
+
+def emulates() -> bool:
+    """Tell if this machine runs arm64 programs."""
+    return os.uname().machine == "aarch64" or _BINFMT.exists()
 
 
 def run_in(tree: Path, *command: str) -> str:
@@ -29,5 +34,5 @@ def run_in(tree: Path, *command: str) -> str:
 
 
 def entering(tree: Path) -> list[str]:
-    """The words before a command that has to run in the tree."""
+    """Return the words before a command that has to run in the tree."""
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", _ENTER, str(tree)]

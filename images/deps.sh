@@ -5,11 +5,9 @@ set -eu
 
 cd "$(dirname "$0")"
 codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-release=
 set -- -q
 
 if [ "$codename" = bookworm ]; then
-    release=/bookworm-backports
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     mkdir "$scratch/sources" "$scratch/lists"
@@ -20,9 +18,13 @@ if [ "$codename" = bookworm ]; then
     set -- "$@" -o "Dir::Etc::SourceParts=$scratch/sources" -o "Dir::State::Lists=$scratch/lists"
 fi
 apt-get "$@" update >/dev/null
-packages=$(awk -v release="$release" '/^[^#]/ { print $1 ($2 == "backports" ? release : "") }' host-packages.txt)
-# shellcheck disable=SC2086  # one package a word
-DEBIAN_FRONTEND=noninteractive apt-get "$@" install -y --no-install-recommends $packages
+export DEBIAN_FRONTEND=noninteractive
+# shellcheck disable=SC2046  # one package a word
+apt-get "$@" install -y --no-install-recommends $(awk '/^[^#]/ && $2 != "backports" { print $1 }' host-packages.txt)
+# By their release, and with it what they depend on: a package asked for by NAME/RELEASE keeps older dependencies.
+[ "$codename" != bookworm ] || set -- "$@" -t bookworm-backports
+# shellcheck disable=SC2046
+apt-get "$@" install -y --no-install-recommends $(awk '/^[^#]/ && $2 == "backports" { print $1 }' host-packages.txt)
 
 binfmt=/proc/sys/fs/binfmt_misc
 [ -e "$binfmt/register" ] || mount -t binfmt_misc binfmt_misc "$binfmt"

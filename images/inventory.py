@@ -1,4 +1,4 @@
-"""What is inside an image: a CycloneDX document of every deb, wheel and model, and a plain list of the debs."""
+"""The inventory of an image: a CycloneDX document of every deb, wheel and model, and a plain list of the debs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Component = dict[str, Any]
 
 
 def debs(tree: Path) -> list[Component]:
-    """Every installed Debian package, by name."""
+    """List every installed Debian package, by name."""
     found = []
     for paragraph in (tree / "var/lib/dpkg/status").read_text("utf-8").split("\n\n"):
         fields = HeaderParser().parsestr(paragraph)
@@ -28,7 +28,7 @@ def debs(tree: Path) -> list[Component]:
 
 
 def wheels(site: Path) -> list[Component]:
-    """Every Python package of the appliance, by name."""
+    """List every Python package of the appliance, by name."""
     found = []
     for path in site.glob("*.dist-info/METADATA"):
         fields = HeaderParser().parsestr(path.read_text("utf-8"))
@@ -41,7 +41,7 @@ def wheels(site: Path) -> list[Component]:
 
 
 def models(bundles: Path) -> list[Component]:
-    """Every model, known by its bundle's identity."""
+    """List every model by its bundle's identity."""
     return list(_models(bundles))
 
 
@@ -59,7 +59,7 @@ def _models(bundles: Path) -> Iterator[Component]:
 
 
 def document(name: str, components: list[Component]) -> str:
-    """CycloneDX 1.6 as JSON, the same for the same contents."""
+    """Return CycloneDX 1.6 as JSON, the same for the same contents."""
     time = datetime.datetime.fromtimestamp(source_date_epoch(), datetime.UTC).isoformat().replace("+00:00", "Z")
     refs = "\n".join(str(c["bom-ref"]) for c in components)
     body = {
@@ -77,7 +77,7 @@ def document(name: str, components: list[Component]) -> str:
 
 
 def listing(components: list[Component]) -> str:
-    """Names and versions, one a line."""
+    """Return names and versions, one a line."""
     return "".join(f"{c['name']}\t{c['version']}\n" for c in components)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from images.workplace import ROOT, cache, run, say
@@ -15,7 +16,7 @@ _PLATFORMS = {"arm64": "aarch64-manylinux_2_39", "amd64": "x86_64-manylinux_2_39
 
 
 def site_packages(architecture: str, python: str) -> Path:
-    """A folder with every locked package, their hashes checked; made once for each lock.
+    """Return a folder with every locked package, their hashes checked; made once for each lock.
 
     Raises:
         SystemExit: a wheel is not to be had, or has another hash.
@@ -24,8 +25,8 @@ def site_packages(architecture: str, python: str) -> Path:
     folder = cache() / f"wheels-{architecture}-py{python}-{key}"
     if not folder.exists():
         say(f"Wheels for {architecture} and Python {python}")
-        staged = folder.with_name(f".{folder.name}")
-        shutil.rmtree(staged, ignore_errors=True)
+        staged = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=cache()))
+        staged.chmod(0o755)
         run(
             Path(sys.executable).with_name("uv"),
             *("pip", "install", "--quiet", "--no-config", "--no-deps", "--require-hashes", "--link-mode=copy"),
@@ -37,5 +38,10 @@ def site_packages(architecture: str, python: str) -> Path:
         for leftover in ("bin", ".lock"):
             path = staged / leftover
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        staged.rename(folder)
+        try:
+            staged.rename(folder)
+        except OSError:
+            if not folder.exists():
+                raise
+            shutil.rmtree(staged)  # another build was sooner
     return folder

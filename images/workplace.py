@@ -1,7 +1,8 @@
-"""Where builds keep their things, which version they build, and how they call other programs."""
+"""The builds' folders, the version that they build, and calls of other programs."""
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import subprocess
@@ -17,7 +18,7 @@ VERSION = __version__
 
 
 def cache() -> Path:
-    """Downloads and stages that can be made again: `$LANTERN_IMAGE_CACHE`, else the user's cache folder."""
+    """Return the folder of files that can be made again: `$LANTERN_IMAGE_CACHE`, else the user's cache folder."""
     chosen = os.environ.get("LANTERN_IMAGE_CACHE")
     folder = Path(chosen) if chosen else platformdirs.user_cache_path("lantern-images")
     folder.mkdir(parents=True, exist_ok=True)
@@ -25,11 +26,15 @@ def cache() -> Path:
 
 
 def source_date_epoch() -> int:
-    """Seconds that every time stamp in a build gets: `$SOURCE_DATE_EPOCH`, else the last commit's."""
+    """Return the seconds that every time stamp in a build gets: `$SOURCE_DATE_EPOCH`, else the last commit's."""
     given = os.environ.get("SOURCE_DATE_EPOCH")
-    if given:
-        return int(given)
-    command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
+    return int(given) if given else commit_epoch(ROOT)
+
+
+@functools.cache
+def commit_epoch(root: Path) -> int:
+    """Return the time of the last commit as this process saw it first: one more commit must not change a build."""
+    command = ["git", "-C", str(root), "log", "-1", "--format=%ct"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     return int(result.stdout) if result.returncode == 0 else 1_767_225_600  # 2026-01-01, for a source archive
 
@@ -54,6 +59,6 @@ def run(*command: str | Path, cwd: Path | None = None, stdin: str | None = None,
 
 
 def say(text: str) -> None:
-    """One line for whoever waits."""
+    """Print one line for the person who waits."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()

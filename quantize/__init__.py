@@ -1,6 +1,6 @@
-"""What runs on the workstation: published checkpoints become model bundles."""
+"""The workstation's half: published checkpoints become model bundles."""
 
 import os
 
-# As in appliance/__init__.py: onnxruntime reports to nobody what is built here.
+# As in appliance/__init__.py: onnxruntime reports nothing to its maker.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -3,27 +3,45 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.bundle import Bundle, BundleStore, SigningKey, TrustedKeys, open_bundle
+from appliance.bundle import Bundle, BundleStore, EvalReport, SigningKey, TrustedKeys
+from appliance.bundle.targets import ANY
 from appliance.errors import BundleError, QuantizeError
 from appliance.home import Home
+from quantize import package
+from quantize.evaluation import texts
+from quantize.evaluation.metrics import check_gates, load_metrics
+from quantize.kinds import KINDS, kind_of
+from quantize.kinds.kind import EVALUATE, WITNESS, Kind
+from quantize.kinds.shared import checkpoint as canonical
+from quantize.kinds.shared import release_weights, restore_weights
 from quantize.licenses import check_accepted, license_of
-from quantize.package import Ingredients, assemble
-from quantize.pipeline import DEFAULT_LIMIT_BYTES, open_stages, replace_folder
+from quantize.needs import PACKAGE, Model, Needs, check_needs, needs_of, stage_needs
+from quantize.package import Ingredients
+from quantize.pipeline import (
+    DEFAULT_LIMIT_BYTES,
+    StageCache,
+    StageOutput,
+    Step,
+    content_key,
+    open_stage_cache,
+    steps_to,
+    tool_versions,
+)
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
-from quantize.run import Run, float_checkpoint, input_sha256
-from quantize.sources.checkpoint import ENCODERS, architecture_of, is_reranker
-from quantize.sources.source import resolve
+from quantize.sources.export_choice import with_export
+from quantize.sources.inspection import model_of
+from quantize.sources.source import Source, resolve
+from quantize.witness.verdict import check_witness, load_witness
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What the person at the keyboard decides, and no recipe may."""
+    """Decisions of the person at the keyboard, which no recipe may take."""
 
     force: bool = False
     accept_license: bool = False
@@ -32,6 +50,33 @@ class BuildOptions:
 
 
 DEFAULTS = BuildOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run under way: its source lies on this machine, its recipe says which way leads to the float graph."""
+
+    recipe: Recipe
+    source: Source
+    checkpoint: StageOutput
+    stages: StageCache
+
+    @property
+    def given(self) -> dict[str, StageOutput]:
+        """The folders that stages read and no stage of the kind fills."""
+        return {"source": StageOutput(self.source.path, self.source.sha256), "checkpoint": self.checkpoint}
+
+    def run_all(
+        self, steps: Sequence[Step], outputs: Mapping[str, StageOutput] | None = None
+    ) -> dict[str, StageOutput]:
+        """Run or resume the steps after those of `outputs`, with the checkpoint's weights there if one has to run."""
+        given = self.given if outputs is None else outputs
+        if self.stages.missing(steps, given):
+            try:
+                restore_weights(self.source.path, self.checkpoint.folder)
+            except OSError as err:
+                raise QuantizeError(f"checkpoint stopped: {err.strerror or err} ({self.stages.root})") from err
+        return self.stages.run_all(steps, given)
 
 
 def build_to_folder(
@@ -43,12 +88,13 @@ def build_to_folder(
         QuantizeError: the checkpoint cannot become a bundle, or a gate fails.
     """
     key, trusted = _keys(home)
-    with _ingredients(recipe, home, progress, options) as parts:
+    with open_run(recipe, home, progress, options) as run:
+        parts = _run_stages(run, force=options.force)
         try:
-            _package(parts, out, key, trusted, progress)
+            with progress.stage("package"):
+                return package.package_into(parts, out, key, trusted)
         except OSError as err:
             raise QuantizeError(f"package stopped: {err.strerror or err} ({out})") from err
-    return open_bundle(out / recipe.name, trusted)
 
 
 def build_into_store(recipe: Recipe, home: Home, progress: StageProgress, options: BuildOptions = DEFAULTS) -> Bundle:
@@ -59,15 +105,15 @@ def build_into_store(recipe: Recipe, home: Home, progress: StageProgress, option
     """
     key, trusted = _keys(home)
     store = BundleStore(home.bundles, trusted)
-    with _ingredients(recipe, home, progress, options) as parts, progress.stage("install"):
-        size_bytes = sum(path.stat().st_size for path in parts.model_folder.iterdir())
-        with store.writing(), store.stage(size_bytes) as staged:
-            assemble(parts, staged, key)
-            return store.install(staged)
+    with open_run(recipe, home, progress, options) as run:
+        parts = _run_stages(run, force=options.force)
+        with progress.stage("install"), store.writing(), store.stage(parts.size_bytes) as staged:
+            package.assemble(parts, staged, key)
+            return store.activate(store.verify(staged))
 
 
-def installed_and_current(recipe: Recipe, home: Home) -> Bundle | None:
-    """The installed bundle of this recipe, when it verifies and was built from the same inputs."""
+def installed_and_current(recipe: Recipe, home: Home, kinds: Mapping[str, Kind] = KINDS) -> Bundle | None:
+    """Return the installed bundle of this recipe, if it verifies and was built from the same inputs."""
     pinned = recipe.source.sha256
     if pinned is None:
         return None
@@ -75,54 +121,104 @@ def installed_and_current(recipe: Recipe, home: Home) -> Bundle | None:
         bundle = BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys)).open(recipe.name)
     except BundleError:
         return None
-    return bundle if bundle.manifest.recipe.get("input_sha256") == input_sha256(recipe, pinned) else None
+    expected = input_sha256(recipe, pinned, kinds[bundle.manifest.model.kind])
+    return bundle if bundle.manifest.recipe.get("input_sha256") == expected else None
 
 
-def _package(parts: Ingredients, out: Path, key: SigningKey, trusted: TrustedKeys, progress: StageProgress) -> None:
-    name = parts.recipe.name
-    out.mkdir(parents=True, exist_ok=True)
-    with progress.stage("package"), tempfile.TemporaryDirectory(dir=out, prefix=f".{name}-") as temporary:
-        fresh = Path(temporary) / name
-        fresh.mkdir()
-        assemble(parts, fresh, key)
-        open_bundle(fresh, trusted)
-        replace_folder(fresh, out / name)
-
-
-def _keys(home: Home) -> tuple[SigningKey, TrustedKeys]:
-    key = SigningKey.load_or_create(home.signing_key)
-    TrustedKeys.add(home.trusted_keys, key.public)
-    return key, TrustedKeys.load(home.trusted_keys)
+def input_sha256(recipe: Recipe, source_sha256: str, kind: Kind) -> str:
+    """Return the identity of all that decides a bundle's bytes: checkpoint, recipe, tools, and the kind's stages."""
+    fields = recipe.model_dump(mode="json", exclude={"source", "why", "measured", "export"})
+    fields["calibration"] = recipe.calibration.identity()
+    fields["evaluation"] = recipe.evaluation.identity()
+    if recipe.target == ANY:  # bundles of 0.1.0 have neither this field nor `head`
+        del fields["target"]
+    if recipe.weights.head == "int8":
+        del fields["weights"]["head"]
+    versions = {canonical.name: canonical.version, **kind.versions(recipe), "package": package.VERSION}
+    return content_key({"recipe": fields, "source": source_sha256, "versions": versions, "tools": tool_versions()})
 
 
 @contextlib.contextmanager
 def open_run(
-    recipe: Recipe, home: Home, progress: StageProgress, options: BuildOptions = DEFAULTS
-) -> Iterator[tuple[Run, Path]]:
-    """A run whose source lies on this machine, and its checkpoint with float weights.
+    recipe: Recipe,
+    home: Home,
+    progress: StageProgress,
+    options: BuildOptions = DEFAULTS,
+    *,
+    reference_only: bool = False,
+) -> Iterator[Run]:
+    """Bring the source onto this machine, and keep the cache within its size afterwards.
+
+    `reference_only` tells that only the stages up to the float graph will run.
 
     Raises:
-        QuantizeError: not to be had, or its licence is not accepted.
+        QuantizeError: the source is not available, its licence is not accepted, or memory or disk is short.
     """
-    with open_stages(home.cache / "quantize", progress) as stages:
+    with open_stage_cache(home.cache / "quantize", progress) as stages:
         if recipe.license is not None:
             check_accepted(recipe, recipe.license, accepted=options.accept_license)
         with progress.stage(f"source {recipe.source.uri}"):
             source = resolve(recipe.source, home.cache / "sources", offline=options.offline)
-        run = Run(recipe, source, stages, progress, options.force)
-        checkpoint = float_checkpoint(run)
-        check_accepted(recipe, license_of(recipe, checkpoint), accepted=options.accept_license)
-        yield run, checkpoint
+        given = {"source": StageOutput(source.path, source.sha256)}
+        first = canonical.step(source="source")
+        model = model_of(source.path)
+        chosen, choice = with_export(recipe, model)
+        progress.note(f"float graph: {choice.way} ({choice.why})")
+        needs = _needs(chosen, source, model, stages, reference_only=reference_only)
+        if needs is not None:
+            progress.note(f"the build needs {needs.sentence}")
+            if not options.force:
+                check_needs(needs, stages.root)
+        output = stages.run(first, given)
+        check_accepted(recipe, license_of(recipe, output.folder), accepted=options.accept_license)
+        yield Run(chosen, source, output, stages)
+        release_weights(output.folder)
         stages.keep_within(options.cache_bytes)
 
 
-@contextlib.contextmanager
-def _ingredients(recipe: Recipe, home: Home, progress: StageProgress, options: BuildOptions) -> Iterator[Ingredients]:
-    with open_run(recipe, home, progress, options) as (run, checkpoint):
-        if is_reranker(checkpoint):
-            from quantize.encoders.run import run_reranker as run_stages
-        elif architecture_of(checkpoint) in ENCODERS:
-            from quantize.encoders.run import run_encoder as run_stages
-        else:
-            from quantize.decoders.run import run_decoder as run_stages
-        yield run_stages(run, checkpoint)
+def _needs(recipe: Recipe, source: Source, model: Model, stages: StageCache, *, reference_only: bool) -> Needs | None:
+    """Return the needs of the stages that are not done; None if all are."""
+    kind = KINDS["decoder"] if source.is_gguf else kind_of(source.path)
+    steps = kind.stages(recipe)
+    wanted = steps_to(steps, kind.reference) if reference_only else steps
+    given = {"source": StageOutput(source.path, source.sha256)}
+    names = [step.name for step in stages.missing([canonical.step(source="source"), *wanted], given)]
+    if not names:
+        return None
+    ending = () if reference_only else (PACKAGE,)
+    return needs_of(stage_needs(model, recipe.weights.scheme), (*names, *ending))
+
+
+def _run_stages(run: Run, *, force: bool) -> Ingredients:
+    """Run or resume every stage of the checkpoint's kind.
+
+    Raises:
+        QuantizeError: the checkpoint cannot become a bundle, or its witness or a gate fails and `force` is not set.
+    """
+    recipe, folder = run.recipe, run.checkpoint.folder
+    kind = kind_of(folder)
+    steps, spec = kind.stages(recipe), kind.describe(recipe, folder)
+    outputs = run.run_all(steps_to(steps, WITNESS))
+    witness = check_witness(load_witness(outputs[WITNESS].folder), overrule=force)
+    outputs = run.run_all([step for step in steps if step.name not in outputs], outputs)
+    folders = {name: output.folder for name, output in outputs.items()}
+    metrics = load_metrics(folders[EVALUATE])
+    overruled = check_gates(recipe.gates, metrics, target=recipe.target, overrule=force)
+    outcome = kind.collect(recipe, spec, folders)
+    return Ingredients(
+        recipe,
+        run.source,
+        folder,
+        outcome.files,
+        outcome.spec,
+        EvalReport(metrics=metrics, text=texts.DESCRIPTION, gates_overruled=overruled, witness=witness),
+        outcome.findings,
+        input_sha256(recipe, run.source.sha256, kind),
+    )
+
+
+def _keys(home: Home) -> tuple[SigningKey, TrustedKeys]:
+    key = SigningKey.load_or_create(home.signing_key)
+    trusted = TrustedKeys.load(home.trusted_keys)
+    trusted.add(key.public)
+    return key, trusted

@@ -1,4 +1,4 @@
-"""Ctrl-C during work that must not be cut: torch's tracer ends the whole process when an exception crosses it."""
+"""Ctrl-C during work that must not be cut: torch's tracer ends the whole process if an exception crosses it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextlib.contextmanager
 def interrupt_afterwards() -> Iterator[None]:
-    """Raise KeyboardInterrupt for the first Ctrl-C when the block is left; a second one ends the process at once."""
+    """Raise KeyboardInterrupt for the first Ctrl-C at the end of the block; a second one ends the process at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

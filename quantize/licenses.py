@@ -1,4 +1,4 @@
-"""The licence of the weights: which one, its text, and whether somebody has to accept it before a build."""
+"""The licence of the weights: its name, its text, and the acceptance that some need before a build."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from quantize.recipe import Recipe
 UNKNOWN = "unknown"
 
 _TEXTS = Path(__file__).parent / "licenses"
-# Everyone may pass the weights on; any other licence that is named has terms of its own.
+# Licences that let everyone distribute the weights; any other one has terms of its own.
 _OPEN = frozenset(
     {"apache-2.0", "mit", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "unlicense", UNKNOWN}
 )
 
 
 def license_of(recipe: Recipe, checkpoint: Path) -> str:
-    """The recipe's word, else that of the checkpoint's README, else `UNKNOWN`."""
+    """Return the licence that the recipe names, else the one of the checkpoint's README, else `UNKNOWN`."""
     return recipe.license or _of_readme(checkpoint) or UNKNOWN
 
 
 def must_be_accepted(license_id: str) -> bool:
-    """Whether this licence has terms that bind whoever uses or passes on the bundle."""
+    """Tell if this licence has terms that bind users or distributors of the bundle."""
     return license_id.lower() not in _OPEN
 
 
 def check_accepted(recipe: Recipe, license_id: str, *, accepted: bool) -> None:
-    """Stop before the work begins.
+    """Refuse before the work begins if a licence has to be accepted first.
 
     Raises:
-        QuantizeError: the licence has terms of its own and nobody accepted them.
+        QuantizeError: the licence has terms of its own that are not accepted.
     """
     if must_be_accepted(license_id) and not accepted:
         raise QuantizeError(
@@ -40,7 +40,7 @@ def check_accepted(recipe: Recipe, license_id: str, *, accepted: bool) -> None:
 
 
 def license_text(license_id: str, checkpoint: Path, license_file: Path | None) -> bytes | None:
-    """The text that the source names or has beside the weights, else the standard one.
+    """Return the text that the source names or has beside the weights, else the standard one.
 
     A wheel's own licence is that of its code.
     """

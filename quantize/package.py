@@ -1,4 +1,4 @@
-"""The bundle: files with flat names, a manifest that says all about them, and a signature.
+"""The bundle: files with flat names, a manifest that describes them, and a signature.
 
 The same inputs give the same bytes.
 """
@@ -7,62 +7,64 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-from tokenizers import Tokenizer
-
-from appliance.bundle import (
-    DecoderSpec,
-    EncoderSpec,
-    EvalReport,
-    FileEntry,
-    Manifest,
-    RerankerSpec,
-    SigningKey,
-    write_bundle,
-)
+from appliance.bundle import Bundle, EvalReport, FileEntry, Manifest, SigningKey, TrustedKeys, open_bundle, write_bundle
 from appliance.bundle.folder import describe_files
-from appliance.bundle.manifest import (
-    CHAT_TEMPLATE_NAME,
-    KV_SCALES_NAME,
-    LICENSE_NAME,
-    MODEL_DATA_NAME,
-    MODEL_NAME,
-    TOKENIZER_NAME,
-    SamplingDefaults,
-)
+from appliance.bundle.manifest import CHAT_TEMPLATE_NAME, LICENSE_NAME, TOKENIZER_NAME
 from appliance.bundle.manifest import Source as SourceRecord
-from appliance.errors import QuantizeError
 from quantize.evaluation.findings import Findings
 from quantize.evaluation.questions import chat_template
 from quantize.licenses import license_of, license_text
-from quantize.pipeline import tool_versions
+from quantize.pipeline import replace_folder, tool_versions
 from quantize.recipe import Recipe
 from quantize.reporting.report import REPORT_NAME, report_page
 from quantize.sources.checkpoint import read_json
-from quantize.sources.decoder_config import DecoderConfig
-from quantize.sources.encoder_config import EncoderConfig
-from quantize.sources.sentence import SentenceLayout, pair_limit
+from quantize.sources.decoder_config import read_decoder_config
 from quantize.sources.source import Source
+from quantize.spec import ModelSpec
 
-_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
+VERSION = 2  # part of every bundle's identity; raise it when `assemble` writes something else
 
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """Everything that goes into one bundle."""
+    """The content of one bundle; `model_files` maps names in the bundle to the files that are copied."""
 
     recipe: Recipe
     source: Source
     checkpoint: Path
-    model_folder: Path
-    spec: DecoderSpec | EncoderSpec | RerankerSpec
+    model_files: Mapping[str, Path]
+    spec: ModelSpec
     evaluation: EvalReport
-    input_sha256: str
     findings: Findings
-    kv_scales: Path | None = None
+    input_sha256: str
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of the model's files."""
+        return sum(path.stat().st_size for path in self.model_files.values())
+
+
+def package_into(parts: Ingredients, out: Path, key: SigningKey, trusted: TrustedKeys) -> Bundle:
+    """Assemble OUT/NAME, open it as a device does, and only then replace an older one.
+
+    Raises:
+        QuantizeError: the checkpoint lacks what a bundle needs.
+        BundleError: the device's check fails.
+    """
+    name = parts.recipe.name
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=f".{name}-") as temporary:
+        fresh = Path(temporary) / name
+        fresh.mkdir()
+        assemble(parts, fresh, key)
+        open_bundle(fresh, trusted)
+        replace_folder(fresh, out / name)
+    return open_bundle(out / name, trusted)
 
 
 def assemble(parts: Ingredients, target: Path, key: SigningKey) -> None:
@@ -71,12 +73,9 @@ def assemble(parts: Ingredients, target: Path, key: SigningKey) -> None:
     Raises:
         QuantizeError: the checkpoint lacks what a bundle needs.
     """
-    names = [MODEL_NAME, MODEL_DATA_NAME]
-    for name in names:
-        shutil.copyfile(parts.model_folder / name, target / name)
-    if parts.kv_scales is not None:
-        shutil.copyfile(parts.kv_scales, target / KV_SCALES_NAME)
-        names.append(KV_SCALES_NAME)
+    names = list(parts.model_files)
+    for name, path in parts.model_files.items():
+        shutil.copyfile(path, target / name)
     (target / TOKENIZER_NAME).write_bytes(tokenizer_bytes(parts.checkpoint))
     names.append(TOKENIZER_NAME)
     template = chat_template(parts.checkpoint) if parts.spec.kind == "decoder" else None
@@ -94,65 +93,8 @@ def assemble(parts: Ingredients, target: Path, key: SigningKey) -> None:
     write_bundle(target, _manifest(parts, license_id, tuple(sorted(files, key=lambda file: file.name))), key)
 
 
-def decoder_spec(config: DecoderConfig, checkpoint: Path, recipe: Recipe) -> DecoderSpec:
-    """What a device must know of a causal model.
-
-    Raises:
-        QuantizeError: no token ends a turn, or the tokenizer is larger than the vocabulary.
-    """
-    tokenizer = Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME))
-    _check_vocabulary(tokenizer, config.vocab_size)
-    ends = {tokenizer.token_to_id(token) for token in _END_OF_TURN} | set(config.eos_token_ids)
-    eos = tuple(sorted(token for token in ends if token is not None and token < config.vocab_size))
-    if not eos:
-        raise QuantizeError("neither config.json nor the tokenizer names a token that ends the text")
-    return DecoderSpec(
-        architecture=config.architecture,
-        context_length=context_length(config, recipe),
-        vocab_size=config.vocab_size,
-        num_layers=config.num_layers,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        bos_token_id=config.bos_token_id,
-        eos_token_ids=eos,
-        sampling=_sampling(checkpoint, recipe),
-    )
-
-
-def context_length(config: DecoderConfig, recipe: Recipe) -> int:
-    """Tokens that the bundle's position tables cover."""
-    return min(config.max_positions, recipe.context_length)
-
-
-def encoder_spec(config: EncoderConfig, layout: SentenceLayout, checkpoint: Path, recipe: Recipe) -> EncoderSpec:
-    """What a device must know of a text encoder; the recipe's prompts take the place of the checkpoint's.
-
-    Raises:
-        QuantizeError: the tokenizer is larger than the vocabulary, or the default prompt is not there.
-    """
-    _check_vocabulary(Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME)), config.vocab_size)
-    prompts = recipe.prompts or dict(layout.prompts)
-    default = recipe.default_prompt_name or (None if recipe.prompts else layout.default_prompt_name)
-    try:
-        return EncoderSpec(
-            architecture=config.architecture,
-            dimensions=config.hidden_size,
-            max_tokens=layout.max_tokens,
-            prompts=prompts,
-            default_prompt_name=default,
-        )
-    except ValidationError as err:
-        raise QuantizeError(f"the prompts are not valid: {err.errors()[0]['msg']}") from err
-
-
-def reranker_spec(config: EncoderConfig, checkpoint: Path) -> RerankerSpec:
-    """What a device must know of a cross-encoder."""
-    _check_vocabulary(Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME)), config.vocab_size)
-    return RerankerSpec(architecture=config.architecture, max_tokens=pair_limit(checkpoint, config))
-
-
 def tokenizer_bytes(checkpoint: Path) -> bytes:
-    """tokenizer.json that neither truncates nor pads; unchanged where it does not."""
+    """Return tokenizer.json without truncation and padding, byte for byte if it has neither."""
     path = checkpoint / TOKENIZER_NAME
     raw = read_json(path)
     if raw.get("truncation") is None and raw.get("padding") is None:
@@ -162,42 +104,26 @@ def tokenizer_bytes(checkpoint: Path) -> bytes:
 
 
 def _manifest(parts: Ingredients, license_id: str, files: tuple[FileEntry, ...]) -> Manifest:
+    limit = read_decoder_config(parts.checkpoint).limit if parts.spec.kind == "decoder" else None
     return Manifest(
         name=parts.recipe.name,
         model=parts.spec,
         files=files,
         license=license_id,
         source=SourceRecord(uri=parts.source.uri, revision=parts.source.revision, sha256=parts.source.sha256),
-        recipe={**_portable(parts.recipe, parts.source), "input_sha256": parts.input_sha256},
+        recipe={**_portable(parts.recipe, parts.source, limit), "input_sha256": parts.input_sha256},
         evaluation=parts.evaluation,
         tools=tool_versions(),
+        built_for=parts.recipe.target,
     )
 
 
-def _portable(recipe: Recipe, source: Source) -> dict[str, object]:
-    """The recipe without any path of this machine."""
-    fields: dict[str, object] = recipe.model_dump(mode="json", exclude_none=True)
+def _portable(recipe: Recipe, source: Source, limit: str | None) -> dict[str, object]:
+    """Return the recipe without any path of this machine, with the reason why the context is shorter than published."""
+    fields: dict[str, object] = recipe.model_dump(mode="json", exclude_none=True, exclude={"measured"})
     fields["calibration"] = recipe.calibration.identity()
     fields["evaluation"] = recipe.evaluation.identity()
+    if limit is not None:
+        fields["context_limit"] = limit
     fields["source"] = {**recipe.source.model_dump(mode="json", exclude_none=True), "uri": source.uri}
     return fields
-
-
-def _sampling(checkpoint: Path, recipe: Recipe) -> SamplingDefaults:
-    """The recipe's word, else what generation_config.json recommends."""
-    path = checkpoint / "generation_config.json"
-    if recipe.sampling != SamplingDefaults() or not path.is_file():
-        return recipe.sampling
-    raw = read_json(path)
-    if raw.get("do_sample") is not True:
-        return recipe.sampling
-    try:
-        return SamplingDefaults.model_validate({name: raw.get(name) for name in ("temperature", "top_p", "top_k")})
-    except ValidationError as err:
-        raise QuantizeError(f"generation_config.json recommends what is not valid: {err.errors()[0]['msg']}") from err
-
-
-def _check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
-    known = tokenizer.get_vocab_size(with_added_tokens=False)
-    if known > vocab_size:
-        raise QuantizeError(f"the tokenizer has {known} tokens, but config.json says {vocab_size}")

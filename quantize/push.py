@@ -1,4 +1,4 @@
-"""A bundle goes from the workstation to a device, which verifies, tries and installs it, and says what it serves."""
+"""The upload of a bundle from the workstation to a device, which verifies, tries and installs it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from appliance.errors import BundleError, DeviceError
 from appliance.home import Home
 from appliance.remote import open_device
 from appliance.remote.administration import RemoteAdministration
-from appliance.remote.answers import Answer
+from appliance.remote.request import Answer
 
 _UNTRUSTED = "untrusted_signer"
 
@@ -23,12 +23,12 @@ _UNTRUSTED = "untrusted_signer"
 def push_bundle(
     folder: Path, device: str, home: Home, *, trust: bool, on_progress: Callable[[int, int], None]
 ) -> Answer:
-    """Send a bundle's folder; `trust` first makes the device trust the key that signed it, an act of an administrator.
+    """Send a bundle's folder; `trust` first makes the device trust its signing key, as an administrator.
 
     Raises:
         DiscoveryError: there is no such device.
-        TrustError: it is not who it says it is.
-        DeviceError: it refuses the bundle, or was lost for too long.
+        TrustError: another device answers under its name.
+        DeviceError: it refuses the bundle, or the connection was lost for too long.
     """
     return asyncio.run(_push(folder, device, home, trust=trust, on_progress=on_progress))
 
@@ -55,7 +55,7 @@ async def _push(
 
 
 def served_table(answer: Answer) -> Table:
-    """What the device serves now."""
+    """Return a table of the models that the device serves now."""
     table = Table("model", "kind", "MB", "digest", "problem", title="The device serves", title_justify="left")
     for model in answer["models"]:
         size_mb = f"{model.get('size_bytes', 0) / 1e6:.1f}"

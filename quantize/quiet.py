@@ -1,4 +1,4 @@
-"""Foreign libraries talk too much; inside `quiet()` they do not."""
+"""A block in which foreign libraries print nothing but errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SWITCHES = {
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back warnings, progress bars and log lines below errors; wraps the import of a library as well."""
+    """Suppress warnings, progress bars and log lines below errors, also while a library is imported."""
     for name, value in _SWITCHES.items():
         os.environ.setdefault(name, value)
-    # Even a bar that is switched off starts tqdm's monitor thread, and no one ends it.
+    # Even a disabled bar starts tqdm's monitor thread, which never ends.
     importlib.import_module("tqdm").tqdm.monitor_interval = 0
     loggers = [logging.getLogger(name) for name in _TALKATIVE]
     levels = [logger.level for logger in loggers]

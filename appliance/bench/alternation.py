@@ -18,7 +18,7 @@ async def measure(
     seed: int = 0,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> list[list[Figure]]:
-    """One list of figures a target, in the same order: ours, theirs, ours, theirs, and so on within each load.
+    """Measure one list of figures a target, in the same order: ours, theirs, ours, theirs, and so on within each load.
 
     Raises:
         BenchError: a connection is lost.

@@ -1,4 +1,4 @@
-"""How fast this machine reads memory, with as many threads as the model has: what bounds a decode step."""
+"""The memory bandwidth of this machine with as many threads as the model has: the bound of a decode step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NUM_READS = 3
 
 
 def read_bandwidth(num_threads: int, *, size_bytes: int | None = None) -> float:
-    """Bytes per second of reading one large array, the best of a few reads: it is a bound.
+    """Measure bytes per second of reading one large array, the best of a few reads: it is a bound.
 
     The maximum of 32-bit integers is what numpy reads fastest; it releases the interpreter's lock.
     """

@@ -48,7 +48,7 @@ class ChatLoads:
     num_stream_tokens: int = 96
 
     def one_stream(self, context: int) -> Load:
-        """One stream whose context is `context` tokens in the middle of its answer."""
+        """Measure one stream whose context is `context` tokens in the middle of its answer."""
 
         async def run(target: Target, seed: int) -> Values:
             answer = await target.chat(
@@ -67,7 +67,7 @@ class ChatLoads:
         )
 
     def many_streams(self) -> Load:
-        """Streams that begin together; all their output, and how long each waits for its first token."""
+        """Measure streams that begin together; all their output, and each one's wait for its first token."""
 
         async def run(target: Target, seed: int) -> Values:
             begin_s = time.perf_counter()
@@ -88,7 +88,7 @@ class ChatLoads:
         )
 
     def second_turn(self) -> Load:
-        """The first token of an answer whose history the server has just computed."""
+        """Measure the first token of an answer whose history the server has just computed."""
 
         async def run(target: Target, seed: int) -> Values:
             history = [user(self._prompt(_HISTORY_TOKENS, "turn", seed))]
@@ -100,7 +100,7 @@ class ChatLoads:
         return Load((Metric("turn", "second turn, first token", "ms", lower_is_better=True),), run)
 
     def repeated_text(self) -> Load:
-        """An answer that repeats its prompt, next to a plain one from a prompt as long."""
+        """Measure an answer that repeats its prompt, next to a plain one from a prompt as long."""
 
         async def run(target: Target, seed: int) -> Values:
             passage = sentences(_PASSAGE_WORDS, "repeat", seed)
@@ -126,7 +126,7 @@ class ChatLoads:
         )
 
     def schema(self) -> Load:
-        """An answer held to a JSON Schema, next to a free one to the same prompt."""
+        """Measure an answer constrained by a JSON Schema, next to a free one to the same prompt."""
 
         async def run(target: Target, seed: int) -> Values:
             asked = [user(f"Describe one thing as a JSON record. It is about: {words(30, 'schema', seed)}")]
@@ -144,7 +144,7 @@ class ChatLoads:
 
 
 def repeated_share(answer: str, passage: str) -> float:
-    """The part of the answer's words that stand, with the two before them, somewhere in the passage."""
+    """Return the part of the answer's words that occur, with the two before them, somewhere in the passage."""
     known = passage.split()
     triples = set(zip(known, known[1:], known[2:], strict=False))
     said = answer.split()
@@ -153,7 +153,7 @@ def repeated_share(answer: str, passage: str) -> float:
 
 
 async def _together(chats: Sequence[Coroutine[None, None, Answer]]) -> list[Answer]:
-    """All answers; an error is raised once every stream is over."""
+    """Return all answers; an error is raised once every stream is over."""
     results = await asyncio.gather(*chats, return_exceptions=True)
     answers: list[Answer] = []
     for result in results:

@@ -36,7 +36,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """What the model said."""
+        """The text of the answer."""
         return "".join(self.pieces)
 
     @property
@@ -86,7 +86,7 @@ class OpenAIClient:
             await self._session.close()
 
     async def model_ids(self) -> list[str]:
-        """What `GET /models` lists.
+        """Return the ids that `GET /models` lists.
 
         Raises:
             BenchError: nobody answers, or not as an OpenAI server does.
@@ -158,7 +158,7 @@ class OpenAIClient:
 
 
 def _take_event(answer: Answer, data: bytes, now_s: float) -> None:
-    """One event of the stream; a chunk may bring text, the end, the usage, or an error."""
+    """Take one event of the stream; a chunk may bring text, the end, the usage, or an error."""
     if data == b"[DONE]":
         return
     chunk = _object(data)
@@ -187,7 +187,7 @@ def _object(content: bytes) -> dict[str, Any]:
 
 
 def _reason(content: bytes) -> str:
-    """The sentence in OpenAI's error object, or the beginning of whatever it is."""
+    """Return the message of OpenAI's error object, or the beginning of any other body."""
     body = _object(content)
     error = body.get("error", body.get("message", body.get("detail")))
     message = error.get("message") if isinstance(error, dict) else error

@@ -6,8 +6,7 @@ import time
 
 import numpy as np
 
-from appliance.engine.model_runner import ModelRunner
-from appliance.engine.types import StepPlan
+from appliance.engine.types import ModelRunner, StepPlan
 
 CHUNK_TOKENS = 256  # what the scheduler gives an undisturbed prompt
 _LAST_LOGITS = np.zeros(1, np.int64)
@@ -22,18 +21,18 @@ class DecoderBench:
     def __init__(self, runner: ModelRunner, *, seed: int = 0) -> None:
         self._runner = runner
         self._random = np.random.default_rng(seed)
-        self._num_filled = [0] * runner.num_rows
+        self._num_filled = [0] * runner.num_slots
 
     def decode_rate(self, context: int, *, num_steps: int) -> float:
-        """Tokens per second of one row whose new token sees `context` tokens, itself among them."""
+        """Measure tokens per second of one sequence whose new token sees `context` tokens, itself among them."""
         return self._step_rate([context - 1], num_steps)
 
-    def batch_rate(self, num_rows: int, *, num_steps: int) -> float:
-        """Tokens per second of all rows together; their contexts are unequal, 200 tokens and more."""
-        return self._step_rate([min(200 + 17 * i, self._runner.capacity - 1) for i in range(num_rows)], num_steps)
+    def batch_rate(self, num_slots: int, *, num_steps: int) -> float:
+        """Measure tokens per second of all sequences together; their contexts are unequal, 200 tokens and more."""
+        return self._step_rate([min(200 + 17 * i, self._runner.capacity - 1) for i in range(num_slots)], num_steps)
 
     def prefill_rate(self, num_tokens: int) -> float:
-        """Tokens per second of one prompt, up to the logits of its last token."""
+        """Measure tokens per second of one prompt, up to the logits of its last token."""
         self._num_filled[0] = 0
         begin_s = time.perf_counter()
         self._fill(0, num_tokens)
@@ -43,7 +42,7 @@ class DecoderBench:
         for row, num_tokens in enumerate(past):
             self._fill(row, num_tokens)
         plan = StepPlan(
-            first_row=0,
+            first_slot=0,
             input_ids=self._tokens(len(past), 1),
             past_lens=np.array(past, np.int32),
             logit_rows=np.arange(len(past)),
@@ -62,7 +61,7 @@ class DecoderBench:
             is_last = start + size == num_tokens
             self._runner.run(
                 StepPlan(
-                    first_row=row,
+                    first_slot=row,
                     input_ids=self._tokens(1, size),
                     past_lens=np.array([start], np.int32),
                     logit_rows=_LAST_LOGITS + size - 1 if is_last else _LAST_LOGITS[:0],
@@ -71,5 +70,5 @@ class DecoderBench:
             )
             self._num_filled[row] = start + size
 
-    def _tokens(self, num_rows: int, num_tokens: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
-        return self._random.integers(self._runner.vocab_size, size=(num_rows, num_tokens))
+    def _tokens(self, num_slots: int, num_tokens: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+        return self._random.integers(self._runner.vocab_size, size=(num_slots, num_tokens))

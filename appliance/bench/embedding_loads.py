@@ -16,7 +16,7 @@ _SHORTEST_WORDS = 5
 
 
 def embedding_loads() -> list[Load]:
-    """The rows of the table, each in texts per second."""
+    """Return the rows of the table, each in texts per second."""
     shapes = [(1, 20), (_BATCH, 20), (1, _LONGEST_WORDS), (_BATCH, _LONGEST_WORDS)]
     return [_uniform(num_texts, num_words) for num_texts, num_words in shapes] + [_mixed()]
 

@@ -1,4 +1,4 @@
-"""What goes wrong while measuring."""
+"""Errors of a measurement."""
 
 from __future__ import annotations
 

@@ -28,19 +28,19 @@ class Figure:
 
     @property
     def median(self) -> float | None:
-        """What the table shows."""
+        """The value that the table shows."""
         return statistics.median(self.samples) if self.samples else None
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest value that is at least as large as `percent` of all values (nearest rank)."""
+    """Return the smallest value that is at least as large as `percent` of all values (nearest rank)."""
     ordered = sorted(values)
     rank = math.ceil(percent / 100 * len(ordered))
     return ordered[max(rank, 1) - 1]
 
 
 def advantage(ours: Figure, theirs: Figure) -> float | None:
-    """How many times as good ours is as theirs, whichever way the metric counts; above 1, ours is better."""
+    """Return our advantage as a factor, whichever way the metric counts; above 1, ours is better."""
     a, b = ours.median, theirs.median
     if not a or not b:
         return None

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from appliance.bench.bandwidth import read_bandwidth
 from appliance.bench.decoder import DecoderBench
 from appliance.bench.figures import Figure, Metric
 from appliance.bench.plan import BenchPlan
 from appliance.bundle import Bundle, DecoderSpec
 from appliance.bundle.manifest import MODEL_DATA_NAME, MODEL_NAME
-from appliance.engine.model_runner import OrtModelRunner
-from appliance.engine.prepacked import prepacked
+from appliance.engine.graphs.slot_arrays import layout_of
+from appliance.engine.runtime.model_runner import OrtModelRunner
+from appliance.engine.runtime.prepacked import prepacked
 from appliance.host.cores import usable_cores
 
 DECODE_CONTEXT = 128  # where decode is compared: with the bound, and with the same over HTTP
@@ -31,7 +30,7 @@ def measure_in_process(
     *,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> list[Figure]:
-    """The figures of the plan's engine groups; `cache` is where the server keeps prepacked models.
+    """Measure the plan's engine groups; `cache` is the server's folder of prepacked models.
 
     Raises:
         ModelError: the model cannot be loaded or fails.
@@ -42,13 +41,18 @@ def measure_in_process(
     on_progress(f"loading {bundle.name}")
     cache_type = None if engine.kv_cache == "auto" else engine.kv_cache
     file = prepacked(
-        bundle, cache, cache_type=cache_type, fast_prompts=engine.fast_prompts, use_device=engine.use_device
+        bundle,
+        cache,
+        cache_type=cache_type,
+        fast_prompts=engine.fast_prompts,
+        use_device=engine.use_device,
+        use_kernels=engine.use_kernels,
     )
     tuning = file.tuning.with_settings(engine.num_threads, engine.spinning)
     runner = OrtModelRunner(
         file,
         spec,
-        num_rows=max(_BATCHES),
+        num_slots=max(_BATCHES),
         capacity=limit,
         num_threads=tuning.num_threads,
         spinning=tuning.spinning,
@@ -56,7 +60,7 @@ def measure_in_process(
     bench = DecoderBench(runner)
     figures: list[Figure] = []
     if plan.wants("decode"):
-        figures += _decode(plan, bench, bytes_per_token(bundle, spec), on_progress)
+        figures += _decode(plan, bench, bytes_per_token(bundle), on_progress)
     if plan.wants("prefill"):
         metrics = {n: Metric("prefill", f"prefill {n}", "tok/s") for n in plan.prompt_lengths}
         figures += _rounds(plan, metrics, bench.prefill_rate, on_progress)
@@ -66,11 +70,11 @@ def measure_in_process(
     return figures
 
 
-def bytes_per_token(bundle: Bundle, spec: DecoderSpec) -> float:
-    """What one token reads at DECODE_CONTEXT: all weights, once, and the keys and values before it."""
+def bytes_per_token(bundle: Bundle) -> float:
+    """Return the bytes of a token at DECODE_CONTEXT: weights, keys and values are read, a state is written as well."""
     weights = sum(f.size_bytes for f in bundle.manifest.files if f.name in {MODEL_NAME, MODEL_DATA_NAME})
-    kv_bytes = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * np.dtype(spec.kv_cache_dtype).itemsize
-    return weights + kv_bytes * DECODE_CONTEXT
+    layout = layout_of(bundle.path(MODEL_NAME).read_bytes())
+    return weights + layout.token_bytes() * DECODE_CONTEXT + 2 * layout.state_bytes
 
 
 def _decode(plan: BenchPlan, bench: DecoderBench, num_bytes: float, on_progress: Callable[[str], None]) -> list[Figure]:
@@ -89,7 +93,7 @@ def _decode(plan: BenchPlan, bench: DecoderBench, num_bytes: float, on_progress:
 def _rounds(
     plan: BenchPlan, metrics: dict[int, Metric], rate: Callable[[int], float], on_progress: Callable[[str], None]
 ) -> list[Figure]:
-    """Every size once a round, so that a busy moment does not fall on one size alone."""
+    """Yield every size once a round, so that a busy moment does not fall on one size alone."""
     samples: dict[int, list[float]] = {size: [] for size in metrics}
     for i in range(plan.repeat):
         for size, metric in metrics.items():

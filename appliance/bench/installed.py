@@ -40,7 +40,7 @@ def installed_decoder(store: BundleStore, name: str | None) -> tuple[Bundle, Dec
 
 
 def summarize(bundle: Bundle) -> ModelSummary:
-    """What the heading says of an installed model."""
+    """Return the heading's line about an installed model."""
     weights = bundle.manifest.recipe.get("weights")
     scheme = weights.get("scheme") if isinstance(weights, dict) else None
     return ModelSummary(bundle.name, bundle.manifest.size_bytes, scheme if isinstance(scheme, str) else None)

@@ -1,4 +1,4 @@
-"""What a load is: a piece of work for a server, and the metrics that one run of it gives."""
+"""Loads: pieces of work for a server, and the metrics that one run of each gives."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _CPU_KEYS = ("model name", "Hardware", "cpu model")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a reader needs to compare figures with those of another machine."""
+    """The facts that a reader needs to compare figures with those of another machine."""
 
     cpu: str
     architecture: str
@@ -61,7 +61,7 @@ def _cpu_name() -> str:
 
 
 def cpu_name_in(cpu_info: str) -> str:
-    """The processor's name in the text of /proc/cpuinfo; empty where it has none, as on many Arm boards."""
+    """Return the processor's name in the text of /proc/cpuinfo; empty if it has none, as on many Arm boards."""
     fields = dict(line.split(":", 1) for line in cpu_info.splitlines() if ":" in line)
     named = {key.strip(): value.strip() for key, value in fields.items()}
     return next((named[key] for key in _CPU_KEYS if named.get(key)), "")

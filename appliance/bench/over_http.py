@@ -35,7 +35,7 @@ class Measured:
 
 
 async def measure_over_http(plan: BenchPlan, *, on_progress: Callable[[str], None] = lambda _: None) -> list[Measured]:
-    """Ours, and then theirs where the plan has a peer.
+    """Measure ours, and then theirs if the plan has a peer.
 
     Raises:
         BenchError: a server cannot be started or reached.

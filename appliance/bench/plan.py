@@ -1,4 +1,4 @@
-"""What one run of the bench measures, as the command line said it."""
+"""The plan of one run of the bench, from the command line."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class BenchPlan:
         return 32 if self.is_quick else 64
 
     def wants(self, group: str) -> bool:
-        """Whether this group is measured."""
+        """Tell if this group is measured."""
         return group in self.groups
 
     def _fitting(self, sizes: tuple[int, ...]) -> tuple[int, ...]:

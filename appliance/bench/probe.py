@@ -1,4 +1,4 @@
-"""What a server can do, found out by asking: its models, which fields it takes, how long its prompts become."""
+"""A server's abilities, found out by asking: its models, the fields that it takes, the longest prompt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Target:
     async def chat(
         self, messages: Sequence[Message], max_tokens: int, *, may_end: bool = False, **options: Any
     ) -> Answer:
-        """One greedy answer of up to `max_tokens`: exactly that many unless it `may_end`, if the server goes on then.
+        """Ask for one greedy answer of `max_tokens`; `may_end` allows fewer, else the server is asked to go on.
 
         Raises:
             RefusalError: the server has no chat model, or does not take this.
@@ -63,7 +63,7 @@ class Target:
 
 
 def user(text: str) -> Message:
-    """A message of the user."""
+    """Return a message of the user."""
     return {"role": "user", "content": text}
 
 
@@ -103,7 +103,7 @@ async def find_target(
 
 
 async def _find_chat(client: OpenAIClient, candidates: Sequence[str]) -> tuple[str, dict[str, Any]] | RefusalError:
-    """The first model that chats, with the optional fields that are not refused; else the last refusal."""
+    """Return the first model that chats, with the optional fields that are not refused; else the last refusal."""
     refusal = RefusalError(404, "there is no model")
     for model in candidates:
         for fields in (("stream_options", "ignore_eos"), ("stream_options",), ()):

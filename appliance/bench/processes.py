@@ -55,7 +55,7 @@ async def running_server(
     poll_interval_s: float = 0.01,
     stop_timeout_s: float = 15.0,
 ) -> AsyncIterator[ServerProcess]:
-    """A child `lantern serve` on a free loopback port, with these settings and none of the user's others.
+    """Run a child `lantern serve` on a free loopback port, with these settings and none of the user's others.
 
     Raises:
         BenchError: it ends before it answers, or does not answer in time.
@@ -83,18 +83,18 @@ async def running_server(
 
 
 def resident_memory(pid: int) -> ResidentMemory | None:
-    """What a process holds now; None where it is gone or not ours to see."""
+    """Return the resident memory of a process; None if it is gone or not ours to see."""
     try:
         resident = psutil.Process(pid).memory_info().rss
-        status, rollup = _kilobytes(f"/proc/{pid}/status"), _kilobytes(f"/proc/{pid}/smaps_rollup")
+        status, rollup = _sizes(f"/proc/{pid}/status"), _sizes(f"/proc/{pid}/smaps_rollup")
     except (psutil.Error, OSError):
         return None
     parts = [status[name] for name in ("RssAnon", "RssShmem") if name in status]
     return ResidentMemory(rollup.get("Pss", resident), sum(parts) if parts else None)
 
 
-def _kilobytes(path: str) -> dict[str, int]:
-    """Bytes of each line "Name: N kB"; nothing on a system without such a file."""
+def _sizes(path: str) -> dict[str, int]:
+    """Return the bytes of each line "Name: N kB"; nothing on a system without such a file."""
     file = Path(path)
     lines = file.read_text("utf-8").splitlines() if file.exists() else []
     found = (line.split() for line in lines if line.endswith(" kB"))
@@ -102,7 +102,7 @@ def _kilobytes(path: str) -> dict[str, int]:
 
 
 def listening_process(url: str) -> int | None:
-    """The process of this machine that answers at a loopback URL, where the system tells."""
+    """Return the process of this machine that answers at a loopback URL, if the system tells."""
     parts = urlsplit(url)
     try:
         if parts.hostname != "localhost" and not ipaddress.ip_address(parts.hostname or "").is_loopback:
@@ -128,7 +128,7 @@ def _command(settings: EngineSettings, port: int) -> list[str]:
 
 
 def _environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The user's, less settings: a key or an announcement has no place in a measurement."""
+    """Return the user's environment less settings: a key or an announcement has no place in a measurement."""
     return {k: v for k, v in environment.items() if k == _KEPT or not k.startswith(_ENVIRONMENT_PREFIX)}
 
 

@@ -27,24 +27,24 @@ _WORDS = (*_NOUNS, *_ADJECTIVES, *_VERBS)
 
 @dataclass(frozen=True, slots=True)
 class TokenRate:
-    """How many tokens a chat prompt of so many words has, measured on one server."""
+    """The number of tokens in a chat prompt of so many words, measured on one server."""
 
     tokens_per_word: float
     overhead: float
 
     @classmethod
     def of(cls, short: tuple[int, int], long: tuple[int, int]) -> TokenRate:
-        """From two prompts, each (words, tokens)."""
+        """Derive the rate from two prompts, each (words, tokens)."""
         rate = max((long[1] - short[1]) / (long[0] - short[0]), 0.1)
         return cls(rate, short[1] - rate * short[0])
 
     def words_for(self, num_tokens: int) -> int:
-        """Words of a prompt of about this many tokens; at least one."""
+        """Return the words of a prompt of about this many tokens; at least one."""
         return max(round((num_tokens - self.overhead) / self.tokens_per_word), 1)
 
 
 def words(num_words: int, *seed: object) -> str:
-    """Words in no order, as of one long list."""
+    """Return words in no order, as of one long list."""
     generator = _generator(*seed)
     return " ".join(_WORDS[i] for i in generator.integers(len(_WORDS), size=num_words))
 
@@ -62,7 +62,7 @@ def sentences(num_words: int, *seed: object) -> str:
 
 
 def lengths(num_texts: int, shortest: int, longest: int, *seed: object) -> list[int]:
-    """Numbers of words as a folder of documents has them: many short, few long."""
+    """Return numbers of words as a folder of documents has them: many short, few long."""
     generator = _generator(*seed)
     spread = generator.random(num_texts) ** 2
     return [int(n) for n in shortest + (longest - shortest) * spread]

@@ -21,7 +21,7 @@ class ModelSummary:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose figures they are: an installed model in process, or a server with the models that answered."""
+    """The subject of figures: an installed model in process, or a server with the models that answered."""
 
     label: str
     place: str
@@ -42,7 +42,7 @@ class Report:
     peer_figures: tuple[Figure, ...] | None = None
 
     def pairs(self) -> list[tuple[Figure, Figure | None]]:
-        """Each of our figures with the peer's figure of the same metric."""
+        """Pair each of our figures with the peer's figure of the same metric."""
         theirs = {figure.metric: figure for figure in self.peer_figures or ()}
         return [(figure, theirs.get(figure.metric)) for figure in self.figures]
 

@@ -15,7 +15,7 @@ from appliance.bench.over_http import Measured, measure_over_http
 from appliance.bench.plan import ENGINE_GROUPS, SERVER_GROUPS, BenchPlan
 from appliance.bench.report import ModelSummary, Report, Subject
 from appliance.bundle import BundleStore
-from appliance.engine.prepacked import prepacked
+from appliance.engine.runtime.prepacked import prepacked
 from appliance.models import EngineSettings
 
 
@@ -57,16 +57,15 @@ def run_bench(
 
 
 def _tuned(plan: BenchPlan, store: BundleStore, cache: Path) -> EngineSettings:
-    """The settings as the chat model runs with them on this machine."""
+    """Return the settings as the chat model runs with them on this machine."""
     bundle, _ = installed_decoder(store, plan.chat_model)
-    tuning = prepacked(bundle, cache, use_device=False).tuning.with_settings(
-        plan.engine.num_threads, plan.engine.spinning
-    )
+    file = prepacked(bundle, cache, use_device=False, use_kernels=plan.engine.use_kernels)
+    tuning = file.tuning.with_settings(plan.engine.num_threads, plan.engine.spinning)
     return replace(plan.engine, num_threads=tuning.num_threads, spinning=tuning.spinning)
 
 
 def _servers(measured: list[Measured], store: BundleStore | None) -> list[Subject]:
-    """Ours and theirs; the sizes of ours are known where its bundles are those of the store."""
+    """Return ours and theirs; the sizes of ours are known if its bundles are those of the store."""
     subjects: list[Subject] = []
     for label, server in zip(("ours", "theirs"), measured, strict=False):
         names = [name for name in (server.chat_model, server.embedding_model) if name]
@@ -77,7 +76,7 @@ def _servers(measured: list[Measured], store: BundleStore | None) -> list[Subjec
 
 
 def with_share(over_http: tuple[Figure, ...], in_process: list[Figure]) -> list[Figure]:
-    """The figures over HTTP, with one stream's share of the same speed in process behind it, where both are known."""
+    """Add one stream's share of the in-process speed to the figures over HTTP, if both are known."""
     decode = _median(in_process, f"decode at context {DECODE_CONTEXT}")
     found: list[Figure] = []
     for figure in over_http:

@@ -15,7 +15,7 @@ _NOTHING = "–"
 
 
 def render(report: Report) -> RenderableType:
-    """The heading and the table; foreign texts in it are never read as markup."""
+    """Render the heading and the table; foreign texts in it are never read as markup."""
     heading = [Text(line) for line in _heading(report)]
     table = _comparison(report) if report.peer_figures is not None else _alone(report)
     notes = [Text(line, style="dim") for line in _notes(report)]
@@ -23,7 +23,7 @@ def render(report: Report) -> RenderableType:
 
 
 def format_value(value: float | None) -> str:
-    """Three significant digits and never an exponent."""
+    """Format with three significant digits and never an exponent."""
     if value is None:
         return _NOTHING
     if abs(value) >= 100:

@@ -2,8 +2,10 @@
 
 from appliance.bundle.folder import Bundle, open_bundle, write_bundle
 from appliance.bundle.manifest import DecoderSpec, EncoderSpec, EvalReport, FileEntry, Manifest, RerankerSpec
-from appliance.bundle.signing import SigningKey, TrustedKeys
+from appliance.bundle.signed_manifest import SignedManifest, verify_manifest
+from appliance.bundle.signing import SigningKey
 from appliance.bundle.store import BundleStore
+from appliance.bundle.trusted_keys import TrustedKeys
 
 __all__ = [
     "Bundle",
@@ -14,8 +16,10 @@ __all__ = [
     "FileEntry",
     "Manifest",
     "RerankerSpec",
+    "SignedManifest",
     "SigningKey",
     "TrustedKeys",
     "open_bundle",
+    "verify_manifest",
     "write_bundle",
 ]

@@ -1,4 +1,4 @@
-"""Other names for installed models, given while the device runs; beside those of the settings. One small file."""
+"""Aliases of installed models that were set while the device runs, in one small file; the settings have others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from appliance.errors import ConfigError, UnknownNameError
-from appliance.files import write_whole
+from appliance.host.files import write_atomically
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}$")
 _MAX_ALIASES = 256
@@ -15,13 +15,13 @@ _MAX_BYTES = 1 << 17
 
 
 class Aliases:
-    """The file; read whenever it is needed, changed while the store's lock is held."""
+    """The file of aliases; read before each use, and changed while the store's lock is held."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def all(self) -> dict[str, str]:
-        """Alias to model; nothing where the file is absent or damaged."""
+        """Return alias to model; empty if the file is absent or damaged."""
         try:
             raw = json.loads(self._path.read_bytes()[:_MAX_BYTES])
         except (OSError, ValueError):
@@ -31,7 +31,7 @@ class Aliases:
         return {a: m for a, m in sorted(raw.items()) if _NAME.match(a) and isinstance(m, str)}
 
     def set(self, alias: str, model: str) -> None:
-        """Let an alias stand for a model, whatever it stood for before.
+        """Point an alias to a model, and replace the alias if it exists.
 
         Raises:
             ConfigError: the alias is not valid, or there are too many.
@@ -47,10 +47,10 @@ class Aliases:
         self._write(aliases)
 
     def remove(self, alias: str) -> None:
-        """Forget an alias.
+        """Remove an alias.
 
         Raises:
-            UnknownNameError: there is none of this name.
+            UnknownNameError: no alias has this name.
         """
         aliases = self.all()
         if aliases.pop(alias, None) is None:
@@ -59,11 +59,11 @@ class Aliases:
         self._write(aliases)
 
     def forget_model(self, model: str) -> None:
-        """Forget every alias of a model that is gone."""
+        """Remove every alias of a model that was removed."""
         aliases = self.all()
         kept = {a: m for a, m in aliases.items() if m != model}
         if kept != aliases:
             self._write(kept)
 
     def _write(self, aliases: dict[str, str]) -> None:
-        write_whole(self._path, json.dumps(aliases, sort_keys=True, indent=1).encode())
+        write_atomically(self._path, json.dumps(aliases, sort_keys=True, indent=1).encode())

@@ -1,7 +1,7 @@
-"""A bundle as one file, to be carried about: an uncompressed ustar archive (POSIX.1-2017, pax: ustar interchange).
+"""A bundle as one file: an uncompressed ustar archive (POSIX.1-2017, pax: ustar interchange).
 
-Read by a reader of its own, which knows regular files with flat names and nothing else: no links, no folders but ".",
-no devices, no extended headers, no sparse files, no compression. So what is written is never more than the archive has.
+The reader accepts regular files with flat names and nothing else: no links, no folders except ".", no devices, no
+extended headers, no sparse files, no compression. So extracting never writes more bytes than the archive has.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from appliance.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME, Manifest
-from appliance.bundle.signing import TrustedKeys
+from appliance.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME
+from appliance.bundle.signed_manifest import SignedManifest, verify_manifest
+from appliance.bundle.trusted_keys import TrustedKeys
 from appliance.errors import BundleError
 
 _BLOCK_BYTES = 512
@@ -35,13 +36,13 @@ class _Member:
 
 
 class BundleArchive:
-    """The members of an archive, listed and checked before any is written."""
+    """The members of an archive, listed and checked before one is extracted."""
 
     def __init__(self, file: BinaryIO) -> None:
         """Read every header.
 
         Raises:
-            BundleError: not such an archive.
+            BundleError: the file is not an archive of this form.
         """
         self._file = file
         self._members: dict[str, _Member] = {}
@@ -51,7 +52,7 @@ class BundleArchive:
             self._members[member.name] = member
 
     def read(self, name: str, limit_bytes: int = MAX_MANIFEST_BYTES) -> bytes:
-        """A small member.
+        """Read a small member.
 
         Raises:
             BundleError: missing, or larger than `limit_bytes`.
@@ -63,10 +64,10 @@ class BundleArchive:
         return self._file.read(member.size_bytes)
 
     def read_at(self, name: str, offset: int, size_bytes: int) -> bytes:
-        """Part of a member; less where it ends before.
+        """Read a part of a member, and less if the member ends before.
 
         Raises:
-            BundleError: there is no such member.
+            BundleError: the archive has no such member.
         """
         member = self._members.get(name)
         if member is None:
@@ -74,21 +75,19 @@ class BundleArchive:
         self._file.seek(member.start + offset)
         return self._file.read(max(0, min(size_bytes, member.size_bytes - offset)))
 
-    def manifest(self, trusted: TrustedKeys) -> Manifest:
-        """The manifest, its signature verified, and the members held against it.
+    def manifest(self, trusted: TrustedKeys) -> SignedManifest:
+        """Verify the manifest's signature, and compare the members' names and sizes with it.
 
         Raises:
-            BundleError: not trusted, or not the files that the manifest names.
+            BundleError: not trusted, or the members are not the files that the manifest names.
         """
-        data = self.read(MANIFEST_NAME)
-        trusted.verify(data, self.read(SIGNATURE_NAME))
-        manifest = Manifest.from_bytes(data)
-        named = {f.name: f.size_bytes for f in manifest.files}
+        signed = verify_manifest(self.read(MANIFEST_NAME), self.read(SIGNATURE_NAME), trusted)
+        named = {f.name: f.size_bytes for f in signed.manifest.files}
         found = {m.name: m.size_bytes for m in self._members.values()}
         differing = dict(found.items() ^ named.items()).keys() - {MANIFEST_NAME, SIGNATURE_NAME}
         if differing:
             raise BundleError(f"the archive and its manifest differ in {min(differing)}; copy the bundle again")
-        return manifest
+        return signed
 
     def extract(self, folder: Path) -> None:
         """Write every member into an empty folder.
@@ -101,7 +100,7 @@ class BundleArchive:
             try:
                 fd = os.open(folder / member.name, flags, 0o600)
             except FileExistsError as err:
-                raise BundleError(f"{member.name} is there already") from err
+                raise BundleError(f"{member.name} exists already in {folder}") from err
             self._file.seek(member.start)
             with os.fdopen(fd, "wb") as target:
                 left = member.size_bytes
@@ -142,7 +141,7 @@ def _members(file: BinaryIO) -> Iterator[_Member]:
         start = offset + _BLOCK_BYTES
         offset = start + -(-size_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
         if kind == _FOLDER and not name and not size_bytes:
-            continue  # `tar -C bundle -cf x.tar .` writes it
+            continue  # `tar -C bundle -cf x.tar .` writes this member
         if kind not in _REGULAR or header[345:500].strip(b"\0") or not _NAME.match(name):
             raise BundleError(f"the archive holds {name[:100]!r}, which is not a regular file with a flat name")
         if start + size_bytes > end:
@@ -155,7 +154,7 @@ def _has_right_sum(header: bytes) -> bool:
 
 
 def _number(field: bytes) -> int:
-    """Octal, or big-endian with the first bit set where eleven digits are too few."""
+    """Parse an octal number, or a big-endian one with the first bit set, as large members have it."""
     if field[0] & 0x80:
         return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
     text = field.strip(b"\0 ")

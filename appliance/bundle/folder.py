@@ -1,4 +1,4 @@
-"""One bundle in one folder: opened only after its signature and every byte were checked; written beside its files."""
+"""One bundle in one folder: opened after its signature and every byte were verified, written next to its files."""
 
 from __future__ import annotations
 
@@ -7,36 +7,26 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from appliance.bundle.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, SIGNATURE_NAME, FileEntry, Manifest
-from appliance.bundle.signing import SigningKey, TrustedKeys
+from appliance.bundle.signed_manifest import SignedManifest, verify_manifest
+from appliance.bundle.signing import SigningKey
+from appliance.bundle.trusted_keys import TrustedKeys
 from appliance.errors import BundleError
 
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Bundle:
-    """A bundle whose signature and files were verified.
-
-    `digest` is the SHA-256 of the manifest as it was signed: the identity of this exact bundle, whatever fields a later
-    version of the program knows of.
-    """
+class Bundle(SignedManifest):
+    """A folder whose signature and every file were verified; only `open_bundle` makes one."""
 
     folder: Path
-    manifest: Manifest
-    signer: str
-    digest: str
-
-    @property
-    def name(self) -> str:
-        """The model id that clients use."""
-        return self.manifest.name
 
     def path(self, name: str) -> Path:
-        """Where one of the manifest's files lies.
+        """Return the path of one of the manifest's files.
 
         Raises:
             BundleError: the manifest names no such file.
@@ -45,49 +35,48 @@ class Bundle:
             raise BundleError(f"the bundle {self.name} has no file {name}")
         return self.folder / name
 
-    def has(self, name: str) -> bool:
-        """Whether the manifest names this file."""
-        return any(f.name == name for f in self.manifest.files)
+    def moved_to(self, folder: Path) -> Bundle:
+        """Return the same bundle after its folder was renamed."""
+        return replace(self, folder=folder)
 
 
-def describe_bundle(folder: Path, trusted: TrustedKeys) -> Bundle:
-    """Verify the signature, but not the files: what may be said of a bundle, not run.
+def describe_bundle(folder: Path, trusted: TrustedKeys) -> SignedManifest:
+    """Verify the signature, but not the files.
 
     Raises:
         BundleError: missing, or not trusted.
     """
     if not folder.is_dir():
         raise BundleError(f"there is no bundle at {folder}")
-    data = read_small(folder, MANIFEST_NAME)
-    signer = trusted.verify(data, read_small(folder, SIGNATURE_NAME))
-    return Bundle(folder, Manifest.from_bytes(data), signer, hashlib.sha256(data).hexdigest())
+    return verify_manifest(read_small(folder, MANIFEST_NAME), read_small(folder, SIGNATURE_NAME), trusted)
 
 
 def open_bundle(folder: Path, trusted: TrustedKeys) -> Bundle:
-    """Verify the signature, then every file, as the device does before it parses anything else.
+    """Verify the signature, then every file, before anything else of the bundle is parsed.
 
     Raises:
-        BundleError: missing, not trusted, or not byte for byte what the manifest says.
+        BundleError: missing, not trusted, or not byte for byte as the manifest describes it.
     """
-    bundle = describe_bundle(folder, trusted)
+    signed = describe_bundle(folder, trusted)
+    files = signed.manifest.files
     present = {entry.name for entry in os.scandir(folder)}
-    unknown = present - {f.name for f in bundle.manifest.files} - {MANIFEST_NAME, SIGNATURE_NAME}
+    unknown = present - {f.name for f in files} - {MANIFEST_NAME, SIGNATURE_NAME}
     if unknown:
         raise BundleError(f"{folder} holds {min(unknown)}, which the manifest does not name")
-    for entry in bundle.manifest.files:
+    for entry in files:
         verify_file(folder, entry)
-    return bundle
+    return Bundle(signed.manifest, signed.signer, signed.data, signed.signature, folder)
 
 
 def write_bundle(folder: Path, manifest: Manifest, key: SigningKey) -> None:
-    """Write the manifest and its signature beside files that are already there."""
+    """Write the manifest and its signature next to files that exist already."""
     data = manifest.to_bytes()
     (folder / MANIFEST_NAME).write_bytes(data)
     (folder / SIGNATURE_NAME).write_bytes(key.sign(data))
 
 
 def describe_files(folder: Path, names: Iterable[str]) -> tuple[FileEntry, ...]:
-    """Sizes and hashes of these files, sorted by name."""
+    """Return sizes and hashes of these files, sorted by name."""
     entries = []
     for name in sorted(names):
         digest = hashlib.sha256()
@@ -100,10 +89,10 @@ def describe_files(folder: Path, names: Iterable[str]) -> tuple[FileEntry, ...]:
 
 
 def read_small(folder: Path, name: str, limit_bytes: int = MAX_MANIFEST_BYTES) -> bytes:
-    """The content of a manifest or a signature.
+    """Read a manifest or a signature.
 
     Raises:
-        BundleError: missing, too large, or not a regular file of its own.
+        BundleError: missing, too large, or not a regular file with one link.
     """
     with _open_regular(folder, name) as fd:
         if os.fstat(fd).st_size > limit_bytes:
@@ -111,11 +100,25 @@ def read_small(folder: Path, name: str, limit_bytes: int = MAX_MANIFEST_BYTES) -
         return os.read(fd, limit_bytes)
 
 
-def verify_file(folder: Path, entry: FileEntry) -> None:
-    """Compare a file's size and SHA-256 with what the manifest says.
+def read_verified(folder: Path, entry: FileEntry) -> bytes:
+    """Read one file, and verify it against the manifest's entry.
 
     Raises:
-        BundleError: they differ, or it is not a regular file of its own.
+        BundleError: it differs, or it is not a regular file with one link.
+    """
+    with _open_regular(folder, entry.name) as fd, os.fdopen(fd, "rb", closefd=False) as file:
+        data = file.read(entry.size_bytes + 1)
+    if len(data) != entry.size_bytes:
+        raise BundleError(f"{entry.name} in {folder} has not {entry.size_bytes} bytes; install the bundle again")
+    _compare(hashlib.sha256(data).hexdigest(), folder, entry)
+    return data
+
+
+def verify_file(folder: Path, entry: FileEntry) -> None:
+    """Compare a file's size and SHA-256 with the manifest's entry.
+
+    Raises:
+        BundleError: they differ, or it is not a regular file with one link.
     """
     with _open_regular(folder, entry.name) as fd:
         size = os.fstat(fd).st_size
@@ -126,13 +129,17 @@ def verify_file(folder: Path, entry: FileEntry) -> None:
         digest = hashlib.sha256()
         while chunk := os.read(fd, _CHUNK_BYTES):
             digest.update(chunk)
-    if digest.hexdigest() != entry.sha256:
+    _compare(digest.hexdigest(), folder, entry)
+
+
+def _compare(sha256: str, folder: Path, entry: FileEntry) -> None:
+    if sha256 != entry.sha256:
         raise BundleError(f"{entry.name} in {folder} is damaged (its SHA-256 differs); install the bundle again")
 
 
 @contextlib.contextmanager
 def _open_regular(folder: Path, name: str) -> Iterator[int]:
-    """A descriptor of a regular file with one link; a link in any form could lead out of the bundle."""
+    """Open a regular file that has one link; a link in any form could lead out of the bundle."""
     try:
         fd = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as err:

@@ -1,16 +1,16 @@
-"""What a bundle says of itself: manifest.json, read without any IO and refused unless every field is valid.
+"""The manifest of a bundle, manifest.json: parsed without any IO, and refused unless every field is valid.
 
-Unknown fields survive a round trip, so that an older device passes on what a newer workstation wrote.
+Unknown fields survive a round trip, so that an older device keeps the fields that a newer workstation wrote.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
+from appliance.bundle.targets import ANY
 from appliance.errors import BundleError
 
 FORMAT_VERSION: Literal[1] = 1
@@ -21,6 +21,7 @@ MODEL_DATA_NAME = "model.onnx.data"
 TOKENIZER_NAME = "tokenizer.json"
 CHAT_TEMPLATE_NAME = "chat_template.jinja"
 LICENSE_NAME = "LICENSE"
+REPORT_NAME = "report.html"
 # Optional, for decoders whose graph has float K/V: what the device needs to keep K/V in int8 instead, where memory is
 # short. Little-endian float32 (num_layers, 2, num_kv_heads * head_dim): of every layer the scales of keys (after
 # rotation), then of values, one a channel. The device derives the int8 graph from model.onnx by itself.
@@ -33,6 +34,7 @@ BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,9
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=1 << 31)]
 Prompt = Annotated[str, StringConstraints(max_length=4096)]
+TargetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
 
 
 class _Record(BaseModel):
@@ -48,7 +50,7 @@ class FileEntry(_Record):
 
 
 class SamplingDefaults(_Record):
-    """What a chat request gets where it asks for nothing, from the checkpoint's own recommendation."""
+    """The sampling parameters of a chat request that sets none, as the checkpoint recommends them."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -56,10 +58,10 @@ class SamplingDefaults(_Record):
 
 
 class DecoderSpec(_Record):
-    """A causal language model whose graph is the one that engine/model_runner.py describes.
+    """A causal language model whose graph is the one that engine/runtime/model_runner.py describes.
 
-    Where the file holds weights in fewer bits than are computed with, `weights_bytes` is what they take once loaded,
-    `loading_bytes` what they take while they are unpacked.
+    If the file stores weights in fewer bits than the engine computes with, `weights_bytes` is their size once loaded,
+    and `loading_bytes` their size while they are unpacked.
     """
 
     kind: Literal["decoder"] = "decoder"
@@ -78,9 +80,9 @@ class DecoderSpec(_Record):
 
 
 class EncoderSpec(_Record):
-    """A text encoder whose graph gives unit vectors: pooling and normalization are inside.
+    """A text encoder whose graph returns unit vectors: pooling and normalization are inside.
 
-    `prompts` are texts to put in front of an input, by what the input is for.
+    `prompts` are texts to put in front of an input, by the task of the input.
     """
 
     kind: Literal["encoder"] = "encoder"
@@ -99,7 +101,7 @@ class EncoderSpec(_Record):
 
 
 class RerankerSpec(_Record):
-    """A cross-encoder whose graph gives one logit for a query and a document."""
+    """A cross-encoder whose graph returns one logit for a query and a document."""
 
     kind: Literal["reranker"] = "reranker"
     architecture: str
@@ -110,23 +112,43 @@ ModelSpec = Annotated[DecoderSpec | EncoderSpec | RerankerSpec, Field(discrimina
 
 
 class Source(_Record):
-    """Where the checkpoint came from, and the exact state of it."""
+    """The origin of the checkpoint, and its exact revision."""
 
     uri: str
     revision: str | None = None
     sha256: Sha256 | None = None
 
 
+class Witness(_Record):
+    """The evidence that the float model of the measurements is the published one.
+
+    `by` is "transformers" if its outputs were compared, else "perplexity". It `read` the "source" itself, or the
+    "canonical" checkpoint that the build made; `reason` tells why not the source. `difference` is the largest one
+    between both, relative to the spread of the outputs, rounded up to a power of ten.
+    """
+
+    by: str
+    read: str | None = None
+    reason: str | None = None
+    difference: float | None = None
+    figures: dict[str, float] = Field(default_factory=dict)
+    overruled: bool = False
+
+
 class EvalReport(_Record):
-    """What was measured against the float model, on the engine that ships."""
+    """Measurements against the float model, on the engine of the device; bundles until 0.1.0 have no witness."""
 
     metrics: dict[str, float] = Field(default_factory=dict)
     text: str | None = None
     gates_overruled: bool = False
+    witness: Witness | None = None
 
 
 class Manifest(_Record):
-    """All that a device needs to know before it opens any other file of the bundle."""
+    """Everything that a device needs before it opens any other file of the bundle.
+
+    `built_for` names the boards that the bundle was built for (targets.py); it runs on every other one too.
+    """
 
     format_version: Literal[1] = FORMAT_VERSION
     name: BundleName
@@ -138,6 +160,7 @@ class Manifest(_Record):
     recipe: dict[str, Any] = Field(default_factory=dict)
     evaluation: EvalReport = EvalReport()
     tools: dict[str, str] = Field(default_factory=dict)
+    built_for: TargetName = ANY
 
     @field_validator("files")
     @classmethod
@@ -154,29 +177,24 @@ class Manifest(_Record):
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of all files, the manifest itself not counted."""
+        """Bytes of all files, without the manifest."""
         return sum(f.size_bytes for f in self.files)
 
     @property
     def loaded_bytes(self) -> int:
-        """What the weights take in memory."""
+        """Bytes of the weights in memory."""
         files = sum(f.size_bytes for f in self.files if f.name in {MODEL_NAME, MODEL_DATA_NAME})
         unpacked = self.model.weights_bytes if isinstance(self.model, DecoderSpec) else None
         return max(files, unpacked or 0)
 
     @property
     def loading_bytes(self) -> int:
-        """What unpacking the weights takes for a moment; 0 where nothing is unpacked."""
+        """Bytes in use while the weights are unpacked; 0 if none are."""
         return self.model.loading_bytes or 0 if isinstance(self.model, DecoderSpec) else 0
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON: sorted keys, no blanks, UTF-8, a final newline."""
+        """Return canonical JSON: sorted keys, no blanks, UTF-8, a final newline."""
         return canonical_json(self.model_dump(mode="json"))
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of the canonical bytes, in hex: the identity of this exact bundle."""
-        return hashlib.sha256(self.to_bytes()).hexdigest()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Manifest:
@@ -203,6 +221,6 @@ class Manifest(_Record):
 
 
 def canonical_json(value: object) -> bytes:
-    """The one byte form of a JSON value; what is signed and hashed."""
+    """Return the canonical bytes of a JSON value, which are signed and hashed."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"

@@ -1,15 +1,13 @@
-"""Bundles on their way in: begun with a manifest whose signature was verified, filled in pieces, kept over restarts.
+"""Bundles that arrive in pieces: begun with a manifest whose signature was verified, and kept over restarts.
 
-Layout: `.uploads/ID/` below the store's root, on its file system, so that a complete one is installed by a rename. The
-id is the SHA-256 of the manifest, and what is there is what the files' sizes say, so that whoever begins the same
-upload again goes on where it stopped. Methods block; one thread at a time may change one upload.
+Layout: `.uploads/ID/` below the store's root, on its file system, so that a rename installs a complete one. The id is
+the manifest's SHA-256, and the sizes of the files tell the bytes that have arrived, so that a client that begins the
+same upload again resumes where it stopped. Methods block; one thread at a time may change one upload.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import re
 import shutil
 import tempfile
@@ -17,102 +15,113 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.bundle.folder import describe_bundle, verify_file
-from appliance.bundle.manifest import MANIFEST_NAME, SIGNATURE_NAME, FileEntry, Manifest
+from appliance.bundle.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
+from appliance.bundle.signed_manifest import SignedManifest
 from appliance.bundle.store import BundleStore
-from appliance.errors import BundleError, ConflictError, LanternError, StorageFullError
-from appliance.files import sync_folder, write_whole
+from appliance.errors import BundleError
+from appliance.host.files import make_folder, sync_folder, write_atomically
+from appliance.host.partial_file import PartialFile, UploadNotFoundError
 
 _FOLDER = ".uploads"
 _ID = re.compile(r"^[0-9a-f]{64}$")
 
 
-class UploadNotFoundError(LanternError):
-    """There is no such upload, or no such file in it."""
-
-    status = 404
-    type = "invalid_request_error"
-    code = "upload_not_found"
-
-
-class OffsetError(ConflictError):
-    """A piece that does not begin where the last one ended; `received` is where that is."""
-
-    code = "offset_mismatch"
-
-    def __init__(self, message: str, *, received: int) -> None:
-        super().__init__(message)
-        self.received = received
-
-
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A bundle of which some bytes are here. The manifest is verified; the files are not, until the install."""
+    """A bundle of which some bytes have arrived. Its signature is verified; its files are not until the install."""
 
     id: str
     folder: Path
-    manifest: Manifest
-    signer: str
+    signed: SignedManifest
 
-    def received(self) -> dict[str, int]:
-        """Bytes of each file that are here."""
-        return {f.name: _size(self.folder / f.name) for f in self.manifest.files}
+    @property
+    def name(self) -> str:
+        """The name of the bundle."""
+        return self.signed.name
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest that the upload began with."""
+        return self.signed.manifest
+
+    @property
+    def files(self) -> tuple[PartialFile, ...]:
+        """The files that the manifest names."""
+        return tuple(PartialFile(f.name, f.size_bytes, self.folder / f.name) for f in self.manifest.files)
 
     @property
     def missing_bytes(self) -> int:
-        """Bytes that are still to come."""
-        return self.manifest.size_bytes - sum(self.received().values())
+        """Bytes that have not arrived."""
+        return self.manifest.size_bytes - sum(file.received() for file in self.files)
+
+    def file(self, name: str) -> PartialFile:
+        """Return one of the files.
+
+        Raises:
+            UploadNotFoundError: the manifest names no such file.
+        """
+        for file in self.files:
+            if file.name == name:
+                return file
+        raise UploadNotFoundError("The manifest names no such file.")
 
 
 class Uploads:
-    """The unfinished uploads of one store."""
+    """The unfinished uploads of one store.
+
+    A manifest is verified once, when its upload begins or is first found after a restart, and then kept in memory: the
+    id is the SHA-256 of its bytes. That its key is still trusted is checked each time.
+    """
 
     def __init__(self, store: BundleStore, *, max_uploads: int = 4) -> None:
-        """Beyond `max_uploads` the one that was left alone for longest gives way."""
+        """Beyond `max_uploads`, remove the upload that was idle for longest."""
         self._store = store
         self._root = store.root / _FOLDER
         self._max_uploads = max_uploads
+        self._verified: dict[str, SignedManifest] = {}
 
-    def begin(self, manifest_bytes: bytes, signature: bytes) -> Upload:
-        """Begin, or go on with, the upload of the bundle that this manifest describes.
+    def begin(self, signed: SignedManifest) -> Upload:
+        """Begin or resume the upload of the bundle that this manifest describes.
 
         Raises:
-            BundleError: the manifest is not valid, or not signed by a key that is trusted.
-            StorageFullError: it does not fit, with what the other uploads still want.
+            StorageFullError: it does not fit next to the bytes that other uploads still need.
         """
-        signer = self._store.trusted.verify(manifest_bytes, signature)
-        manifest = Manifest.from_bytes(manifest_bytes)
-        upload_id = hashlib.sha256(manifest_bytes).hexdigest()
-        folder = self._root / upload_id
+        folder = self._root / signed.digest
+        upload = Upload(signed.digest, folder, signed)
         if folder.is_dir():
-            _tidy(folder, manifest)
-            if (folder / SIGNATURE_NAME).read_bytes() != signature:
-                write_whole(folder / SIGNATURE_NAME, signature)
-        upload = Upload(upload_id, folder, manifest, signer)
-        others = [u for u in self.all() if u.id != upload_id]
+            _tidy(folder, signed.manifest)
+            if (folder / SIGNATURE_NAME).read_bytes() != signed.signature:
+                write_atomically(folder / SIGNATURE_NAME, signed.signature)
+        others = [u for u in self.all() if u.id != upload.id]
         while len(others) >= self._max_uploads:
             oldest = min(others, key=lambda u: _touched_ns(u.folder))
             self.remove(oldest.id)
             others.remove(oldest)
         self._store.check_space(upload.missing_bytes + sum(u.missing_bytes for u in others))
         if not folder.is_dir():
-            self._make(folder, manifest, manifest_bytes, signature)
+            self._create(upload)
+        self._verified[upload.id] = signed
         return upload
 
     def get(self, upload_id: str) -> Upload:
-        """An upload that was begun.
+        """Return an upload that was begun.
 
         Raises:
-            UploadNotFoundError: it was not, or is installed, or gave way to others.
+            UploadNotFoundError: it was never begun, was installed, or was removed.
             BundleError: its key is no longer trusted.
         """
-        folder = self._root / upload_id
-        if not _ID.match(upload_id) or not folder.is_dir():
-            raise UploadNotFoundError("There is no such upload; begin it (again) by sending its manifest.")
-        bundle = describe_bundle(folder, self._store.trusted)
-        return Upload(upload_id, folder, bundle.manifest, bundle.signer)
+        folder = self._folder(upload_id)
+        signed = self._verified.get(upload_id)
+        if signed is None:
+            signed = describe_bundle(folder, self._store.trusted)
+            if signed.digest != upload_id:
+                raise BundleError(f"the upload {upload_id[:12]} holds another manifest; begin it again")
+            self._verified[upload_id] = signed
+        self._store.trusted.require(signed.signer)
+        return Upload(upload_id, folder, signed)
 
     def all(self) -> list[Upload]:
-        """Every upload whose manifest is still trusted."""
+        """Return every upload whose key is still trusted."""
         found = []
         for folder in sorted(self._root.iterdir()) if self._root.is_dir() else ():
             with contextlib.suppress(BundleError, UploadNotFoundError):
@@ -120,52 +129,16 @@ class Uploads:
         return found
 
     def remove(self, upload_id: str) -> None:
-        """Forget an upload.
+        """Remove an upload and free its space.
 
         Raises:
-            UploadNotFoundError: there is none.
+            UploadNotFoundError: there is no such upload.
         """
-        if not _ID.match(upload_id) or not (self._root / upload_id).is_dir():
-            raise UploadNotFoundError("There is no such upload.")
-        shutil.rmtree(self._root / upload_id)
-
-    def entry(self, upload: Upload, name: str) -> FileEntry:
-        """What the manifest says of a file.
-
-        Raises:
-            UploadNotFoundError: it names no such file.
-        """
-        for entry in upload.manifest.files:
-            if entry.name == name:
-                return entry
-        raise UploadNotFoundError("The manifest names no such file.")
-
-    def write(self, upload: Upload, entry: FileEntry, offset: int, data: bytes) -> int:
-        """Append a piece, which has to begin where the file ends; gives its new size.
-
-        Raises:
-            OffsetError: it begins elsewhere.
-            StorageFullError: the disk is full in spite of what was checked.
-        """
-        try:
-            fd = os.open(upload.folder / entry.name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except FileNotFoundError as err:
-            raise UploadNotFoundError("The upload was removed meanwhile.") from err
-        try:
-            size = os.fstat(fd).st_size
-            if offset != size:
-                raise OffsetError(f"{entry.name} has {size} bytes here; send what follows them.", received=size)
-            if size + len(data) > entry.size_bytes:
-                raise OffsetError(f"{entry.name} has {entry.size_bytes} bytes and no more.", received=size)
-            _write_all(fd, data, offset)
-            if size + len(data) == entry.size_bytes:
-                os.fsync(fd)
-            return size + len(data)
-        finally:
-            os.close(fd)
+        shutil.rmtree(self._folder(upload_id))
+        self._verified.pop(upload_id, None)
 
     def drop_damaged(self, upload: Upload) -> list[str]:
-        """Remove the files whose content is not what was signed, so that they are sent again; gives their names."""
+        """Remove the files whose content is not the signed one, so that they are sent again; return their names."""
         damaged = []
         for entry in upload.manifest.files:
             try:
@@ -176,51 +149,41 @@ class Uploads:
         return damaged
 
     def sweep(self) -> None:
-        """Remove what is no upload: what a kill left of a beginning or of an end."""
+        """Remove folders that are no upload: the remains of a kill at its beginning or end."""
         for folder in self._root.iterdir() if self._root.is_dir() else ():
             try:
                 self.get(folder.name)
             except (BundleError, UploadNotFoundError):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _make(self, folder: Path, manifest: Manifest, manifest_bytes: bytes, signature: bytes) -> None:
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    def _folder(self, upload_id: str) -> Path:
+        folder = self._root / upload_id
+        if not _ID.match(upload_id) or not folder.is_dir():
+            self._verified.pop(upload_id, None)
+            raise UploadNotFoundError("There is no such upload; begin it (again) by sending its manifest.")
+        return folder
+
+    def _create(self, upload: Upload) -> None:
+        make_folder(self._root)
         staged = Path(tempfile.mkdtemp(dir=self._root))
         try:
-            write_whole(staged / MANIFEST_NAME, manifest_bytes)
-            write_whole(staged / SIGNATURE_NAME, signature)
-            for entry in manifest.files:
+            write_atomically(staged / MANIFEST_NAME, upload.signed.data)
+            write_atomically(staged / SIGNATURE_NAME, upload.signed.signature)
+            for entry in upload.manifest.files:
                 if not entry.size_bytes:
                     (staged / entry.name).touch(0o600)
-            staged.rename(folder)
+            staged.rename(upload.folder)
             sync_folder(self._root)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
 
 
 def _tidy(folder: Path, manifest: Manifest) -> None:
-    """Remove what a kill left behind while something was written."""
+    """Remove temporary files that a kill left."""
     named = {MANIFEST_NAME, SIGNATURE_NAME, *(f.name for f in manifest.files)}
     for path in folder.iterdir():
         if path.name not in named:
             path.unlink()
-
-
-def _write_all(fd: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    try:
-        while view:
-            written = os.pwrite(fd, view, offset)
-            view, offset = view[written:], offset + written
-    except OSError as err:
-        raise StorageFullError(f"the disk took no more of the upload: {err.strerror}; what is there is kept") from err
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:
-        return 0
 
 
 def _touched_ns(folder: Path) -> int:

@@ -1,33 +1,31 @@
-"""Which device a command administers: one on the network, the server on this machine, or else this machine's files."""
+"""The device that a command administers: one on the network, the server on this machine, or this machine's files."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from appliance.access.local import read_run_file
 from appliance.config import load_config
-from appliance.errors import DeviceError
+from appliance.errors import DeviceError, DiscoveryError
 from appliance.home import Home, lantern_home
 from appliance.remote import Target, open_device
 from appliance.remote.administration import RemoteAdministration
-from appliance.remote.answers import Answer
 from appliance.remote.push import Progress
+from appliance.remote.request import Answer
 from appliance.remote.session import session_to
 
 _UNAUTHORIZED = 401
 
 
 class ModelAdministration(Protocol):
-    """What the commands need, over the network or not."""
+    """The administration of models, over the network or on this machine's files."""
 
     async def overview(self) -> Answer:
-        """What is installed, served and free."""
+        """Return the installed models, and the free space."""
 
     async def install(self, path: Path, on_progress: Progress = ...) -> Answer:
         """Install a bundle's folder or archive."""
@@ -36,52 +34,37 @@ class ModelAdministration(Protocol):
         """Uninstall a model."""
 
     async def rollback(self, model: str) -> Answer:
-        """Let the version before serve."""
+        """Activate the version before the active one."""
 
     async def aliases(self) -> dict[str, str]:
-        """Alias to model."""
+        """Return alias to model."""
 
     async def set_alias(self, alias: str, model: str) -> None:
-        """Let an alias stand for a model."""
+        """Point an alias to a model."""
 
     async def remove_alias(self, alias: str) -> None:
-        """Forget an alias."""
+        """Remove an alias."""
 
     async def trusted(self) -> list[str]:
-        """The ids of the keys whose bundles run there."""
+        """Return the ids of the signing keys whose bundles run there."""
 
     async def trust(self, pem: bytes) -> str:
-        """Run what this key signed; gives the key's id."""
+        """Trust a signing key, and return its id."""
 
     async def distrust(self, signer: str) -> None:
-        """Run nothing more that this key signed."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """The server of this home, as it wrote itself down."""
-
-    url: str
-    pin: str | None
-    key: str
-
-
-def add_on(parser: argparse.ArgumentParser) -> None:
-    """Declare `--on`."""
-    what = "a device on the network: name, host name, id or URL (default: this machine)"
-    parser.add_argument("--on", metavar="DEVICE", help=what)
+        """Trust a signing key no longer."""
 
 
 @contextlib.asynccontextmanager
-async def administration(on: str | None) -> AsyncIterator[ModelAdministration]:
-    """Whom to talk to, until the block is left.
+async def administration(device_name: str | None) -> AsyncIterator[ModelAdministration]:
+    """Open the administration of a device, or of this machine, until the block is left.
 
     Raises:
         DiscoveryError: there is no such device.
         TrustError: it is not who it says it is.
     """
-    if on is not None:
-        async with open_device(on) as device:
+    if device_name is not None:
+        async with open_device(device_name) as device:
             yield RemoteAdministration(device.session)
         return
     async with running_here() as running:
@@ -93,8 +76,8 @@ async def administration(on: str | None) -> AsyncIterator[ModelAdministration]:
 
 @contextlib.asynccontextmanager
 async def running_here() -> AsyncIterator[RemoteAdministration | None]:
-    """The server that runs on this machine, if one does, until the block is left."""
-    running = await asyncio.to_thread(_running, lantern_home())
+    """Open the administration of this machine's server until the block is left; None if no server runs."""
+    running = await asyncio.to_thread(read_run_file, lantern_home().running)
     if running is None:
         yield None
         return
@@ -104,8 +87,25 @@ async def running_here() -> AsyncIterator[RemoteAdministration | None]:
         yield remote if await _answers(remote) else None
 
 
+@contextlib.asynccontextmanager
+async def running_device(name: str | None) -> AsyncIterator[RemoteAdministration]:
+    """Open the administration of a device, or of this machine's server, until the block is left.
+
+    Raises:
+        DiscoveryError: no server runs here, or there is no such device.
+    """
+    if name is not None:
+        async with open_device(name) as device:
+            yield RemoteAdministration(device.session)
+        return
+    async with running_here() as running:
+        if running is None:
+            raise DiscoveryError("No server runs on this machine; name a device with --device.")
+        yield running
+
+
 async def _answers(remote: RemoteAdministration) -> bool:
-    """Whether it is the server that wrote itself down: another one at its port does not take its key."""
+    """Return whether this server wrote the run file: another one at its port does not accept the key."""
     try:
         await remote.trusted()
     except DeviceError as err:
@@ -115,16 +115,8 @@ async def _answers(remote: RemoteAdministration) -> bool:
     return True
 
 
-def _running(home: Home) -> _Running | None:
-    try:
-        record = json.loads(home.running.read_bytes()[:4096])
-        return _Running(str(record["url"]), record["pin"], str(record["key"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _direct(home: Home) -> ModelAdministration:
-    """This machine's files; what this needs is imported only here, since onnxruntime is part of it."""
+    """Open this machine's files; the imports stand here since they load onnxruntime."""
     from appliance.install.direct import DirectAdministration
     from appliance.models import EngineSettings
 

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_servers(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--url", help="measure this running server instead of starting one")
+    group.add_argument(
+        "--device", metavar="URL", help="measure this running server instead of starting one; its base URL"
+    )
     group.add_argument("--key", default=os.environ.get("LANTERN_API_KEY"), help="its key (default: LANTERN_API_KEY)")
     group.add_argument("--against", metavar="URL", help="run the same load on this OpenAI-compatible server, in turn")
     group.add_argument("--against-model", metavar="ID", help="its model (default: the first that answers)")
@@ -81,14 +83,16 @@ def _shown(status: Status) -> Callable[[str], None]:
 
 
 def _plan(args: argparse.Namespace, root: Path) -> BenchPlan:
-    is_own_server_alone = args.url is None and args.against is None
+    is_own_server_alone = args.device is None and args.against is None
     groups = args.only or (
-        GROUPS if is_own_server_alone else tuple(g for g in SERVER_GROUPS if args.url is None or g != "ready")
+        GROUPS if is_own_server_alone else tuple(g for g in SERVER_GROUPS if args.device is None or g != "ready")
     )
-    misplaced = [g for g in groups if (g in ENGINE_GROUPS and not is_own_server_alone) or (g == "ready" and args.url)]
+    misplaced = [
+        g for g in groups if (g in ENGINE_GROUPS and not is_own_server_alone) or (g == "ready" and args.device)
+    ]
     if misplaced:
         raise ConfigError(
-            f"{misplaced[0]} cannot be measured on a server that runs already; leave --url and --against out."
+            f"{misplaced[0]} cannot be measured on a server that runs already; leave --device and --against out."
         )
     return BenchPlan(
         groups=groups,
@@ -97,13 +101,13 @@ def _plan(args: argparse.Namespace, root: Path) -> BenchPlan:
         is_quick=args.quick,
         chat_model=args.model,
         embedding_model=args.embedding_model,
-        endpoint=Endpoint(args.url, args.key, args.model, args.embedding_model) if args.url else None,
+        endpoint=Endpoint(args.device, args.key, args.model, args.embedding_model) if args.device else None,
         peer=Endpoint(args.against, args.against_key, args.against_model) if args.against else None,
     )
 
 
 def _engine(args: argparse.Namespace, root: Path) -> EngineSettings:
-    """The user's settings with the flags above them, as `lantern serve` would take them."""
+    """Return the user's settings with the flags above them, as `lantern serve` would take them."""
     default = root / "lantern.toml"
     path = args.config or (default if default.exists() else None)
     asked = {

@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from appliance.cli.chat_client import ChatClient, ChatError, Message
-from appliance.cli.selection import add_timeout
+from appliance.cli.selection import add_device, add_timeout
 from appliance.errors import ConfigError
 from appliance.remote import Target, target_at, target_named
+from appliance.remote.session import is_url
 
 _HELP = """\
 /reset       forget the conversation
@@ -34,7 +35,7 @@ _EMBEDDER = re.compile(r"embed|minilm|\bbge\b|\bgte\b|\be5\b", re.IGNORECASE)
 
 @dataclass(slots=True)
 class Conversation:
-    """Which server and model, and what was said so far; owned by the command's one thread."""
+    """The server, the model and the messages of a chat; owned by the command's one thread."""
 
     target: Target
     model: str
@@ -44,15 +45,13 @@ class Conversation:
     turns: list[Message] = field(default_factory=list)
 
     def messages(self) -> list[Message]:
-        """What is sent: the system text, and every turn."""
+        """Return the messages to send: the system text, and every turn."""
         return ([Message("system", self.system)] if self.system else []) + self.turns
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--url", help="the base URL, as http://192.168.1.20:8080/v1")
-    where.add_argument("--name", help="a device on the network by its name, host name or id")
+    add_device(parser, "the first by trust, state and name")
     parser.add_argument("--model", help="the model's id (default: the first that chats)")
     parser.add_argument("--key", help="the API key (default: LANTERN_API_KEY, then the platform's keyring)")
     parser.add_argument("--system", help="the system message")
@@ -88,10 +87,10 @@ def run(args: argparse.Namespace) -> int:
 
 async def _prepare(args: argparse.Namespace) -> Conversation:
     """Find the server and the model."""
-    if args.url:
-        target = await target_at(args.url, key=args.key)
+    if args.device is not None and is_url(args.device):
+        target = await target_at(args.device, key=args.key)
     else:
-        target = await target_named(args.name, model=args.model, key=args.key, timeout_s=args.timeout)
+        target = await target_named(args.device, model=args.model, key=args.key, timeout_s=args.timeout)
         print(target.reason, file=sys.stderr)
     model = args.model
     if model is None:
@@ -166,7 +165,7 @@ async def _answer(conversation: Conversation, prompt: str, out: TextIO) -> None:
 
 
 class _Stopwatch:
-    """When the first and the last text came, and how many tokens there were."""
+    """The times of the first and the last text, and the number of tokens."""
 
     def __init__(self) -> None:
         self._start_s = time.perf_counter()
@@ -176,7 +175,7 @@ class _Stopwatch:
         self._num_tokens: int | None = None
 
     def note(self, text: str, num_tokens: int | None) -> None:
-        """One event came."""
+        """Note the time of an event."""
         self._num_tokens = num_tokens if num_tokens is not None else self._num_tokens
         if text:
             self._last_s = time.perf_counter()
@@ -184,7 +183,7 @@ class _Stopwatch:
             self._num_texts += 1
 
     def summary(self) -> str:
-        """One line; a rate only where there is more than one token to count."""
+        """Return one line; a rate only if there is more than one token to count."""
         if self._first_s is None:
             return "no tokens"
         num_tokens = self._num_tokens or self._num_texts
@@ -194,7 +193,7 @@ class _Stopwatch:
 
 
 def _first_that_chats(models: Sequence[Mapping[str, object]], base_url: str) -> str:
-    """The first model that is no encoder: by its `kind` where the server tells it, else by its name."""
+    """Return the first model that is no encoder: by its `kind` if the server tells it, else by its name."""
     for model in models:
         is_encoder = model["kind"] != "decoder" if "kind" in model else _EMBEDDER.search(str(model["id"]))
         if not is_encoder:

@@ -35,7 +35,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What one event brought: text, or in the last one the number of tokens generated."""
+    """The content of one event: text, or in the last one the number of tokens generated."""
 
     text: str = ""
     num_tokens: int | None = None
@@ -60,7 +60,7 @@ class ChatClient:
             await self._session.close()
 
     async def models(self) -> list[Mapping[str, object]]:
-        """The entries of `GET /models`.
+        """Return the entries of `GET /models`.
 
         Raises:
             ChatError: no answer, a refusal, or something that is no list of models.
@@ -108,7 +108,7 @@ class ChatClient:
 
 
 async def _pieces(response: aiohttp.ClientResponse) -> AsyncGenerator[Piece, None]:
-    """The events of a stream up to `[DONE]`."""
+    """Yield the events of a stream up to `[DONE]`."""
     if response.status != 200:
         raise ChatError(_refusal(response.status, await _read(response, _MAX_ERROR_BYTES)))
     reader = SSEReader()
@@ -148,7 +148,7 @@ def _object(body: bytes) -> dict[str, object]:
 
 
 def _refusal(status: int, body: bytes) -> str:
-    """One sentence out of OpenAI's error object, or out of the status alone."""
+    """Return the sentence of OpenAI's error object, or one about the status alone."""
     sentence = _sentence(_object(body).get("error")) or "it gives no reason; is the URL right?"
     hint = " Give the key with --key or LANTERN_API_KEY." if status == 401 else ""
     return f"The server refuses ({status}): {sentence}{hint}"

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from appliance.config import load_config
-from appliance.config_text import default_toml
+from appliance.config import default_toml, load_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,23 +20,23 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from appliance.cli.formats import FORMATS
-from appliance.cli.selection import add_timeout
+from appliance.cli.selection import add_device, add_timeout
 from appliance.discovery import Browser, Device, browse
-from appliance.errors import DiscoveryError
+from appliance.errors import ConfigError, DiscoveryError
 from appliance.home import lantern_home
 from appliance.remote import KnownDevices
 from appliance.remote.probe import Probe, probe_all
 from appliance.remote.target import preferred
 from appliance.remote.trust import Candidate, examine
 
-_NOTHING = "No device was found on the local network within {:g} s; is one running with `lantern serve --announce`?"
+_NOTHING = "No {} was found on the local network within {:g} s; is one running with `lantern serve --announce`?"
 _STATE_STYLES = {"ok": "green", "ready": "green", "no answer": "red", "degraded": "yellow", "draining": "yellow"}
 _TRUST_STYLES = {"known": "green", "refused": "red"}
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is shown of one device."""
+    """The columns of one device."""
 
     candidate: Candidate
     probe: Probe
@@ -48,7 +48,7 @@ class Row:
         return self.candidate.found
 
     def to_json(self) -> dict[str, object]:
-        """One object of `--json`."""
+        """Return one object of `--json`."""
         models = None if self.probe.models is None else list(self.probe.models)
         answered = {"answer": self.probe.state, "models": models}
         load = {"num_running": self.probe.num_running, "num_waiting": self.probe.num_waiting}
@@ -61,7 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output = parser.add_mutually_exclusive_group()
     output.add_argument("--json", action="store_true", help="print one JSON array; with --watch, one a line")
     output.add_argument("--format", choices=FORMATS, help="print the configuration of another program")
-    output.add_argument("--forget", metavar="NAME", help="accept a device anew that shows another certificate")
+    output.add_argument(
+        "--forget", action="store_true", help="forget the certificate of --device, and accept another one from it"
+    )
+    add_device(parser, "all")
     add_timeout(parser)
     parser.add_argument("--watch", action="store_true", help="stay, and show devices as they come and go")
 
@@ -71,21 +74,23 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         DiscoveryError: nothing was found; its exit code is the command's.
-        ConfigError: the known devices cannot be read.
+        ConfigError: `--forget` without `--device`, or the known devices cannot be read.
     """
-    if args.forget is not None:
-        return _forget(args.forget)
+    if args.forget:
+        return _forget(args.device)
     try:
         if args.watch:
-            asyncio.run(_watch(args.timeout, as_json=args.json))
+            asyncio.run(_watch(args.timeout, args.device, as_json=args.json))
         else:
-            asyncio.run(_list(args.timeout, as_json=args.json, form=args.format))
+            asyncio.run(_list(args.timeout, args.device, as_json=args.json, form=args.format))
     except KeyboardInterrupt:
         return 130
     return 0
 
 
-def _forget(name: str) -> int:
+def _forget(name: str | None) -> int:
+    if name is None:
+        raise ConfigError("Nothing was forgotten; say which device with --device DEVICE.")
     gone = KnownDevices.load(lantern_home().known_devices).forget(name)
     if not gone:
         raise DiscoveryError(f"No device is known as {name!r}.")
@@ -94,12 +99,12 @@ def _forget(name: str) -> int:
     return 0
 
 
-async def _list(timeout_s: float, *, as_json: bool, form: str | None) -> None:
-    rows = await _rows(await browse(timeout_s=timeout_s))
+async def _list(timeout_s: float, name: str | None, *, as_json: bool, form: str | None) -> None:
+    rows = await _rows(await browse(timeout_s=timeout_s), name)
     if as_json:
         print(json.dumps([row.to_json() for row in rows], indent=2))
     if not rows:
-        raise DiscoveryError(_NOTHING.format(timeout_s))
+        raise DiscoveryError(_NOTHING.format("device" if name is None else f"device {name!r}", timeout_s))
     for problem in (row.candidate.problem for row in rows if row.candidate.problem):
         print(problem, file=sys.stderr)
     if form is not None:
@@ -112,30 +117,31 @@ async def _list(timeout_s: float, *, as_json: bool, form: str | None) -> None:
         Console().print(device_table(rows))
 
 
-async def _watch(refresh_s: float, *, as_json: bool) -> None:
+async def _watch(refresh_s: float, name: str | None, *, as_json: bool) -> None:
     """Show every difference, and ask again after every pause: a device that lost power says no goodbye."""
     async with Browser() as browser:
         with Live(device_table(()), console=Console(quiet=as_json), auto_refresh=False) as live:
             while True:
                 await browser.changed(refresh_s)
-                rows = await _rows(browser.devices())
+                rows = await _rows(browser.devices(), name)
                 live.update(device_table(rows), refresh=True)
                 if as_json:
                     print(json.dumps([row.to_json() for row in rows]), flush=True)
 
 
-async def _rows(devices: Sequence[Device]) -> list[Row]:
-    """Ask every device at once who it is, how it is and what it serves."""
+async def _rows(devices: Sequence[Device], name: str | None) -> list[Row]:
+    """Ask every device at once for its certificate, its health and its models; keep those that answer to `name`."""
     known = await asyncio.to_thread(KnownDevices.load, lantern_home().known_devices)
     candidates, probes = await asyncio.gather(examine(devices, known), probe_all(devices))
     best = None
     with contextlib.suppress(DiscoveryError):
         best = preferred(candidates)
-    return [Row(one, probes[one.found.base_url], one is best) for one in candidates]
+    wanted = [one for one in candidates if name is None or one.answers_to(name)]
+    return [Row(one, probes[one.found.base_url], one is best) for one in wanted]
 
 
 def device_table(rows: Sequence[Row]) -> Table:
-    """The table that people see; all texts in it are foreign, so none is read as markup."""
+    """Return the table that people see; all texts in it are foreign, so none is read as markup."""
     width = max((len(row.device.base_url) for row in rows), default=0)  # an address that is cut is of no use
     address = Column("Address", min_width=width)
     table = Table("", "Name", address, "Models", "Load", "Trust", "Version", "State", box=None, pad_edge=False)
@@ -150,7 +156,7 @@ def device_table(rows: Sequence[Row]) -> Table:
 
 
 def _load(probe: Probe) -> str:
-    """Requests that run, and those that wait."""
+    """Return the running and the waiting requests."""
     if probe.num_running is None:
         return "?"
     return str(probe.num_running) + (f" +{probe.num_waiting}" if probe.num_waiting else "")

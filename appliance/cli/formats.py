@@ -17,12 +17,12 @@ Formatter = Callable[[Sequence[Device], Mapping[str, Probe]], str]
 
 
 def as_env(devices: Sequence[Device], _probes: Mapping[str, Probe]) -> str:
-    """The first device, as OpenAI's SDKs take it from the environment: `eval $(lantern discover --format env)`."""
+    """Format the first device as OpenAI's SDKs take it: `eval $(lantern discover --format env)`."""
     return f"export OPENAI_BASE_URL={shlex.quote(devices[0].base_url)}\n"
 
 
 def as_litellm(devices: Sequence[Device], probes: Mapping[str, Probe]) -> str:
-    """LiteLLM's `model_list`: one deployment for each model of each device; equal names share the load."""
+    """Format LiteLLM's `model_list`: one deployment for each model of each device; equal names share the load."""
     lines = ["model_list:"]
     for device in devices:
         for model in probes[device.base_url].models or ():
@@ -39,7 +39,7 @@ def as_litellm(devices: Sequence[Device], probes: Mapping[str, Probe]) -> str:
 
 
 def as_prometheus(devices: Sequence[Device], _probes: Mapping[str, Probe]) -> str:
-    """A file for Prometheus' file_sd_configs."""
+    """Format a file for Prometheus' file_sd_configs."""
     groups = []
     for device in devices:
         labels = {"device": device.name, "id": device.id or ""}
@@ -50,7 +50,7 @@ def as_prometheus(devices: Sequence[Device], _probes: Mapping[str, Probe]) -> st
 
 
 def as_caddy(devices: Sequence[Device], _probes: Mapping[str, Probe]) -> str:
-    """A Caddyfile that balances over the devices; scheme, address and port are the only foreign parts."""
+    """Format a Caddyfile that balances over the devices; scheme, address and port are the only foreign parts."""
     upstreams = " ".join(f"{device.record.proto}://{urlsplit(device.base_url).netloc}" for device in devices)
     options = "\tlb_policy least_conn\n\thealth_uri /health\n\thealth_interval 5s\n\tflush_interval -1\n"
     return f":8000\nreverse_proxy {upstreams} {{\n{options}}}\n"

@@ -16,11 +16,11 @@ import sys
 from pathlib import Path
 
 from appliance.errors import ConfigError
-from appliance.files import write_whole
 from appliance.home import Home, lantern_home
-from appliance.remote.fleet import Fleet
-from appliance.remote.front import Front
-from appliance.remote.litellm import GatewayError, Supervisor, find_litellm
+from appliance.host.files import write_atomically
+from appliance.remote.gateway.fleet import Fleet
+from appliance.remote.gateway.front import Front
+from appliance.remote.gateway.litellm import GatewayError, Supervisor, find_litellm
 from appliance.remote.trust import Candidate, Standing
 
 _LOGGER = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def wants(candidate: Candidate, names: list[str] | None, *, everyone: bool) -> bool:
-    """Whether a device is part of the fleet: named, or known, or anybody where that was asked for."""
+    """Tell if a device is part of the fleet: named, or known, or any if all were asked for."""
     if names:
         return any(candidate.answers_to(name) for name in names)
     return everyone or candidate.standing is Standing.KNOWN
@@ -88,7 +88,7 @@ async def _serve(args: argparse.Namespace, command: Path, home: Home) -> None:
 
 
 async def _keep(fleet: Fleet, supervisor: Supervisor, front: Front, key_file: Path) -> None:
-    """A process for what there is, again and again."""
+    """Keep a process for the present configuration, again and again."""
     _LOGGER.info("Looking for devices; those that are not known yet are named with --device")
     await fleet.changed()
     is_first = True
@@ -123,7 +123,7 @@ async def _keep(fleet: Fleet, supervisor: Supervisor, front: Front, key_file: Pa
 
 
 async def _differs(fleet: Fleet) -> bool:
-    """Whether the list is still changing: devices that start together are one configuration."""
+    """Tell if the list is still changing: devices that start together are one configuration."""
     try:
         await asyncio.wait_for(fleet.changed(), _SETTLE_S)
     except TimeoutError:
@@ -132,10 +132,10 @@ async def _differs(fleet: Fleet) -> bool:
 
 
 def _master_key(path: Path) -> str:
-    """The key of the gateway's own clients, made once."""
+    """Return the key of the gateway's own clients, made once."""
     with contextlib.suppress(FileExistsError):
         if not path.exists():
-            write_whole(path, f"sk-{secrets.token_hex(24)}\n".encode(), replace=False)
+            write_atomically(path, f"sk-{secrets.token_hex(24)}\n".encode(), replace=False)
     try:
         return path.read_text(encoding="ascii").strip()
     except (OSError, ValueError) as err:

@@ -1,82 +1,101 @@
-"""`lantern keys`: make, list and revoke the keys that clients use; a running server notices within a second."""
+"""`lantern keys`: create, list and revoke the API keys of clients; a running server notices within a second."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
+from typing import Protocol
 
-from appliance.cli.administered import add_on
+from appliance.access.keystore import ApiKey, KeyStore, Role
+from appliance.cli.selection import add_device
 from appliance.home import lantern_home
-from appliance.keystore import KeyStore, Role
 from appliance.remote import open_device
 from appliance.remote.administration import RemoteAdministration
+from appliance.remote.request import Answer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the three verbs."""
     verbs = parser.add_subparsers(dest="keys_verb", required=True, metavar="VERB")
-    create = verbs.add_parser("create", help="make a key and show it, once")
-    create.add_argument("name", help="whose it is, such as a device or a person")
-    create.add_argument("--admin", action="store_true", help="it may administer, too")
+    create = verbs.add_parser("create", help="create a key and show it, once")
+    create.add_argument("name", help="a name for it, such as that of a device or a person")
+    create.add_argument("--admin", action="store_true", help="let it administer, too")
     create.add_argument("--rate", type=_rate, metavar="N/min", help="requests a minute (default: any number)")
-    verbs.add_parser("list", help="show what keys there are, which is not the keys")
-    verbs.add_parser("revoke", help="forget a key").add_argument("name")
+    verbs.add_parser("list", help="show names, roles and rates, never the keys themselves")
+    verbs.add_parser("revoke", help="revoke a key").add_argument("name")
     for verb in verbs.choices.values():
-        add_on(verb)
+        add_device(verb, "this machine")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it, in LANTERN_HOME or on another device.
+    """Create, list or revoke API keys, in LANTERN_HOME or on another device.
 
     Raises:
         ConfigError: a name that is unknown or not valid.
         ConflictError: a name that is taken.
         DeviceError: the other device refuses.
     """
-    role = Role.ADMINISTRATION if args.keys_verb == "create" and args.admin else Role.INFERENCE
-    match args.keys_verb:
-        case "create":
-            secret = asyncio.run(_create_on(args, role)) if args.on else _create(args, role)
-            print(f"{secret}\n\nThis is the key {args.name!r}. It is not kept and cannot be shown again.")
-        case "revoke":
-            if args.on:
-                asyncio.run(_revoke_on(args))
-            else:
-                KeyStore(lantern_home().api_keys).revoke(args.name)
-            print(f"The key {args.name!r} is revoked.")
-        case _:
-            if args.on:
-                asyncio.run(_list_on(args))
-            else:
-                _list()
+    asyncio.run(_run(args))
     return 0
 
 
-def _create(args: argparse.Namespace, role: Role) -> str:
-    return KeyStore(lantern_home().api_keys).create(args.name, role=role, rate=args.rate).secret
+async def _run(args: argparse.Namespace) -> None:
+    async with _keys(args.device) as keys:
+        match args.keys_verb:
+            case "create":
+                role = Role.ADMINISTRATION if args.admin else Role.INFERENCE
+                new = await keys.create_key(args.name, role=role.value, rate=args.rate)
+                print(f"{new['key']}\n\nThis is the key {args.name!r}. It is not kept and cannot be shown again.")
+            case "revoke":
+                await keys.revoke_key(args.name)
+                print(f"The key {args.name!r} is revoked.")
+            case _:
+                for key in await keys.keys():
+                    _print_key(key["name"], key["id"], key["role"], key["rate"], key["created"])
 
 
-async def _create_on(args: argparse.Namespace, role: Role) -> str:
-    async with open_device(args.on) as device:
-        made = await RemoteAdministration(device.session).create_key(args.name, role=role.value, rate=args.rate)
-    return str(made["key"])
+class _Keys(Protocol):
+    async def keys(self) -> list[Answer]:
+        """Return the metadata of every key."""
+
+    async def create_key(self, name: str, *, role: str, rate: int | None) -> Answer:
+        """Create a key; the answer has its secret, once."""
+
+    async def revoke_key(self, name: str) -> None:
+        """Revoke a key."""
 
 
-async def _revoke_on(args: argparse.Namespace) -> None:
-    async with open_device(args.on) as device:
-        await RemoteAdministration(device.session).revoke_key(args.name)
+class _KeysOfHome:
+    """The keys of LANTERN_HOME, with the methods of a device's administration."""
+
+    def __init__(self, store: KeyStore) -> None:
+        self._store = store
+
+    async def keys(self) -> list[Answer]:
+        return [_describe(key) for key in await asyncio.to_thread(self._store.all)]
+
+    async def create_key(self, name: str, *, role: str, rate: int | None) -> Answer:
+        new = await asyncio.to_thread(self._store.create, name, role=Role(role), rate=rate)
+        return {**_describe(new.key), "key": new.secret}
+
+    async def revoke_key(self, name: str) -> None:
+        await asyncio.to_thread(self._store.revoke, name)
 
 
-async def _list_on(args: argparse.Namespace) -> None:
-    async with open_device(args.on) as device:
-        for key in await RemoteAdministration(device.session).keys():
-            _print_key(key["name"], key["id"], key["role"], key["rate"], key["created"])
+@contextlib.asynccontextmanager
+async def _keys(on: str | None) -> AsyncIterator[_Keys]:
+    if on is None:
+        yield _KeysOfHome(KeyStore(lantern_home().api_keys))
+        return
+    async with open_device(on) as device:
+        yield RemoteAdministration(device.session)
 
 
-def _list() -> None:
-    for key in KeyStore(lantern_home().api_keys).all():
-        _print_key(key.name, key.id, key.role.value, key.rate, key.created_s)
+def _describe(key: ApiKey) -> Answer:
+    return {"id": key.id, "name": key.name, "role": key.role.value, "rate": key.rate, "created": key.created_s}
 
 
 def _print_key(name: str, key_id: str, role: str, rate: int | None, created_s: int) -> None:

@@ -1,4 +1,4 @@
-"""`lantern safe-mode`: whether a device runs without its models, and with --leave the end of that.
+"""`lantern safe-mode`: show if a device runs without its models, and end that with --leave.
 
 A device that failed five times in five minutes loads no model and answers administration only. Remove or roll back the
 model that is to blame (`lantern models`), then let it start again.
@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 
-from appliance.cli.administered import add_on, running_here
-from appliance.errors import DiscoveryError
-from appliance.remote import open_device
-from appliance.remote.administration import RemoteAdministration
+from appliance.cli.administered import running_device
+from appliance.cli.selection import add_device
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("--leave", action="store_true", help="start with the models again")
-    add_on(parser)
+    add_device(parser, "this machine")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _run(args: argparse.Namespace) -> None:
-    async with _device(args.on) as device:
+    async with running_device(args.device) as device:
         if args.leave:
             await device.leave_safe_mode()
             print("Safe mode ends; the device starts with its models. See how it does with: lantern discover")
@@ -43,15 +39,3 @@ async def _run(args: argparse.Namespace) -> None:
             print("Safe mode: no model is loaded. When what failed is mended: lantern safe-mode --leave")
         else:
             print("It is not in safe mode.")
-
-
-@contextlib.asynccontextmanager
-async def _device(on: str | None) -> AsyncIterator[RemoteAdministration]:
-    if on is not None:
-        async with open_device(on) as device:
-            yield RemoteAdministration(device.session)
-        return
-    async with running_here() as running:
-        if running is None:
-            raise DiscoveryError("No server runs on this machine; name a device with --on.")
-        yield running

@@ -1,8 +1,16 @@
-"""The options of all commands that search the network."""
+"""Options that many commands share: the device, and the time to search for it."""
 
 from __future__ import annotations
 
 import argparse
+
+
+def add_device(parser: argparse.ArgumentParser, default: str, *, required: bool = False) -> None:
+    """Declare `--device`, the one way to name a device; `default` says which one is taken without it."""
+    what = f"a device: its name, host name or id, or its URL (default: {default})"
+    if required:
+        what = "the device: its name, host name or id, or its URL"
+    parser.add_argument("--device", metavar="DEVICE", required=required, help=what)
 
 
 def add_timeout(parser: argparse.ArgumentParser) -> None:

@@ -9,26 +9,30 @@ import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from appliance.config import Config, load_config
-from appliance.debug_hang import hang_on_signal
 from appliance.errors import ConfigError
 from appliance.home import Home, lantern_home
 from appliance.host.allocator import use_one_heap
-from appliance.last_good import LastGood
-from appliance.logs import configure_logging
-from appliance.safe_mode import serve_safely
-from appliance.service import Service
+from appliance.service.composition import Mode, Parts, compose
+from appliance.service.debug_hang import hang_on_signal
+from appliance.service.last_good import LastGood
+from appliance.service.logs import configure_logging
+from appliance.service.safe_mode import SafeMode
+from appliance.service.service import Service
 
 _LOGGER = logging.getLogger(__name__)
 
+_RESTART_STATUS = 75  # RestartForceExitStatus in lantern.service
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags; each overrides its setting."""
+    """Add the flags; each overrides its setting."""
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings (default: lantern.toml in LANTERN_HOME)")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8080, 0: any free one)")
@@ -71,15 +75,15 @@ def run(args: argparse.Namespace) -> int:
     faulthandler.enable()  # a watchdog's SIGABRT leaves in the log where every thread stood
     try:
         keep = partial(last_good.keep, path) if last_good is not None else lambda: None
-        _run(load_config(path, flags=flags), home, args, keep=keep)
+        is_restart = _run(load_config(path, flags=flags), home, args, keep=keep)
     except ConfigError as err:
         if last_good is None or last_good.path is None:
             raise
         config = load_config(last_good.path, flags=flags)
         configure_logging(config.log.level, style=config.log.style)
         _LOGGER.error("the last good settings are used, since: %s", err.message)
-        _run(config, home, args, faults=(f"settings: {err.message}",))
-    return 0
+        is_restart = _run(config, home, args, faults=(f"settings: {err.message}",))
+    return _start_again() if is_restart else 0
 
 
 def _run(
@@ -89,15 +93,23 @@ def _run(
     *,
     keep: Callable[[], object] = lambda: None,
     faults: tuple[str, ...] = (),
-) -> None:
+) -> bool:
+    """Serve, and return True if the process is to start again."""
     configure_logging(config.log.level, style=config.log.style)
-    serving = partial(_serve, config, home, keep=keep, faults=faults, reopen_claim=args.reopen_claim)
-    asyncio.run(_serve_safely(config, home, reopen_claim=args.reopen_claim) if args.safe else serving())
+    mode = Mode.SAFE if args.safe else Mode.FULL
+    parts = compose(config, home, mode, faults=faults, reopen_claim=args.reopen_claim)
+    asyncio.run(_serve_safely(parts) if args.safe else _serve(parts, keep))
+    return parts.stopping.is_restart
 
 
-async def _serve(
-    config: Config, home: Home, *, keep: Callable[[], object], faults: tuple[str, ...], reopen_claim: bool
-) -> None:
+def _start_again() -> int:
+    """Let the service manager start the appliance again, since it holds the sockets; without one, start it here."""
+    if "NOTIFY_SOCKET" not in os.environ:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the command that we are
+    return _RESTART_STATUS
+
+
+async def _serve(parts: Parts, keep: Callable[[], object]) -> None:
     loop = asyncio.get_running_loop()
 
     def on_ready(service: Service) -> None:
@@ -107,19 +119,18 @@ async def _serve(
         if "NOTIFY_SOCKET" not in os.environ:
             _print_ready(service)
 
-    service = Service(config, home, on_ready=on_ready, faults=faults, reopen_claim=reopen_claim)
+    service = Service(parts, on_ready=on_ready)
     _on_stop_signals(service.stop)
     await service.run()
 
 
-async def _serve_safely(config: Config, home: Home, *, reopen_claim: bool) -> None:
-    stopping = asyncio.Event()
-    _on_stop_signals(stopping.set)
+async def _serve_safely(parts: Parts) -> None:
+    def on_ready(serving: SafeMode) -> None:
+        print(f"Safe mode: only /health and administration, on port {serving.port}.", flush=True)
 
-    def on_ready(port: int) -> None:
-        print(f"Safe mode: only /health and administration, on port {port}.", flush=True)
-
-    await serve_safely(config, home, stopping, on_ready, reopen_claim=reopen_claim)
+    serving = SafeMode(parts, on_ready=on_ready)
+    _on_stop_signals(serving.stop)
+    await serving.run()
 
 
 def _on_stop_signals(stop: Callable[[], None]) -> None:
@@ -157,7 +168,8 @@ def _print_ready(service: Service) -> None:
     chats = [name for name, kind in kinds.items() if kind == "decoder"]
     encoders = [name for name, kind in kinds.items() if kind == "encoder"]
     key = '"YOUR_KEY"' if os.environ.get("LANTERN_API_KEY") else '"any"'
-    print(f"\nLantern is ready.  Base URL: {service.base_url}")
+    print(f"\nLantern is ready. In a browser: {service.page_url(with_key=sys.stdout.isatty())}")
+    print(f"Base URL: {service.base_url}")
     print(f"Models: {', '.join(m.id for m in service.pool.listed())}\n")
     print("from openai import OpenAI\n")
     print(f'client = OpenAI(base_url="{service.base_url}", api_key={key})')

@@ -20,7 +20,7 @@ class SSEReader:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> list[str]:
-        """The data of every event that `chunk` completes.
+        """Return the data of every event that `chunk` completes.
 
         Raises:
             LanternError: an event that never ends.

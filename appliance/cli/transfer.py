@@ -1,4 +1,4 @@
-"""A bar for something large on its way: live in a terminal, silent elsewhere; on standard error."""
+"""A progress bar for an upload: live in a terminal, silent elsewhere; on standard error."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 
 @contextlib.contextmanager
-def transfer_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar until the block is left; the function takes bytes done and bytes in all."""
+def transfer_bar(title: str, *, when_sent: str = "checked and tried there") -> Iterator[Callable[[int, int], None]]:
+    """Show a bar until the block is left; the function takes the bytes sent and those of the whole upload."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=None)
 
         def show(done: int, total: int) -> None:
-            said = f"{title}: checked and tried there" if done == total else title
+            said = f"{title}: {when_sent}" if done == total else title
             progress.update(task, completed=done, total=total, description=said)
 
         yield show

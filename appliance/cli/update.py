@@ -1,27 +1,28 @@
-"""`lantern update`: send a device a signed update; it installs it, tries it, and goes back where it is not healthy."""
+"""`lantern update`: send a device a signed update, which it installs, tries, and leaves if it is not healthy."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import hashlib
-import sys
+import contextlib
 import time
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
-from appliance.errors import ConfigError, LanternError
-from appliance.remote.session import OpenDevice, open_device
+from appliance.cli.selection import add_device
+from appliance.cli.transfer import transfer_bar
+from appliance.errors import LanternError
+from appliance.remote.administration import RemoteAdministration
+from appliance.remote.request import Answer
+from appliance.remote.session import open_device
+from appliance.remote.update_upload import UpdateFile
 
-_PATH = "/admin/update"
-_PIECE_BYTES = 4 << 20
 _INTERVAL_S = 3.0
 
 
 class UpdateFailedError(LanternError):
-    """The device refused the update, or went back to what it ran before."""
+    """An update that the device refused after it was sent, or that it went back from."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,24 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     push.add_argument("--timeout", type=float, default=1800.0, metavar="S", help="how long to wait (default 1800)")
     show = verbs.add_parser("show", help="the version that a device runs, and what became of its last update")
     for verb in (push, show):
-        verb.add_argument("--to", metavar="DEVICE", help="name, id or URL (default: the only one found)")
+        add_device(verb, "the only one found")
         verb.add_argument("--key", help="an administration key (default: LANTERN_API_KEY, or the keyring)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it.
+    """Send an update, or show the last one's state.
 
     Raises:
         ConfigError: the file cannot be read.
-        DiscoveryError: the device is not there.
-        UpdateFailedError: the device refused, or fell back.
+        DiscoveryError: there is no such device.
+        DeviceError: the device refuses the upload, or is lost.
+        UpdateFailedError: the device did not install the update, or fell back.
     """
     return asyncio.run(_push(args) if args.update_verb == "push" else _show(args))
 
 
 async def _show(args: argparse.Namespace) -> int:
-    async with open_device(args.to, key=args.key) as device:
-        state = await _ask(device, "GET")
+    async with open_device(args.device, key=args.key) as device:
+        state = await RemoteAdministration(device.session).update_state()
     print(f"{device.target.name} runs {state['running']}")
     if state["version"]:
         print(f"Last update: {state['version']}, {state['step'].replace('_', ' ')}. {state['detail']}".rstrip())
@@ -58,15 +60,13 @@ async def _show(args: argparse.Namespace) -> int:
 
 
 async def _push(args: argparse.Namespace) -> int:
-    try:
-        size_bytes, digest = await asyncio.to_thread(_measure, args.bundle)
-    except OSError as err:
-        raise ConfigError(f"{args.bundle} cannot be read: {err.strerror}.") from err
-    async with open_device(args.to, key=args.key) as device:
-        before = await _ask(device, "POST", json={"size_bytes": size_bytes})
-        print(f"{device.target.name} runs {before['running']}; sending {size_bytes / 1e6:.0f} MB")
-        await _send(device, args.bundle, size_bytes)
-        await _ask(device, "PATCH", json={"sha256": digest})
+    with contextlib.closing(await asyncio.to_thread(UpdateFile, args.bundle)) as update:
+        async with open_device(args.device, key=args.key) as device:
+            administration = RemoteAdministration(device.session)
+            before = await administration.update_state()
+            print(f"{device.target.name} runs {before['running']}; sending {update.size_bytes / 1e6:.0f} MB")
+            with transfer_bar(f"Sending {args.bundle.name}", when_sent="checked there") as on_progress:
+                await administration.send_update(update, on_progress)
     if args.no_wait:
         print("It is being installed; `lantern update show` tells how that goes.")
         return 0
@@ -78,19 +78,19 @@ async def _push(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _settled(args: argparse.Namespace) -> dict[str, Any]:
-    """What the device says once it is done; while it restarts it is away, speaks no TLS, or answers nothing yet.
+async def _settled(args: argparse.Namespace) -> Answer:
+    """Wait for the result of the update; while the device restarts it is away, speaks no TLS, or does not answer.
 
     Raises:
-        UpdateFailedError: it had nothing certain to say in time.
+        UpdateFailedError: no result in time.
     """
     end_s = time.monotonic() + args.timeout
     said = ""
     while time.monotonic() < end_s:
         await asyncio.sleep(_INTERVAL_S)
         try:
-            async with open_device(args.to, key=args.key) as device:
-                state = await _ask(device, "GET")
+            async with open_device(args.device, key=args.key) as device:
+                state = await RemoteAdministration(device.session).update_state()
         except LanternError as err:
             said = err.message
         except (aiohttp.ClientError, OSError, TimeoutError) as err:
@@ -100,30 +100,3 @@ async def _settled(args: argparse.Namespace) -> dict[str, Any]:
                 return state
             said = f"{state['running']} runs, the update is {state['step'].replace('_', ' ')}"
     raise UpdateFailedError(f"Nothing certain after {args.timeout:.0f} s, at last: {said}. See `lantern update show`.")
-
-
-async def _send(device: OpenDevice, bundle: Path, size_bytes: int) -> None:
-    sent = 0
-    with bundle.open("rb") as file:
-        while data := await asyncio.to_thread(file.read, _PIECE_BYTES):
-            last = sent + len(data) - 1
-            headers = {"Content-Range": f"bytes {sent}-{last}/{size_bytes}", "Content-Type": "application/octet-stream"}
-            await _ask(device, "PUT", data=data, headers=headers)
-            sent += len(data)
-            if sys.stderr.isatty():
-                print(f"\r{100 * sent // size_bytes:3} %", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print("\r     \r", end="", file=sys.stderr)
-
-
-async def _ask(device: OpenDevice, method: str, **options: Any) -> dict[str, Any]:
-    async with device.session.request(method, _PATH, **options) as response:
-        body: dict[str, Any] = await response.json(content_type=None)
-        if response.status >= 400:
-            raise UpdateFailedError(str(body.get("error", {}).get("message", f"HTTP {response.status}")))
-        return body
-
-
-def _measure(path: Path) -> tuple[int, str]:
-    with path.open("rb") as file:
-        return path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,13 +10,15 @@ import argparse
 import asyncio
 import sys
 
-from appliance.cli.selection import add_timeout
+from appliance.cli.selection import add_device, add_timeout
+from appliance.errors import ConfigError
+from appliance.remote.session import is_url
 from appliance.remote.target import select
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--name", help="the device's name, host name or id; else the first by trust, state, name")
+    add_device(parser, "the first by trust, state and name")
     parser.add_argument("--model", help="a device that serves this model")
     add_timeout(parser)
 
@@ -25,10 +27,13 @@ def run(args: argparse.Namespace) -> int:
     """Print the URL; why it is this one goes to standard error.
 
     Raises:
+        ConfigError: `--device` is a URL.
         DiscoveryError: nothing was found, or nothing that fits.
         TrustError: the device is not who it says it is.
     """
-    selection = asyncio.run(select(args.name, model=args.model, timeout_s=args.timeout))
+    if args.device is not None and is_url(args.device):
+        raise ConfigError(f"{args.device} is a URL already; name a device to look for.")
+    selection = asyncio.run(select(args.device, model=args.model, timeout_s=args.timeout))
     print(selection.choice.reason, file=sys.stderr)
     print(selection.candidate.found.base_url)
     return 0

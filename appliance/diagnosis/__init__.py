@@ -1,1 +1,1 @@
-"""What may be wrong with a device: pure checks over the board, the settings and the folders, each with a remedy."""
+"""Diagnosis of a device: pure checks over the board, the settings and the folders, each with a remedy."""

@@ -1,37 +1,35 @@
-"""The board itself: model, memory, heat and power, storage, clock, network."""
+"""The board itself: model, memory, heat and power, clock, network."""
 
 from __future__ import annotations
 
 import datetime
-import os
 import platform
-import shutil
 import socket
 from pathlib import Path
 
 import psutil
 
+import appliance
 from appliance.diagnosis.finding import Finding, bad, good, note
 from appliance.host.cores import usable_cores
 from appliance.host.thermal import Thermal
 
 _MIB = 1 << 20
 _MIN_FREE_MEMORY_MIB = 400
-_MIN_FREE_DISK_MIB = 500
 _HOT_C = 80.0
-_EARLIEST_YEAR = 2026  # when this was written: an earlier clock is not set
-_WORN_TENTHS = 8  # eMMC life time estimates are tenths of its life
+_FIRST_POSSIBLE = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)  # wheels have a fixed date, long ago
+_A_DAY = datetime.timedelta(days=1)
 
 
 def check_board(root: Path = Path("/")) -> Finding:
-    """What the machine says it is."""
+    """Check that the machine is a known board."""
     model = root / "proc/device-tree/model"
     name = model.read_text("utf-8", "replace").rstrip("\0\n") if model.exists() else platform.machine()
     return good("board", f"{name}, {usable_cores()} usable cores, {platform.system()} {platform.release()}")
 
 
 def check_memory(available_bytes: int | None = None) -> Finding:
-    """Whether a small model would still fit."""
+    """Check that a small model would still fit."""
     free = psutil.virtual_memory().available if available_bytes is None else available_bytes
     text = f"{free // _MIB} MiB available"
     if free < _MIN_FREE_MEMORY_MIB * _MIB:
@@ -50,44 +48,31 @@ def check_heat(thermal: Thermal) -> Finding:
         return bad(
             "heat", f"the board is hot and slowed down ({shown})", "Give it a heat sink, a fan, or another place."
         )
+    if thermal.was_under_voltage:
+        told = f"the supply voltage was too low since the start, which slows the board down ({shown})"
+        return note("power", told, "Use the power supply that the board's maker names, and a short cable.")
+    if thermal.was_throttled:
+        told = f"the board was slowed down since the start ({shown})"
+        return note("heat", told, "Give it a heat sink, a fan, or another place.")
     return good("heat", f"{shown}, not throttled")
 
 
-def check_storage(folder: Path, sys: Path = Path("/sys")) -> Finding:
-    """Space, whether it can be written, and how worn a built-in flash says it is."""
-    existing = next(p for p in (folder, *folder.parents) if p.exists())
-    free_mib = shutil.disk_usage(existing).free // _MIB
-    text = f"{free_mib} MiB free in {existing}"
-    if not os.access(existing, os.W_OK):
-        return bad(
-            "storage",
-            f"{existing} cannot be written",
-            "Check the owner of the folder, and whether the disk is read-only.",
-        )
-    if free_mib < _MIN_FREE_DISK_MIB:
-        return bad("storage", text, "Remove models that nobody uses, or take a larger card.")
-    for path in sys.glob("block/mmcblk*/device/life_time"):
-        tenths = [int(word, 16) for word in path.read_text("ascii").split()]
-        if max(tenths, default=0) >= _WORN_TENTHS:
-            worn = f"{path.parts[-3]} has used {max(tenths)}0 % of its life"
-            return note("storage", worn, "Copy what matters, and plan to replace it.")
-    return good("storage", text)
+def check_clock(now: datetime.datetime | None = None, released: datetime.datetime | None = None) -> Finding:
+    """Check that the clock was ever set; nothing here depends on it, logs do.
 
-
-def check_clock(now: datetime.datetime | None = None) -> Finding:
-    """Whether the clock was ever set; nothing here depends on it, logs do."""
+    `released` is the date of this version's files: packages and images have that of the release.
+    """
     now = now or datetime.datetime.now(tz=datetime.UTC)
-    if now.year < _EARLIEST_YEAR:
-        return note(
-            "clock",
-            f"it is {now:%Y-%m-%d} here",
-            "Let the device reach a time server, or set the clock: only logs suffer.",
-        )
+    released = released or datetime.datetime.fromtimestamp(Path(appliance.__file__).stat().st_mtime, tz=datetime.UTC)
+    first = max(released, _FIRST_POSSIBLE)
+    if now < first - _A_DAY:
+        told = f"it is {now:%Y-%m-%d} here, which is before this version was made ({first:%Y-%m-%d})"
+        return note("clock", told, "Let the device reach a time server, or set the clock: only logs suffer.")
     return good("clock", f"{now:%Y-%m-%d %H:%M} UTC")
 
 
 def check_network() -> Finding:
-    """Whether anybody could reach this machine."""
+    """Check that another machine could reach this one."""
     addresses = [
         address.address
         for name, entries in psutil.net_if_addrs().items()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Level(enum.StrEnum):
-    """How bad it is."""
+    """The severity of a finding."""
 
     GOOD = "good"
     NOTE = "note"
@@ -16,7 +16,7 @@ class Level(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found about a subject; a remedy belongs to everything that is not good."""
+    """A finding about a subject; all but good ones have a remedy."""
 
     subject: str
     level: Level
@@ -25,15 +25,15 @@ class Finding:
 
 
 def good(subject: str, text: str) -> Finding:
-    """Nothing to do."""
+    """Report something that needs no action."""
     return Finding(subject, Level.GOOD, text)
 
 
 def note(subject: str, text: str, remedy: str) -> Finding:
-    """It works, and could be better."""
+    """Report something that works and could be better."""
     return Finding(subject, Level.NOTE, text, remedy)
 
 
 def bad(subject: str, text: str, remedy: str) -> Finding:
-    """It does not work, or will soon not."""
+    """Report something that does not work, or soon will not."""
     return Finding(subject, Level.BAD, text, remedy)

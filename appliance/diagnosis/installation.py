@@ -1,4 +1,4 @@
-"""What is installed: settings, port, keys, bundles, unit, versions."""
+"""The installation: settings, port, keys, bundles, unit, versions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from importlib import metadata
 from pathlib import Path
 
 from appliance import __version__
+from appliance.access.keystore import KeyStore
 from appliance.bundle import BundleStore, TrustedKeys
+from appliance.bundle.targets import is_built_for
 from appliance.config import Config, load_config
 from appliance.diagnosis.finding import Finding, bad, good, note
 from appliance.errors import ConfigError, LanternError
 from appliance.home import Home
 from appliance.host.addresses import is_loopback
-from appliance.keystore import KeyStore
+from appliance.host.processor import ProcessorKind, processor_kind
 
 _UNIT = "lantern.service"
 _FLOORS = {"aiohttp": (3, 14, 3), "zeroconf": (0, 150), "Jinja2": (3, 1, 6)}  # below these are known holes
@@ -25,7 +27,7 @@ _SHORT_KEY_CHARS = 20  # a drawn key has 43 beyond its prefix
 
 
 def check_settings(path: Path | None) -> tuple[Finding, Config]:
-    """Whether the file is valid; the defaults stand in for one that is not."""
+    """Check the settings file; the defaults stand in for one that is not valid."""
     try:
         config = load_config(path)
     except ConfigError as err:
@@ -34,7 +36,7 @@ def check_settings(path: Path | None) -> tuple[Finding, Config]:
 
 
 def check_port(config: Config, *, is_running: bool) -> Finding:
-    """Whether the port is free, or taken by whom it should be."""
+    """Check that the port is free, or taken by the service itself."""
     server = config.server
     family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
     with socket.socket(family) as sock:
@@ -52,7 +54,7 @@ def check_port(config: Config, *, is_running: bool) -> Finding:
 
 
 def check_keys(home: Home, config: Config) -> Finding:
-    """Whether clients can identify themselves, where they have to."""
+    """Check that clients can identify themselves, if they have to."""
     num_keys = len(KeyStore(home.api_keys).all()) + len(config.server.keys)
     if any(len(key) < _SHORT_KEY_CHARS for key in config.server.keys):
         told = f"one of the settings has fewer than {_SHORT_KEY_CHARS} characters: it can be guessed"
@@ -66,8 +68,9 @@ def check_keys(home: Home, config: Config) -> Finding:
     return bad("keys", "there is none, so the server will not start", "Make a key: lantern keys create NAME.")
 
 
-def check_bundles(home: Home) -> list[Finding]:
-    """Every installed bundle, byte for byte."""
+def check_bundles(home: Home, kind: ProcessorKind | None = None) -> list[Finding]:
+    """Check every installed bundle, byte for byte, and its target against the kind of this processor."""
+    kind = kind or processor_kind()
     store = BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys))
     names = store.names()
     if not names:
@@ -75,15 +78,18 @@ def check_bundles(home: Home) -> list[Finding]:
     findings = []
     for name in names:
         try:
-            store.open(name)
+            target = store.open(name).manifest.built_for
             findings.append(good("models", f"{name} is whole"))
+            if not is_built_for(target, kind):
+                told = f"{name} was built for {target}; it runs on this processor ({kind}) too, with other figures"
+                findings.append(note("models", told, "Build it again with --for any, or for this board."))
         except LanternError as err:
             findings.append(bad("models", f"{name}: {err.message}", "Install it again, or remove it."))
     return findings
 
 
 def check_unit() -> tuple[Finding, bool]:
-    """What systemd says of the service, and whether it runs."""
+    """Check systemd's state of the service."""
     systemctl = shutil.which("systemctl")
     if systemctl is None or not Path("/run/systemd/system").is_dir():
         return good("unit", "this machine has no systemd"), False
@@ -107,7 +113,7 @@ def judge_unit(state: Mapping[str, str]) -> tuple[Finding, bool]:
 
 
 def check_versions(installed: Mapping[str, str] | None = None) -> Finding:
-    """This program, Python, and the packages below which there are known holes."""
+    """Check the versions of this program, of Python, and of packages with known holes."""
     versions = installed if installed is not None else {name: metadata.version(name) for name in _FLOORS}
     for name, floor in _FLOORS.items():
         found = tuple(int(part) for part in versions[name].split(".")[:3] if part.isdigit())

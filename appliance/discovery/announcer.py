@@ -11,10 +11,10 @@ import contextlib
 import dataclasses
 import logging
 import secrets
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Sequence
 
+from appliance.background import Lifetime
+from appliance.discovery.alias import Alias
 from appliance.discovery.claims import Claim
 from appliance.discovery.interfaces import Reach, is_real_interface, only_loopback, reach
 from appliance.discovery.netlink import link_changes
@@ -29,7 +29,7 @@ _DEFENCE_WINDOW_S = 60.0
 _FLUSH_DELAY_S = 1.2  # RFC 6762 section 10.2: an announcement replaces only what is older than a second
 
 
-class Announcer:
+class Announcer(Lifetime):
     """Publishes one `ServiceRecord`, follows the network, and says goodbye; owned by one event loop.
 
     Works without a network: it announces when there is one. A name that is taken gets a number; the id in the record
@@ -44,6 +44,8 @@ class Announcer:
         port: int,
         hosts: Sequence[str] = ("0.0.0.0", "::"),  # noqa: S104
         openai_alias: bool = False,
+        short_name: str = "",
+        on_short_name: Callable[[str | None], None] = lambda _: None,
         accept_interface: Callable[[str], bool] = is_real_interface,
         poll_interval_s: float = 2.0,
         ttl_s: int = 120,
@@ -56,6 +58,8 @@ class Announcer:
             port: the TCP port that the server listens on.
             hosts: the addresses that the server is bound to; a wildcard stands for all of its family.
             openai_alias: also announce the type `_openai._tcp`.
+            short_name: the first label of a host name to hold beside the device's own, while no other host has it.
+            on_short_name: called with that name when it is won, and with None when it is lost.
             accept_interface: which links may carry the record.
             poll_interval_s: how often the addresses are compared, beside every time that the kernel tells of a change.
             ttl_s: how long others believe in our host when they hear nothing more (RFC 6762 section 10).
@@ -68,6 +72,8 @@ class Announcer:
         self._wanted_name = self._name = instance_name(name)
         self._port, self._hosts = port, tuple(hosts)
         self._openai_alias = openai_alias
+        self._short_name, self._on_short_name = short_name, on_short_name
+        self._holding = contextlib.AsyncExitStack()
         self._accept_interface = accept_interface
         self._poll_interval_s = poll_interval_s
         self._ttl_s = ttl_s
@@ -76,7 +82,6 @@ class Announcer:
         self._defences_s: list[float] = []
         self._published = asyncio.Event()
         self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self._last_trouble = ""
 
     @property
@@ -88,12 +93,6 @@ class Announcer:
     def addresses(self) -> tuple[str, ...]:
         """The addresses announced now."""
         return self._publication.reach.addresses if self._publication is not None else ()
-
-    async def start(self) -> None:
-        """Begin to announce, in the background, whether or not there is a network."""
-        assert self._task is None
-        self._task = asyncio.create_task(self._run(), name="announcer")
-        self._task.add_done_callback(_report_end)
 
     async def announced(self) -> None:
         """Wait until the record is on the network."""
@@ -124,25 +123,19 @@ class Announcer:
         self._record = record
         self._wake.set()
 
-    async def stop(self) -> None:
-        """Say that no more requests are taken, then goodbye, and close; may be called twice, and before `start`."""
-        task, self._task = self._task, None
-        if task is not None:
+    async def _live(self) -> AsyncIterator[None]:
+        """Announce, with or without a network; at the end announce that the device drains, then say goodbye."""
+        task = asyncio.create_task(self._run(), name="announcer")
+        task.add_done_callback(_report_end)
+        try:
+            yield
+        finally:
             task.cancel()
             await asyncio.wait([task])
-        if self._publication is not None and self.name is not None:
-            with contextlib.suppress(DiscoveryError):
-                await self._publication.update(dataclasses.replace(self._record, state=State.DRAINING))
-        await self._withdraw(goodbye=True)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.stop()
+            if self._publication is not None and self.name is not None:
+                with contextlib.suppress(DiscoveryError):
+                    await self._publication.update(dataclasses.replace(self._record, state=State.DRAINING))
+            await self._withdraw(goodbye=True)
 
     async def _run(self) -> None:
         with link_changes(self._wake.set):
@@ -182,8 +175,20 @@ class Announcer:
             ttl_s=self._ttl_s,
         )
         await self._publication.publish()
+        if self._short_name:
+            await self._holding.enter_async_context(self._alias(self._publication, now))
         self._published.set()
         _LOGGER.info("Announced %r at %s, port %d", self._publication.name, ", ".join(now.addresses), self._port)
+
+    def _alias(self, publication: Publication, now: Reach) -> Alias:
+        return Alias(
+            self._short_name,
+            now.addresses,
+            multicast=now.multicast,
+            send=publication.send,
+            on_change=self._on_short_name,
+            ttl_s=self._ttl_s,
+        )
 
     async def _settle(self, publication: Publication, rival: Claim, now: Reach) -> None:
         """Keep the name or leave it: the lower host does the former, unless the other one does not give way."""
@@ -205,6 +210,7 @@ class Announcer:
     async def _withdraw(self, *, goodbye: bool) -> None:
         """Close the publication; one that was interrupted in it is closed by the next call."""
         self._published.clear()
+        await self._holding.aclose()
         if self._publication is not None:
             with contextlib.suppress(DiscoveryError):
                 await self._publication.withdraw(goodbye=goodbye)
@@ -215,7 +221,7 @@ class Announcer:
         self._wake.set()
 
     def _log_once(self, err: DiscoveryError) -> None:
-        """A trouble that lasts is one line, however often it is met."""
+        """Log a lasting fault once, however often it is met."""
         if err.message != self._last_trouble:
             _LOGGER.warning("%s Trying again every %.0f s.", err.message, self._poll_interval_s)
         self._last_trouble = err.message
@@ -230,6 +236,6 @@ def _check(record: ServiceRecord, hosts: Sequence[str], *, reaches_loopback: boo
 
 
 def _report_end(task: asyncio.Task[None]) -> None:
-    """The task never ends by itself; when it does, an operator must know."""
+    """Log the end of the task, which never ends by itself: an operator must know."""
     if not task.cancelled() and (err := task.exception()) is not None:
         _LOGGER.error("The announcer has stopped", exc_info=err)

@@ -86,7 +86,7 @@ class Browser:
             await asyncio.sleep(0)  # its transports close in the loop's next turn, which may be the last one
 
     def devices(self) -> tuple[Device, ...]:
-        """The devices that are there now, by name; one that is known by two names counts once."""
+        """Return the devices present now, by name; one that is known by two names counts once."""
         distinct = {device.identity: device for device in self._found.values()}
         return tuple(sorted(distinct.values(), key=lambda device: (device.name.casefold(), device.host, device.port)))
 
@@ -102,7 +102,7 @@ class Browser:
     def _on_change(
         self, zeroconf: zeroconf.Zeroconf, service_type: str, name: str, state_change: ServiceStateChange
     ) -> None:
-        """Called by zeroconf on our loop."""
+        """Take a change of state; called by zeroconf on our loop."""
         if state_change is ServiceStateChange.Removed:
             if (running := self._resolving.pop(name, None)) is not None:
                 running.cancel()
@@ -112,13 +112,13 @@ class Browser:
             self._look_again(name, is_unsettled=state_change is ServiceStateChange.Updated)
 
     def _on_claim(self, name: str, claim: tuple[str, int]) -> None:
-        """Somebody says where `name` is; where that is news, the cache holds two answers until one has expired."""
+        """Take a host's claim to `name`; if it is news, the cache holds two answers until one has expired."""
         instance = next((known for known in self._found if known.lower() == name), None)
         if instance is not None and claim != (self._found[instance].host.lower(), self._found[instance].port):
             self._look_again(instance, is_unsettled=True)
 
     def _on_addresses(self, host: str, addresses: set[str]) -> None:
-        """A host says where it is, in one family; where that is news, what it no longer says expires in a second."""
+        """Take a host's addresses of one family; on a change, its earlier addresses expire in a second."""
         version = ipaddress.ip_address(next(iter(addresses))).version
         for name, device in self._found.items():
             if device.host.lower() == host and addresses != _literals(device, version):
@@ -166,7 +166,7 @@ class Browser:
         return is_claimed(self._zeroconf.zeroconf.cache, name)
 
     async def _look_up(self, name: str) -> Device | None:
-        """The instance's host, port, TXT and addresses, asked for where they are not known; None if they are no device.
+        """Look up an instance's host, port, TXT and addresses, and ask for unknown ones; None if they are no device.
 
         Those that never answer take turns in asking, and what is known does not wait for them.
         """
@@ -206,7 +206,7 @@ class Browser:
 
 
 def _literals(device: Device, version: int) -> set[str]:
-    """The device's addresses of a family, without their zones."""
+    """Return the device's addresses of a family, without their zones."""
     literals = (address.partition("%")[0] for address in device.addresses)
     return {literal for literal in literals if ipaddress.ip_address(literal).version == version}
 
@@ -237,7 +237,7 @@ async def browse(
     enough: Callable[[list[Device]], bool] = bool,
     accept_interface: Callable[[str], bool] = is_real_interface,
 ) -> list[Device]:
-    """The devices that answer within `timeout_s`, by name.
+    """Search for `timeout_s` and return the devices that answered, by name.
 
     Args:
         timeout_s: how long to listen at most.

@@ -1,4 +1,4 @@
-"""Who claims an instance name, where hosts say they are, and how many names are listened to; lives on the event loop.
+"""Claims to instance names, addresses that hosts announce, and a count of watched names; on the event loop.
 
 zeroconf tells browsers of records that are new in its cache only. When two machines claim one name and one of them
 gives way, the cache ends with the other's record, which was not new: whoever looked in between keeps the loser. Nor is
@@ -44,7 +44,7 @@ class ClaimWatch(RecordUpdateListener):
         self._on_addresses = on_addresses
 
     def async_update_records(self, zc: zeroconf.Zeroconf, now: float, records: list[RecordUpdate]) -> None:
-        """Called by zeroconf for every batch of records, which is one message."""
+        """Take a batch of records, which is one message; called by zeroconf."""
         addresses: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
         for record in (update.new for update in records if not update.new.is_expired(now)):
             if isinstance(record, DNSService):
@@ -67,7 +67,7 @@ class BoundedBrowser(AsyncServiceBrowser):
         super().__init__(*args, **kwargs)
 
     def async_update_records(self, zc: zeroconf.Zeroconf, now: float, records: list[RecordUpdate]) -> None:
-        """Called by zeroconf for every batch of records."""
+        """Take a batch of records; called by zeroconf."""
         super().async_update_records(zc, now, [update for update in records if self._admits(update.new, now)])
 
     def _admits(self, record: DNSRecord, now: float) -> bool:
@@ -98,6 +98,6 @@ def drop_expired_claims(cache: DNSCache, name: str) -> None:
 
 
 def is_claimed(cache: DNSCache, name: str) -> bool:
-    """Whether somebody's word that the name is his has not expired."""
+    """Tell if another host's claim to the name has not expired."""
     now = zeroconf.current_time_millis()
     return any(not claim.is_expired(now) for claim in cache.async_all_by_details(name.lower(), _SRV, _IN))

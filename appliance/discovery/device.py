@@ -31,11 +31,11 @@ class Device:
 
     @property
     def base_url(self) -> str:
-        """What an OpenAI client takes as its base URL; an address, for `.local` is not resolved everywhere."""
+        """The base URL for an OpenAI client; an address, for `.local` is not resolved everywhere."""
         return f"{self.record.proto}://{_url_host(self.addresses[0])}:{self.port}{self.record.path.rstrip('/')}"
 
     def secured(self) -> Device | None:
-        """The same device by its HTTPS port; None where it speaks no TLS."""
+        """Return the same device by its HTTPS port; None if it speaks no TLS."""
         if self.record.proto == "https":
             return self
         if self.record.tls_port is None:
@@ -49,17 +49,17 @@ class Device:
 
     @property
     def auth(self) -> Auth:
-        """Whether the server asks for a key."""
+        """The announced kind of authentication."""
         return self.record.auth
 
     @property
     def num_models(self) -> int:
-        """How many models the device says it has."""
+        """The announced number of models."""
         return self.record.num_models
 
     @property
     def state(self) -> State:
-        """Whether the device says that it takes requests."""
+        """The announced state."""
         return self.record.state
 
     @property
@@ -69,15 +69,15 @@ class Device:
 
     @property
     def identity(self) -> tuple[str | None, str, int]:
-        """What tells servers apart: a renamed one stays itself, and one with a stolen id hides nobody."""
+        """The key that tells servers apart: a renamed one stays itself, and one with a stolen id hides no other."""
         return (self.id, self.host.lower() if self.id else self.name, self.port)
 
     def answers_to(self, name: str) -> bool:
-        """Whether `name` is the device's name, its host name with or without `.local`, or its id."""
+        """Tell if `name` is the device's name, its host name with or without `.local`, or its id."""
         return _bare(name) in (_bare(self.name), _bare(self.host), self.id)
 
     def to_json(self) -> dict[str, object]:
-        """The device as `lantern discover --json` prints it."""
+        """Return the device as `lantern discover --json` prints it."""
         return {
             "name": self.name,
             "base_url": self.base_url,
@@ -149,7 +149,7 @@ def choose(
 def usable_addresses(
     found: Iterable[str], networks: Sequence[IPInterface], *, loopback: bool = False
 ) -> tuple[str, ...]:
-    """The addresses that can be connected to from here, best first.
+    """Return the addresses that can be connected to from here, best first.
 
     Args:
         found: literals as they were resolved; a link-local IPv6 one needs its zone.
@@ -214,7 +214,7 @@ def _distance(ip: IPAddress, networks: Sequence[IPInterface]) -> int:
 
 
 def _zone_name(zone: str) -> str:
-    """The interface's name where its number is known here: both work, one can be read."""
+    """Return the interface's name if its number is known here: both work, one can be read."""
     try:
         return socket.if_indextoname(int(zone))
     except (ValueError, OSError, OverflowError):
@@ -222,7 +222,7 @@ def _zone_name(zone: str) -> str:
 
 
 def _url_host(address: str) -> str:
-    """A zone stays as it is: aiohttp 3.14, httpx, urllib and curl take `%eth0`, and the first two not `%25eth0`.
+    """Return the host part of a URL, its zone unchanged: aiohttp 3.14 and httpx take `%eth0`, not `%25eth0`.
 
     RFC 6874, which asked for the latter, was made obsolete by RFC 9844.
     """

@@ -1,4 +1,4 @@
-"""Which addresses this machine can be reached at, and over which of them multicast goes; reads, never changes.
+"""Network interfaces: this machine's reachable addresses, and the links that multicast uses; reads, never changes.
 
 psutil knows the addresses and whether a link is up; the kernel's table tells which IPv6 addresses are usable yet. It
 reads a file of /proc: call it on a thread.
@@ -31,19 +31,19 @@ _NOT_USABLE = 0x40 | 0x20 | 0x08  # tentative, deprecated, duplicate: the flags 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """Where the server answers, and the addresses of the links that multicast has to leave by."""
+    """The addresses at which the server answers, and those of the links that multicast has to leave by."""
 
     addresses: tuple[str, ...] = ()
     multicast: tuple[str, ...] = ()
 
 
 def is_real_interface(name: str) -> bool:
-    """Whether other machines are on this link: not loopback, a container's bridge or a tunnel."""
+    """Tell if other machines are on this link: not loopback, a container's bridge or a tunnel."""
     return not any(fnmatch.fnmatchcase(name, pattern) for pattern in _LOOPBACK + _VIRTUAL)
 
 
 def reach(hosts: Sequence[str], *, accept_interface: Callable[[str], bool] = is_real_interface) -> Reach:
-    """What a server bound to `hosts` can be reached at now; empty while there is no network.
+    """Return the addresses at which a server bound to `hosts` can be reached now; empty while there is no network.
 
     Raises:
         DiscoveryError: a host is a name instead of an address.
@@ -60,17 +60,17 @@ def reach(hosts: Sequence[str], *, accept_interface: Callable[[str], bool] = is_
 
 
 def multicast_addresses(*, accept_interface: Callable[[str], bool] = is_real_interface) -> tuple[str, ...]:
-    """The addresses that a browser asks from."""
+    """Return the addresses that a browser asks from."""
     return tuple(sorted(sender for own in _links(accept_interface) for sender in _senders(own)))
 
 
 def local_networks() -> tuple[IPInterface, ...]:
-    """Every network that this machine has an address in."""
+    """Return every network that this machine has an address in."""
     return tuple(item for own in _links(lambda _name: True) for item in own)
 
 
 def only_loopback(hosts: Sequence[str]) -> bool:
-    """Whether nobody but this machine can reach a server bound to `hosts`."""
+    """Tell if a server bound to `hosts` can be reached from this machine only."""
     return all(_bound_address(host).is_loopback for host in hosts)
 
 
@@ -82,12 +82,12 @@ def _bound_address(host: str) -> IPAddress:
 
 
 def _answers_at(bound: IPAddress, own: IPAddress) -> bool:
-    """A wildcard covers its own family only: asyncio's servers set IPV6_V6ONLY."""
+    """Tell if a server bound to `bound` answers at the address; a wildcard covers its own family (IPV6_V6ONLY)."""
     return bound.version == own.version and (bound.is_unspecified or bound == own)
 
 
 def _links(accept_interface: Callable[[str], bool]) -> Iterator[list[IPInterface]]:
-    """The usable addresses of each link that is up and accepted."""
+    """Return the usable addresses of each link that is up and accepted."""
     try:
         stats, addresses = psutil.net_if_stats(), psutil.net_if_addrs()
     except (OSError, psutil.Error) as err:
@@ -110,14 +110,14 @@ def _interface(address: str, netmask: str | None) -> IPInterface:
 
 
 def _senders(own: Sequence[IPInterface]) -> list[str]:
-    """One address per family and link: every further one would send each packet again."""
+    """Return one address per family and link: every further one would send each packet again."""
     ipv4 = [str(item.ip) for item in own if item.version == 4]
     ipv6 = sorted((item.ip for item in own if item.version == 6), key=lambda ip: not ip.is_link_local)
     return ipv4[:1] + [str(ip) for ip in ipv6[:1]]
 
 
 def _usable_ipv6() -> frozenset[IPAddress] | None:
-    """The IPv6 addresses that can be bound by now; None where the system has no such table."""
+    """Return the IPv6 addresses that can be bound by now; None if the system has no such table."""
     try:
         rows = [line.split() for line in _IF_INET6.read_text(encoding="ascii").splitlines()]
     except OSError:

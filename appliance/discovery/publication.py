@@ -12,14 +12,14 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterator
 
 import zeroconf
-from zeroconf import DNSQuestionType, ServiceStateChange
+from zeroconf import DNSOutgoing, DNSQuestionType, ServiceStateChange  # type: ignore[attr-defined]  # as in claims
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from appliance.discovery.claims import Claim, ClaimWatch
-from appliance.discovery.identity import host_name
 from appliance.discovery.interfaces import Reach
 from appliance.discovery.record import OPENAI_ALIAS, SERVICE_TYPE, ServiceRecord
 from appliance.errors import DiscoveryError
+from appliance.identity.device_id import host_name
 
 
 class Publication:
@@ -53,7 +53,7 @@ class Publication:
 
     @property
     def claim(self) -> Claim:
-        """What our own SRV records say."""
+        """Return the claim that our own SRV records make."""
         return (self._host, self._port)
 
     async def publish(self) -> None:
@@ -85,6 +85,11 @@ class Publication:
             announcing: list[Awaitable[object]] = [await self._zeroconf.async_update_service(info) for info in infos]
             await asyncio.gather(*announcing)
 
+    def send(self, message: DNSOutgoing) -> None:
+        """Multicast a message on every link; without effect once the publication is withdrawn."""
+        if self._zeroconf is not None:
+            self._zeroconf.zeroconf.async_send(message)
+
     async def withdraw(self, *, goodbye: bool) -> None:
         """Close the sockets.
 
@@ -101,7 +106,7 @@ class Publication:
         self._zeroconf = None
 
     def _on_claim(self, name: str, claim: Claim) -> None:
-        """Resolvers probe once, and miss a claim on one of our names that comes later."""
+        """Give up a name that another host claims later: resolvers probe only once."""
         if name in self._watched and claim != self.claim:
             self._on_rival(claim)
 
@@ -126,7 +131,7 @@ class Publication:
         )
 
     def _subtype_info(self) -> AsyncServiceInfo:
-        """A second pointer to the web service's instance.
+        """Return a second pointer to the web service's instance.
 
         python-zeroconf 0.154 keeps one registration for each instance name, so that a type and its subtype exclude
         one another; under a key of its own the subtype is told apart, and SRV and TXT come from the main one.
@@ -138,7 +143,7 @@ class Publication:
 
 
 def _ignore(zeroconf: zeroconf.Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
-    """The answers count by being in zeroconf's cache."""
+    """Do nothing: the answers count by being in zeroconf's cache."""
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-
 
 
 class State(StrEnum):
-    """Whether the server takes requests."""
+    """The server's state: starting, ready or busy with stopping."""
 
     STARTING = "starting"
     READY = "ready"
@@ -42,7 +42,7 @@ class State(StrEnum):
 
 
 class Auth(StrEnum):
-    """How the server asks who is there."""
+    """The server's kind of authentication."""
 
     NONE = "none"
     BEARER = "bearer"
@@ -50,7 +50,7 @@ class Auth(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ServiceRecord:
-    """What a device says about itself; `fingerprint` pins its certificate where it has one.
+    """The announcement of a device; `fingerprint` pins its certificate, if it has one.
 
     `tls_port` is where it speaks HTTPS beside the plain HTTP of the port announced.
     """
@@ -67,7 +67,7 @@ class ServiceRecord:
     tls_port: int | None = None
 
     def to_txt(self) -> dict[bytes, bytes]:
-        """The TXT strings in the order that they are sent, `txtvers` first (RFC 6763 section 6.7).
+        """Return the TXT strings in the order in which they are sent, `txtvers` first (RFC 6763 section 6.7).
 
         Raises:
             DiscoveryError: a field that a reader would not accept, or more than 400 bytes in all.
@@ -94,7 +94,7 @@ class ServiceRecord:
 
     @classmethod
     def from_txt(cls, txt: Mapping[bytes, bytes | None]) -> ServiceRecord:
-        """The record that foreign TXT strings describe; whatever is odd in them is left at its default."""
+        """Parse the record that foreign TXT strings describe; each odd value keeps its default."""
         hints = clean_properties(txt)
         if hints.get("txtvers", _TXT_VERSION) != _TXT_VERSION:
             hints = {}  # a later format: the same keys may mean something else
@@ -123,7 +123,7 @@ class ServiceRecord:
 
 
 def instance_name(wanted: str) -> str:
-    """`wanted` as one DNS label: no control characters, no dots, and room for a suffix after a conflict."""
+    """Return `wanted` as one DNS label: no control characters, no dots, and room for a suffix after a conflict."""
     label = " ".join(_UNPRINTABLE.sub(" ", wanted).replace(".", " ").split())
     return label.encode("utf-8", "ignore")[:_MAX_NAME_BYTES].decode("utf-8", "ignore").strip() or "lantern"
 
@@ -134,7 +134,7 @@ def printable(text: str, *, max_chars: int = _MAX_VALUE_CHARS) -> str:
 
 
 def clean_properties(txt: Mapping[bytes, bytes | None]) -> dict[str, str]:
-    """The well-formed ones among foreign TXT strings, as printable text; keys are not case-sensitive."""
+    """Return the well-formed ones of foreign TXT strings, as printable text; keys are not case-sensitive."""
     properties: dict[str, str] = {}
     for raw_key, raw_value in list(txt.items())[:_MAX_PROPERTIES]:
         key = raw_key.decode("ascii", "replace").lower()

@@ -1,8 +1,8 @@
-"""Prompt lookup: what followed the last time the text read like this, as a draft of what follows now (Saxena, 2023).
+"""Prompt lookup (Saxena, 2023): the tokens that followed the last occurrence of an n-gram are a draft of the next ones.
 
-A draft costs a longer step, and pays where enough of it comes true. Both are measured here: drafts that were not tried
-are compared with what came all the same, so that a text which repeats nothing pays for nothing. What is drafted never
-changes what is said, only how fast.
+A draft costs a longer step, and pays if enough of it is accepted. Both are measured here: drafts that were not tried
+are compared with the tokens that came, so that a text without repetitions pays nothing. Drafts never change a
+completion, only its speed.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-_NGRAM = 3  # tokens that have to agree before a place counts as a match
+_NGRAM = 3  # tokens that have to agree for a match
 _MAX_MATCH = 12  # agreeing tokens beyond which more make no difference
 _MIN_DRAFT = 2
-_TRUST = 0.15  # weight of the newest draft in what is expected of the next one
+_TRUST = 0.15  # weight of the newest draft in the expectation for the next one
 _SMOOTHING = 0.2  # weight of the newest duration
 _FIRST_SHARE = 0.35  # of a step for each token of a longer one, before anything was measured
 
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """Tokens that may follow, and how many before them agreed."""
+    """Tokens that may follow, and the number of tokens before them that agreed."""
 
     tokens: tuple[int, ...]
     match: int
@@ -28,7 +28,7 @@ class Draft:
 
 @dataclass(slots=True)
 class _History:
-    """Where each n-gram of one sequence was last followed by something, and a draft that was not tried."""
+    """The place after the last occurrence of each n-gram of one sequence, and a draft that was not tried."""
 
     index: dict[tuple[int, ...], int] = field(default_factory=dict)
     num_indexed: int = 0
@@ -40,7 +40,7 @@ class Drafter:
     """Drafts for the sequences of one engine; owned by its thread."""
 
     def __init__(self, width: int) -> None:
-        """`width`: tokens that one longer step computes: one that is certain, and the draft."""
+        """Draft for longer steps of `width` tokens, which are the last sampled one and the draft."""
         self._width = width
         self._histories: dict[str, _History] = {}
         # A long match is believed at first, a short one has to prove itself.
@@ -49,7 +49,7 @@ class Drafter:
         self._long_step_s = 0.0
 
     def draft(self, request_id: str, tokens: Sequence[int], room: int) -> Draft | None:
-        """What may follow `tokens`, at most `room` tokens, if it is likely enough to pay."""
+        """Return up to `room` tokens that may follow `tokens`, or None if a draft is not likely enough to pay."""
         history = self._histories.setdefault(request_id, _History())
         self._settle(history, tokens)
         found = self._find(history, tokens, min(room, self._width - 1))
@@ -63,26 +63,26 @@ class Drafter:
         return None
 
     def tried(self, draft: Draft, num_accepted: int, seconds: float) -> None:
-        """So much of a draft came true, in a longer step of so many seconds."""
+        """Record the accepted tokens of a draft, and the seconds of its longer step."""
         self._learn(draft, num_accepted)
         self._long_step_s = _smoothed(self._long_step_s, seconds)
 
     def stepped(self, seconds: float) -> None:
-        """One token of one sequence took so many seconds."""
+        """Record the seconds of a step of one token."""
         self._step_s = _smoothed(self._step_s, seconds)
 
     def forget(self, request_id: str) -> None:
-        """A request is over."""
+        """Drop the history of a request that has ended."""
         self._histories.pop(request_id, None)
 
     def _cost(self) -> float:
-        """A longer step in steps."""
+        """Return the cost of a longer step, in steps of one token."""
         if not (self._step_s and self._long_step_s):
             return 1 + _FIRST_SHARE * (self._width - 1)
         return self._long_step_s / self._step_s
 
     def _find(self, history: _History, tokens: Sequence[int], limit: int) -> Draft | None:
-        """The most recent place with the same n-gram; indexes what is new on the way."""
+        """Find the most recent occurrence of the last n-gram; index the new tokens on the way."""
         end = len(tokens)
         for i in range(max(history.num_indexed, _NGRAM), end):  # n-grams that something already follows
             history.index[tuple(tokens[i - _NGRAM : i])] = i
@@ -96,7 +96,7 @@ class Drafter:
         return Draft(tuple(tokens[place : place + limit]), match)
 
     def _settle(self, history: _History, tokens: Sequence[int]) -> None:
-        """Learn from a draft that was not tried, once what came instead is known."""
+        """Learn from a draft that was not tried, once the tokens at its place are known."""
         shadow, start = history.shadow, history.shadow_start
         if shadow is None:
             return
@@ -107,13 +107,13 @@ class Drafter:
             self._learn(shadow, num_right)
 
     def _learn(self, draft: Draft, num_accepted: int) -> None:
-        """A short draft that came true throughout says that a long one would have, too."""
+        """Update the expected length for this match; a short draft that was all accepted counts like a long one."""
         share = num_accepted / len(draft.tokens) * (self._width - 1)
         self._expected[draft.match] += _TRUST * (share - self._expected[draft.match])
 
 
 def num_agreeing(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many first tokens two sequences have in common."""
+    """Return the number of tokens that two sequences have in common at their beginning."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 

@@ -9,31 +9,47 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.drafter import Draft, Drafter
-from appliance.engine.model_runner import ModelRunner
+from appliance.engine.places import Places
+from appliance.engine.prefixes import Prefixes
 from appliance.engine.sampler import sample, score
 from appliance.engine.scheduler import ChunkTurn, DecodeTurn, Scheduler
-from appliance.engine.slots import RowCopy, RowMove, SlotPool, shared_prefix
-from appliance.engine.types import EngineStats, FinishReason, Request, Sequence, StepOutput, StepPlan, TokenLogprobs
+from appliance.engine.slots import SlotCopy, SlotMove, SlotPool, SlotSwap, StateKeep, StateRestore
+from appliance.engine.types import (
+    Admitted,
+    EngineStats,
+    Finished,
+    FinishReason,
+    ModelRunner,
+    Output,
+    PromptComputed,
+    PromptScored,
+    Request,
+    Sampled,
+    Sequence,
+    StepPlan,
+)
 
-_NO_ROWS = np.empty(0, np.int64)
-_WORTH_WAITING = 64  # shared tokens for which a prompt waits until another one has computed them
+_NO_LOGITS = np.empty(0, np.int64)
 
 
 class Engine:
-    """Requests in, one StepOutput per sampled token out. Not thread-safe: see loop.py."""
+    """Requests in, outputs out: admissions, tokens, ends. Not thread-safe: see loop.py."""
 
     def __init__(
         self,
         runner: ModelRunner,
         scheduler: Scheduler | None = None,
         *,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._runner = runner
         self._clock = clock
-        self._drafter = Drafter(runner.stepwise_width) if runner.stepwise_width else None
+        self._drafter = Drafter(runner.verify_width) if runner.verify_width else None
         self._scheduler = scheduler or Scheduler()
-        self._pool = SlotPool(runner.num_rows)
+        self._pool = SlotPool(runner.num_slots, runner.num_checkpoints)
+        self._prefixes = Prefixes(self._pool, has_state=runner.num_checkpoints is not None)
+        self._keeps_states = self._pool.keeps_states
+        self._places = Places(clock)
         self._num_resting = 0
         self._num_steps = 0
         self._num_prompt_tokens = 0
@@ -44,25 +60,33 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        """Whether step() would do anything."""
+        """Return True if step() would do anything."""
         return self._scheduler.has_work
 
-    def rest_slots(self, num_slots: int) -> None:
-        """From now on leave so many slots empty, but one; who runs goes on."""
-        self._num_resting = min(num_slots, self._pool.num_rows - 1)
+    def limit_slots(self, num_slots: int) -> None:
+        """Leave this many slots empty from now on, but one; running requests keep theirs."""
+        self._num_resting = min(num_slots, self._pool.num_slots - 1)
+
+    @property
+    def slots(self) -> SlotPool:
+        """Return the slots, for what keeps idle ones elsewhere while no step runs."""
+        return self._pool
 
     def add(self, request: Request) -> None:
-        """Queue a request whose prompt and max_tokens together fit into a row."""
+        """Queue a request whose prompt and max_tokens together fit into a slot."""
         self._scheduler.add(Sequence(request, list(request.prompt)))
+        if request.tells_progress:
+            self._places.watch(request.id)
 
     def cancel(self, request_id: str) -> None:
-        """Forget a request at once; its row is free for the next step."""
+        """End a request at once; its slot is free for the next step."""
         sequence = self._scheduler.remove(request_id)
-        if sequence is not None and sequence.has_row:
+        self._places.forget(request_id)
+        if sequence is not None and sequence.has_slot:
             self._release(request_id)
 
-    def step(self) -> list[StepOutput]:
-        """Admit who fits, run the model once, and say what it brought.
+    def step(self) -> list[Output]:
+        """Admit waiting requests, run the model once, and return what that brought.
 
         Raises:
             ModelError: nothing of this engine can be used any more.
@@ -80,9 +104,9 @@ class Engine:
         return outputs
 
     def stats(self) -> EngineStats:
-        """Counts so far; safe to read from another thread, since each is one integer."""
+        """Return the counts so far; safe to read from another thread, since each is one integer."""
         return EngineStats(
-            num_slots=self._pool.num_rows,
+            num_slots=self._pool.num_slots,
             num_running=self._scheduler.num_running,
             num_waiting=self._scheduler.num_waiting,
             num_steps=self._num_steps,
@@ -93,46 +117,37 @@ class Engine:
             num_accepted_tokens=self._num_accepted_tokens,
         )
 
-    def _admit(self) -> list[StepOutput]:
-        """Rows for those who wait, in order; the outputs tell them that they run and what was cached."""
-        outputs = []
+    def _admit(self) -> list[Output]:
+        """Give idle slots to waiting requests, in order."""
+        outputs: list[Output] = []
         for sequence in self._scheduler.waiting():
-            if not self._pool.has_idle_row or self._scheduler.num_running + self._num_resting >= self._pool.num_rows:
+            if not self._pool.has_idle_slot or self._scheduler.num_running + self._num_resting >= self._pool.num_slots:
                 break
             request = sequence.request
-            if self._waits_for_a_prefix(request):
+            if self._prefixes.waits(request, self._scheduler.prompts()):
                 continue
-            claim = self._pool.claim(request.id, request.prompt, _cache_key(request))
+            claim = self._prefixes.claim(sequence)
             if claim is None:
                 break
             self._move(claim.moves)
-            sequence.has_row = True
-            sequence.num_computed = claim.num_cached
             self._num_prompt_tokens += sequence.num_prompt
             self._num_cached_tokens += claim.num_cached
             self._scheduler.start_prompt(sequence)
-            outputs.append(StepOutput(request.id, None, num_cached_tokens=claim.num_cached))
+            self._places.forget(request.id)
+            outputs.append(Admitted(request.id, claim.num_cached, self._clock()))
+        if self._places:
+            outputs += self._places.changed(self._scheduler.waiting())
         return outputs
 
-    def _waits_for_a_prefix(self, request: Request) -> bool:
-        """Whether a prompt under way is about to compute much of what this one begins with."""
-        if request.scores_prompt:
-            return False
-        others = [s.request for s in self._scheduler.prompts() if s.request.cache_key == request.cache_key]
-        if not others:
-            return False
-        shared = max(shared_prefix(other.prompt, request.prompt) for other in others)
-        return shared >= self._pool.num_reusable(request.prompt, request.cache_key) + _WORTH_WAITING
-
-    def _run_chunk(self, sequence: Sequence, num_tokens: int) -> list[StepOutput]:
+    def _run_chunk(self, sequence: Sequence, num_tokens: int) -> list[Output]:
         start = sequence.num_computed
         tokens = sequence.tokens[start : start + num_tokens]
         is_last = num_tokens == sequence.num_pending
         is_scored = sequence.request.scores_prompt and not sequence.is_decoding
         owner = sequence.request.id
-        last_row = np.array([num_tokens - 1], np.int64) if is_last else _NO_ROWS
+        last_row = np.array([num_tokens - 1], np.int64) if is_last else _NO_LOGITS
         plan = StepPlan(
-            first_row=self._pool.row_of(owner),
+            first_slot=self._pool.slot_of(owner),
             input_ids=np.array([tokens], np.int64),
             past_lens=np.array([start], np.int32),
             logit_rows=np.arange(num_tokens) if is_scored else last_row,
@@ -142,27 +157,31 @@ class Engine:
         logits = self._runner.run(plan)
         if not (sequence.is_decoding or is_scored):
             self._scheduler.chunk_took(num_tokens, self._clock() - begin_s)
-        scores = self._score(sequence, start, logits) if is_scored else []
+        outputs = self._score(sequence, start, logits) if is_scored else []
         sequence.num_computed += num_tokens
+        if sequence.request.tells_progress and not sequence.is_decoding:
+            outputs.append(PromptComputed(owner, sequence.num_computed, self._clock()))
         self._pool.extend(owner, tokens)
+        if self._keeps_states:
+            self._move(self._prefixes.checkpoint(sequence))
         if not is_last:
-            return scores
+            return outputs
         if not sequence.is_decoding:
             self._scheduler.start_decoding(sequence)
             self._move(self._pool.start_decoding(owner))
-        return scores + self._commit(sequence, logits[-1])
+        return outputs + self._commit(sequence, logits[-1])
 
-    def _score(self, sequence: Sequence, start: int, logits: NDArray[np.float32]) -> list[StepOutput]:
-        """The prompt's tokens that follow those of a chunk, with their log probabilities."""
+    def _score(self, sequence: Sequence, start: int, logits: NDArray[np.float32]) -> list[Output]:
+        """Return the tokens of the prompt that follow those of a chunk, with their log probabilities."""
         request = sequence.request
         following = request.prompt[start + 1 : start + 1 + len(logits)]
         num_top = request.params.num_logprobs or 0
         return [
-            StepOutput(request.id, token, None, score(row, token, num_top), is_prompt=True)
+            PromptScored(request.id, token, score(row, token, num_top), self._clock())
             for row, token in zip(logits, following, strict=False)
         ]
 
-    def _run_decode(self) -> list[StepOutput]:
+    def _run_decode(self) -> list[Output]:
         sequences = [self._scheduler.decoding(owner) for owner in self._pool.decoding_owners()]
         draft = self._draft(sequences[0]) if len(sequences) == 1 else None
         if draft is not None:
@@ -170,7 +189,7 @@ class Engine:
         begin_s = self._clock()
         logits = self._runner.run(
             StepPlan(
-                first_row=0,
+                first_slot=0,
                 input_ids=np.array([s.tokens[-1:] for s in sequences], np.int64),
                 past_lens=np.array([s.num_computed for s in sequences], np.int32),
                 logit_rows=np.arange(len(sequences)),
@@ -181,41 +200,44 @@ class Engine:
         for sequence in sequences:
             sequence.num_computed += 1
             self._pool.extend(sequence.request.id, sequence.tokens[-1:])
+        if self._keeps_states:
+            for sequence in sequences:
+                self._move(self._prefixes.checkpoint(sequence))
         return [output for i, s in enumerate(sequences) for output in self._commit(s, logits[i])]
 
     def _draft(self, sequence: Sequence) -> Draft | None:
-        """What may follow a sequence that decodes alone, where a longer step fits into its row."""
-        width = self._runner.stepwise_width
+        """Guess the next tokens of a sequence that decodes alone; None if a longer step would not pay or not fit."""
+        width = self._runner.verify_width
         if self._drafter is None or width is None or sequence.num_computed + width > self._runner.capacity:
             return None
         room = sequence.request.params.max_tokens - sequence.num_generated - 1
         return self._drafter.draft(sequence.request.id, sequence.tokens, room)
 
-    def _run_draft(self, sequence: Sequence, draft: Draft) -> list[StepOutput]:
-        """Compute the draft in one step, and commit token by token as far as it is what would have been said anyway."""
-        width, drafter = self._runner.stepwise_width, self._drafter
+    def _run_draft(self, sequence: Sequence, draft: Draft) -> list[Output]:
+        """Verify a draft in one step; commit its tokens up to the first one that single steps would not have given."""
+        width, drafter = self._runner.verify_width, self._drafter
         assert width is not None
         assert drafter is not None
         known = [sequence.tokens[-1], *draft.tokens]
         begin_s = self._clock()
         logits = self._runner.run(
             StepPlan(
-                first_row=0,
+                first_slot=0,
                 input_ids=np.array([known + [0] * (width - len(known))], np.int64),
                 past_lens=np.array([sequence.num_computed], np.int32),
                 logit_rows=np.arange(len(known)),
-                variant="stepwise",
+                variant="verify",
             )
         )
         seconds = self._clock() - begin_s
-        outputs: list[StepOutput] = []
+        outputs: list[Output] = []
         num_right = 0
         for i, token in enumerate(known):
             sequence.num_computed += 1
             self._pool.extend(sequence.request.id, [token])
             outputs += self._commit(sequence, logits[i])
             is_right = sequence.num_pending == 1 and sequence.tokens[-1:] == known[i + 1 : i + 2]
-            if outputs[-1].finish_reason is not None or not is_right:
+            if isinstance(outputs[-1], Finished) or not is_right:
                 break
             num_right += 1
         drafter.tried(draft, num_right, seconds)
@@ -223,34 +245,35 @@ class Engine:
         self._num_accepted_tokens += num_right
         return outputs
 
-    def _commit(self, sequence: Sequence, logits: NDArray[np.float32]) -> list[StepOutput]:
-        """Sample, append what follows, and free the row in the step that finishes."""
+    def _commit(self, sequence: Sequence, logits: NDArray[np.float32]) -> list[Output]:
+        """Sample, append the tokens, and free the slot in the step that finishes."""
         request = sequence.request
         if not request.params.max_tokens:
-            return [self._finish(sequence, None, FinishReason.LENGTH)]
+            return [self._finish(sequence, FinishReason.LENGTH)]
         constraint = request.constraint
         if constraint is not None:
             constraint.apply(logits)
             if constraint.error is not None:
-                return [self._finish(sequence, None, FinishReason.CONSTRAINT)]
+                return [self._finish(sequence, FinishReason.CONSTRAINT)]
         token, logprobs = sample(logits, sequence)
         if token in request.params.stop_token_ids:
-            return [self._finish(sequence, None, FinishReason.STOP)]
+            return [self._finish(sequence, FinishReason.STOP)]
         tokens = [token]
         if constraint is not None:
             constraint.accept(token)
-            # Log probabilities are asked of every token, so that each has to be sampled.
-            tokens += constraint.forced() if request.params.num_logprobs is None else []
+            if request.params.num_logprobs is None:  # log probabilities need each token to be sampled
+                tokens += constraint.fast_forward_tokens()
         room = request.params.max_tokens - sequence.num_generated
         is_cut = len(tokens) > room
         del tokens[room:]
         sequence.tokens += tokens
         self._num_generated_tokens += len(tokens)
-        outputs = [StepOutput(request.id, t) for t in tokens[:-1]]
+        at_s = self._clock()
+        outputs: list[Output] = [Sampled(request.id, t, logprobs, at_s) for t in tokens]
         reason = FinishReason.LENGTH if is_cut else self._reason_to_end(sequence)
         if reason is not None:
-            return [*outputs, self._finish(sequence, tokens[-1], reason, logprobs)]
-        return [*outputs, StepOutput(request.id, tokens[-1], None, logprobs)]
+            outputs.append(self._finish(sequence, reason))
+        return outputs
 
     def _reason_to_end(self, sequence: Sequence) -> FinishReason | None:
         request = sequence.request
@@ -258,26 +281,24 @@ class Engine:
             return FinishReason.STOP
         return FinishReason.LENGTH if sequence.num_generated >= request.params.max_tokens else None
 
-    def _finish(
-        self, sequence: Sequence, token: int | None, reason: FinishReason, logprobs: TokenLogprobs | None = None
-    ) -> StepOutput:
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> Output:
         self._scheduler.remove(sequence.request.id)
         self._release(sequence.request.id)
-        return StepOutput(sequence.request.id, token, reason, logprobs)
+        return Finished(sequence.request.id, reason, self._clock())
 
     def _release(self, request_id: str) -> None:
         self._move(self._pool.release(request_id))
         if self._drafter is not None:
             self._drafter.forget(request_id)
 
-    def _move(self, moves: tuple[RowMove, ...]) -> None:
+    def _move(self, moves: tuple[SlotMove, ...]) -> None:
         for move in moves:
-            if isinstance(move, RowCopy):
-                self._runner.copy_row(move.source, move.target, move.num_tokens)
-            else:
-                self._runner.swap_rows(move.a, move.b, move.num_tokens)
-
-
-def _cache_key(request: Request) -> str:
-    """Whose rows a request may find; one that scores its prompt finds none, since it needs every token's logits."""
-    return f"scored {request.id}" if request.scores_prompt else request.cache_key
+            match move:
+                case SlotCopy(source, target, num_tokens):
+                    self._runner.copy_slot(source, target, num_tokens)
+                case SlotSwap(a, b, num_tokens):
+                    self._runner.swap_slots(a, b, num_tokens)
+                case StateKeep(slot, place):
+                    self._runner.keep_state(slot, place)
+                case StateRestore(place, slot):
+                    self._runner.restore_state(place, slot)

@@ -1,4 +1,7 @@
-"""Logits become a token. The draw depends on the seed and the token's place alone, so a batch changes nothing."""
+"""Sampling: logits become a token. A draw depends on the seed and the token's position only, never on the batch.
+
+It runs once a token, so it calls the arrays' own methods: numpy's functions of the same names wrap them in Python.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from appliance.errors import ModelError
 
 _BLOCK = 256  # weights that are added up together
 _LEAST_EXPONENT = np.float32(-80.0)  # e to this is near the least normal float32
-_NUCLEUS_DEPTHS = (4.0, 8.0, 16.0, 32.0)  # how far below the best logit the candidates of top-p are looked for
+_NUCLEUS_DEPTHS = (4.0, 8.0, 16.0, 32.0)  # below the best logit: ranges to search for the candidates of top-p
 
 
 def sample(logits: NDArray[np.float32], sequence: Sequence) -> tuple[int, TokenLogprobs | None]:
@@ -20,9 +23,9 @@ def sample(logits: NDArray[np.float32], sequence: Sequence) -> tuple[int, TokenL
         ModelError: a logit is not a number.
     """
     params = sequence.request.params
-    logprobs = _log_softmax(logits) if params.num_logprobs is not None else None
+    logprobs = log_softmax(logits) if params.num_logprobs is not None else None
     _adjust(logits, sequence)
-    token = int(np.argmax(logits)) if params.temperature == 0 else _draw(logits, params, sequence.num_generated)
+    token = int(logits.argmax()) if params.temperature == 0 else _draw(logits, params, sequence.num_generated)
     if not np.isfinite(logits[token]):
         raise ModelError("the model gave logits that are not numbers")
     if logprobs is None or params.num_logprobs is None:
@@ -31,12 +34,12 @@ def sample(logits: NDArray[np.float32], sequence: Sequence) -> tuple[int, TokenL
 
 
 def score(logits: NDArray[np.float32], token: int, num_top: int) -> TokenLogprobs:
-    """How likely a token was that is given anyway."""
-    return _describe(_log_softmax(logits), token, num_top)
+    """Return the log probabilities of a token that was not sampled but given."""
+    return _describe(log_softmax(logits), token, num_top)
 
 
 def _adjust(logits: NDArray[np.float32], sequence: Sequence) -> None:
-    """Repetition, presence and frequency penalties, then the bias; in place."""
+    """Apply the repetition, presence and frequency penalties, then the bias; in place."""
     params = sequence.request.params
     if params.repetition_penalty != 1.0:
         seen = np.unique(np.asarray(sequence.tokens))
@@ -63,7 +66,7 @@ def _draw(logits: NDArray[np.float32], params: SamplingParams, place: int) -> in
 
 
 def _weights(scaled: NDArray[np.float32], best: np.float32) -> NDArray[np.float32]:
-    """Likelihoods against the best; zero where they are too small for a normal float32, whose like are slow to add."""
+    """Return likelihoods relative to the best one; zero instead of subnormal numbers, which are slow to add."""
     weights: NDArray[np.float32] = scaled - best
     if weights.min() >= _LEAST_EXPONENT:
         np.exp(weights, out=weights)
@@ -76,32 +79,32 @@ def _weights(scaled: NDArray[np.float32], best: np.float32) -> NDArray[np.float3
 
 
 def _pick(weights: NDArray[np.float32], uniform: float) -> int:
-    """The index where the cumulated weights pass the uniform number: first among blocks, then within one."""
+    """Return the index at which the cumulated weights pass the uniform number: first among blocks, then within one."""
     whole = len(weights) // _BLOCK * _BLOCK
     blocks = np.append(weights[:whole].reshape(-1, _BLOCK).sum(axis=1), weights[whole:].sum())
-    cumulated = np.cumsum(blocks, dtype=np.float64)
+    cumulated = blocks.cumsum(dtype=np.float64)
     target = uniform * float(cumulated[-1])
-    block = min(int(np.searchsorted(cumulated, target, side="right")), int(np.flatnonzero(blocks)[-1]))
+    block = min(int(cumulated.searchsorted(target, side="right")), int(blocks.nonzero()[0][-1]))
     inside = weights[block * _BLOCK :][:_BLOCK]
     before = float(cumulated[block - 1]) if block else 0.0
-    index = int(np.searchsorted(np.cumsum(inside, dtype=np.float64), target - before, side="right"))
-    return block * _BLOCK + min(index, int(np.flatnonzero(inside)[-1]))
+    index = int(inside.cumsum(dtype=np.float64).searchsorted(target - before, side="right"))
+    return block * _BLOCK + min(index, int(inside.nonzero()[0][-1]))
 
 
 def _candidates(
     scaled: NDArray[np.float32], weights: NDArray[np.float32], best: float, params: SamplingParams
 ) -> NDArray[np.int64] | None:
-    """Tokens that top-k, top-p and min-p leave, most likely first; None where all tokens are left."""
+    """Return the tokens that top-k, top-p and min-p leave, most likely first; None if they leave all."""
     if not params.top_k and params.top_p >= 1.0 and not params.min_p:
         return None
     tokens = _likely(scaled, weights, best, params)
-    tokens = tokens[np.argsort(-scaled[tokens], kind="stable")]
+    tokens = tokens[(-scaled[tokens]).argsort(kind="stable")]
     if params.top_k:
         tokens = tokens[: params.top_k]
     if params.top_p < 1.0:
-        mass = np.cumsum(weights[tokens], dtype=np.float64)
+        mass = weights[tokens].cumsum(dtype=np.float64)
         total = mass[-1] if params.top_k else float(weights.sum(dtype=np.float64))
-        tokens = tokens[: int(np.searchsorted(mass, params.top_p * total)) + 1]
+        tokens = tokens[: int(mass.searchsorted(params.top_p * total)) + 1]
     if params.min_p:
         tokens = tokens[weights[tokens] >= params.min_p]
     return tokens
@@ -110,24 +113,25 @@ def _candidates(
 def _likely(
     scaled: NDArray[np.float32], weights: NDArray[np.float32], best: float, params: SamplingParams
 ) -> NDArray[np.int64]:
-    """A set that surely holds the candidates and is small enough to sort."""
+    """Return a superset of the candidates that is small enough to sort."""
     if params.top_k:
         k = min(params.top_k, len(scaled))
         threshold = np.partition(scaled, len(scaled) - k)[len(scaled) - k]
-        return np.flatnonzero(scaled >= threshold)
+        return np.asarray((scaled >= threshold).nonzero()[0])
     if params.top_p >= 1.0:
-        return np.flatnonzero(weights >= params.min_p)
+        return np.asarray((weights >= params.min_p).nonzero()[0])
     needed = params.top_p * float(weights.sum(dtype=np.float64))
     for depth in _NUCLEUS_DEPTHS:
-        tokens = np.flatnonzero(scaled >= best - depth)
+        tokens: NDArray[np.int64] = (scaled >= best - depth).nonzero()[0]
         if float(weights[tokens].sum(dtype=np.float64)) >= needed:
             return tokens
     return np.arange(len(scaled))
 
 
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted: NDArray[np.float64] = logits.astype(np.float64) - float(logits.max())
-    shifted -= np.log(np.exp(shifted).sum())
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the log probabilities of logits (..., V), in nats."""
+    shifted: NDArray[np.float64] = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 

@@ -1,6 +1,6 @@
-"""Who gets a row and who advances next: a chunk of one sequence, or one token for everyone who decodes.
+"""The order of requests for slots, and the next turn: a chunk of one sequence, or one token of each that decodes.
 
-Pure arithmetic over counts and over times that it is told, without a clock and without the model.
+Pure arithmetic over counts and measured times, without a clock and without the model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SCORED_CHUNK_SIZE = 64  # each token has V logits: 12 MB for a vocabulary of 49
 
 @dataclass(frozen=True, slots=True)
 class ChunkTurn:
-    """The next `num_tokens` of one sequence: of its prompt, or of what a grammar forced."""
+    """The next `num_tokens` of one sequence: of its prompt, or of those that a grammar fast-forwarded."""
 
     sequence: Sequence
     num_tokens: int
@@ -40,11 +40,11 @@ Turn = ChunkTurn | DecodeTurn
 class Scheduler:
     """The queue, the prompts under way and the decoding sequences; owned by the engine thread.
 
-    Those who wait get rows in turn over cache keys, so that one user's flood delays another by one request at most.
+    Waiting requests get slots in turn over cache keys, so that one user's flood delays another by one request at most.
     Prompts and decode steps alternate, so that a running stream waits for one chunk at most, and a chunk is as long as
     this board computes in `patience_s`. Of the prompts' turns, every other one goes to the shortest and the rest to the
-    oldest: short ones are quick, long ones never starve. Forced tokens are always computed as a chunk, whoever else
-    runs: a step of one token has other last bits, and load must not change an answer.
+    oldest: short ones are quick, long ones never starve. Fast-forwarded tokens are always computed as a chunk, under
+    any load: a step of one token has other last bits, and load must not change an answer.
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Scheduler:
         idle_chunk_size: int = _IDLE_CHUNK_SIZE,
         patience_s: float = _PATIENCE_S,
     ) -> None:
-        """`chunk_size`: while streams run, until a time is known; `idle_chunk_size`: while none runs, and at most."""
+        """Start with chunks of `chunk_size` while streams run, until a time is known, `idle_chunk_size` at most."""
         self._chunk_size = chunk_size
         self._patience_s = patience_s
         self._token_s: float | None = None
         self._idle_chunk_size = idle_chunk_size
         self._waiting: dict[str, deque[Sequence]] = {}
-        self._last_served: OrderedDict[str, None] = OrderedDict()  # keys that got a row, longest ago first
+        self._last_served: OrderedDict[str, None] = OrderedDict()  # keys that got a slot, longest ago first
         self._prompts: list[Sequence] = []
         self._decoding: dict[str, Sequence] = {}
         self._prompt_was_last = False
@@ -68,30 +68,30 @@ class Scheduler:
 
     @classmethod
     def within(cls, longest_chunk: int) -> Self:
-        """With chunks of so many tokens at most."""
+        """Return a scheduler with chunks of at most this many tokens."""
         return cls(chunk_size=min(_CHUNK_SIZE, longest_chunk), idle_chunk_size=min(_IDLE_CHUNK_SIZE, longest_chunk))
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would do anything, now or once a row is free."""
+        """Return True if a step would do anything, now or once a slot is free."""
         return bool(self._waiting or self._prompts or self._decoding)
 
     @property
     def num_waiting(self) -> int:
-        """Sequences without a row."""
+        """Return the number of sequences without a slot."""
         return sum(len(queue) for queue in self._waiting.values())
 
     @property
     def num_running(self) -> int:
-        """Sequences with a row."""
+        """Return the number of sequences with a slot."""
         return len(self._prompts) + len(self._decoding)
 
     def prompts(self) -> Iterator[Sequence]:
-        """Sequences whose prompt is being computed, oldest first."""
+        """Yield the sequences whose prompt is being computed, oldest first."""
         yield from self._prompts
 
     def waiting(self) -> list[Sequence]:
-        """Sequences without a row, in the order in which they should get one: round robin over keys."""
+        """Return the sequences without a slot, in the order in which they should get one: round robin over keys."""
         served = {key: place for place, key in enumerate(self._last_served)}
         keys = sorted(self._waiting, key=lambda key: served.get(key, -1))
         queues = [list(self._waiting[key]) for key in keys]
@@ -99,7 +99,7 @@ class Scheduler:
         return [queue[i] for i in range(depth) for queue in queues if i < len(queue)]
 
     def decoding(self, request_id: str) -> Sequence:
-        """The decoding sequence of this request."""
+        """Return the decoding sequence of a request."""
         return self._decoding[request_id]
 
     def add(self, sequence: Sequence) -> None:
@@ -107,7 +107,7 @@ class Scheduler:
         self._waiting.setdefault(sequence.request.cache_key, deque()).append(sequence)
 
     def start_prompt(self, sequence: Sequence) -> None:
-        """A waiting sequence has got a row; its key goes behind the others."""
+        """Move a waiting sequence that has got a slot to the prompts; its key goes behind the others."""
         key = sequence.request.cache_key
         self._remove_waiting(sequence.request.id)
         self._last_served[key] = None
@@ -117,12 +117,12 @@ class Scheduler:
         self._prompts.append(sequence)
 
     def start_decoding(self, sequence: Sequence) -> None:
-        """The prompt is computed and its first token sampled."""
+        """Move a sequence whose prompt is computed to the decoding ones."""
         self._prompts.remove(sequence)
         self._decoding[sequence.request.id] = sequence
 
     def chunk_took(self, num_tokens: int, seconds: float) -> None:
-        """So long did a chunk of a prompt take; the next ones while streams run are fitted to it."""
+        """Fit the chunks to come, while streams run, to the time that a chunk of a prompt took."""
         if num_tokens < _SHORTEST_CHUNK:
             return
         token_s = seconds / num_tokens
@@ -131,7 +131,7 @@ class Scheduler:
         self._chunk_size = min(max(fitting, _SHORTEST_CHUNK), self._idle_chunk_size)
 
     def remove(self, request_id: str) -> Sequence | None:
-        """Forget a sequence, wherever it is; None where it already ended."""
+        """Remove a sequence from any of the lists; None if it already ended."""
         if request_id in self._decoding:
             return self._decoding.pop(request_id)
         for sequence in self._prompts:
@@ -141,7 +141,7 @@ class Scheduler:
         return self._remove_waiting(request_id)
 
     def next_turn(self) -> Turn | None:
-        """Choose; None where nobody has a row."""
+        """Choose the next turn; None if no sequence has a slot."""
         if self._prompts and not (self._decoding and self._prompt_was_last):
             self._prompt_was_last = True
             sequence = self._next_prompt()
@@ -159,12 +159,13 @@ class Scheduler:
         return self._prompts[0]
 
     def _chunk_of(self, sequence: Sequence) -> int:
-        """Tokens of the next chunk; one alone is never left over, see SlotPool.claim."""
+        """Return the size of the next chunk; one token alone is never left over, see SlotPool.claim."""
         chunk = self._chunk_size if self._decoding else self._idle_chunk_size
         if sequence.request.scores_prompt:
             chunk = min(chunk, _SCORED_CHUNK_SIZE)
-        num_tokens = min(chunk, sequence.num_pending)
-        return num_tokens - 1 if sequence.num_pending - num_tokens == 1 else num_tokens
+        end = sequence.num_to_border
+        num_tokens = min(chunk, end)
+        return num_tokens - 1 if end - num_tokens == 1 else num_tokens
 
     def _remove_waiting(self, request_id: str) -> Sequence | None:
         for key, queue in self._waiting.items():

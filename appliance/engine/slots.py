@@ -1,20 +1,23 @@
-"""Which sequence has which row of the K/V cache, and what idle rows still remember. Pure: moves are returned, not made.
+"""The slots of the K/V cache: their owners, and the tokens that idle ones still hold. Moves are returned, not made.
 
-Decoding rows are always `[0, num_decoding)`, because a decode step runs over neighbouring rows; prompts under way and
-idle rows lie behind them. A released row keeps its tokens: the next prompt with the same beginning starts there.
+Decoding slots are always `[0, num_decoding)`, because a decode step runs over neighbouring slots; prompts under way and
+idle slots lie behind them. A released slot keeps its tokens: the next prompt with the same prefix starts there. For a
+model with recurrent state it starts where the slot's state stands, or at the slot's last checkpoint within the prefix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+from appliance.engine.checkpoints import Checkpoint, Held, weakest
 
 _COMPARE = 128  # tokens compared at once
 
 
 @dataclass(frozen=True, slots=True)
-class RowCopy:
-    """The first `num_tokens` of `source` go over those of `target`."""
+class SlotCopy:
+    """A copy of the first `num_tokens` of `source` over those of `target`."""
 
     source: int
     target: int
@@ -22,157 +25,261 @@ class RowCopy:
 
 
 @dataclass(frozen=True, slots=True)
-class RowSwap:
-    """The first `num_tokens` of two rows change places."""
+class SlotSwap:
+    """An exchange of the first `num_tokens` of two slots."""
 
     a: int
     b: int
     num_tokens: int
 
 
-RowMove = RowCopy | RowSwap
+@dataclass(frozen=True, slots=True)
+class StateKeep:
+    """A copy of a slot's state to a place."""
+
+    slot: int
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateRestore:
+    """A copy of the state in a place to a slot."""
+
+    place: int
+    slot: int
+
+
+SlotMove = SlotCopy | SlotSwap | StateKeep | StateRestore
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The prompt's first `num_cached` tokens are in the claimed row once the moves are made."""
+    """A slot for a prompt, whose first `num_cached` tokens are in it once the moves are made.
+
+    `num_shared`: the tokens that the prompt has in common with a slot, of which no state may have been kept.
+    """
 
     num_cached: int
-    moves: tuple[RowMove, ...]
+    moves: tuple[SlotMove, ...]
+    num_shared: int
+
+
+@dataclass(frozen=True, slots=True)
+class IdleSlot:
+    """A slot that no sequence uses, the tokens in it, and the checkpoints that a continuation may need."""
+
+    index: int
+    cache_key: str
+    tokens: tuple[int, ...]
+    checkpoints: tuple[Checkpoint, ...] = ()
 
 
 @dataclass(slots=True)
-class _Row:
+class _Slot:
     owner: str | None = None
     cache_key: str = ""
     tokens: list[int] = field(default_factory=list)
     last_used: int = -1
+    checkpoints: list[Checkpoint] = field(default_factory=list)  # ascending; the slot's own state is behind its tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """The slot that gives a prompt the most tokens to go on from, and the most tokens that any slot shares with it."""
+
+    slot: int | None
+    num_usable: int
+    num_shared: int
 
 
 class SlotPool:
-    """Rows, their owners and their tokens; owned by the engine thread."""
+    """The slots, their owners and their tokens; owned by the engine thread."""
 
-    def __init__(self, num_rows: int) -> None:
-        self._rows = [_Row() for _ in range(num_rows)]
+    def __init__(self, num_slots: int, num_checkpoints: int | None = None) -> None:
+        """Start with empty slots; `num_checkpoints` states can be kept, None for a model without recurrent state."""
+        self._num_checkpoints = num_checkpoints
+        self._slots = [_Slot() for _ in range(num_slots)]
         self._index: dict[str, int] = {}
         self._num_decoding = 0
         self._clock = 0
 
     @property
-    def num_rows(self) -> int:
-        """All rows."""
-        return len(self._rows)
+    def num_slots(self) -> int:
+        """Return the number of all slots."""
+        return len(self._slots)
 
     @property
-    def has_idle_row(self) -> bool:
-        """Whether a claim can succeed."""
-        return len(self._index) < len(self._rows)
+    def has_idle_slot(self) -> bool:
+        """Return True if a claim can succeed."""
+        return len(self._index) < len(self._slots)
 
     @property
-    def num_decoding(self) -> int:
-        """Rows of the decode step: `[0, num_decoding)`."""
-        return self._num_decoding
+    def keeps_states(self) -> bool:
+        """Return True if states are kept at checkpoints."""
+        return bool(self._num_checkpoints)
 
-    def row_of(self, owner: str) -> int:
-        """The row that this owner has now; any call that returns moves may change it."""
+    def slot_of(self, owner: str) -> int:
+        """Return the slot of an owner; any call that returns moves may change it."""
         return self._index[owner]
 
     def decoding_owners(self) -> list[str]:
-        """Owners of rows `[0, num_decoding)`, in row order."""
-        owners = (row.owner for row in self._rows[: self._num_decoding])
+        """Return the owners of slots `[0, num_decoding)`, in slot order."""
+        owners = (slot.owner for slot in self._slots[: self._num_decoding])
         return [owner for owner in owners if owner is not None]
 
     def num_reusable(self, prompt: Sequence[int], cache_key: str) -> int:
-        """Tokens at the beginning of this prompt that some row holds."""
-        return self._best_source(prompt, cache_key)[1]
+        """Return the length of the longest prefix of a prompt from which a slot can go on."""
+        return self._best_source(prompt, cache_key).num_usable
+
+    def idle_slots(self) -> list[IdleSlot]:
+        """List the idle slots that hold tokens, the least recently used first; of checkpoints only the borders."""
+        slots = sorted(enumerate(self._slots), key=lambda pair: pair[1].last_used)
+        return [
+            IdleSlot(i, slot.cache_key, tuple(slot.tokens), tuple(c for c in slot.checkpoints if c.is_border))
+            for i, slot in slots
+            if slot.owner is None and slot.tokens
+        ]
+
+    def adopt(self, cache_key: str, tokens: Sequence[int], lengths: Iterable[int]) -> IdleSlot | None:
+        """Take an empty slot for tokens that were computed elsewhere, with places for states; None without a slot."""
+        index = next((i for i, slot in enumerate(self._slots) if slot.owner is None and not slot.tokens), None)
+        if index is None:
+            return None
+        slot = self._slots[index]
+        slot.cache_key, slot.tokens = cache_key, list(tokens)
+        self._touch(slot)
+        for length in lengths if self._num_checkpoints else ():
+            slot.checkpoints.append(Checkpoint(self._free_place(), length, is_border=True))
+        return IdleSlot(index, cache_key, tuple(tokens), tuple(slot.checkpoints))
 
     def claim(self, owner: str, prompt: Sequence[int], cache_key: str) -> Claim | None:
-        """Take a row for a prompt, beginning with the longest prefix that any row of the same key holds.
+        """Take an idle slot for a prompt, with the longest prefix that a slot of the same key holds; None without one.
 
         At least two tokens are left to compute: a step of one token takes another attention kernel, whose last bits
         differ, and a reused prompt has to give what a fresh one gives.
         """
-        idle = [i for i, row in enumerate(self._rows) if row.owner is None]
+        idle = [i for i, slot in enumerate(self._slots) if slot.owner is None]
         if not idle:
             return None
-        source, shared = self._best_source(prompt, cache_key)
-        target, moves = self._place(source, shared, idle)
-        row = self._rows[target]
-        row.owner, row.cache_key, row.tokens = owner, cache_key, list(prompt[:shared])
+        best = self._best_source(prompt, cache_key)
+        num_cached = best.num_usable
+        target, moves = self._place(best.slot, num_cached, idle)
+        if best.slot is not None:
+            moves += self._restore(self._slots[best.slot], num_cached, target)
+            self._slots[target].checkpoints = self._slots[best.slot].checkpoints[:]
+        slot = self._slots[target]
+        slot.owner, slot.cache_key, slot.tokens = owner, cache_key, list(prompt[:num_cached])
+        slot.checkpoints = [known for known in slot.checkpoints if known.num_tokens <= num_cached]
         self._index[owner] = target
-        self._touch(row)
-        return Claim(shared, moves)
+        self._touch(slot)
+        return Claim(num_cached, moves, best.num_shared)
 
     def extend(self, owner: str, tokens: Iterable[int]) -> None:
-        """Record that these tokens are in the owner's row now."""
-        row = self._rows[self._index[owner]]
-        row.tokens.extend(tokens)
-        self._touch(row)
+        """Record that these tokens are in the owner's slot now."""
+        slot = self._slots[self._index[owner]]
+        slot.tokens.extend(tokens)
+        self._touch(slot)
 
-    def start_decoding(self, owner: str) -> tuple[RowMove, ...]:
-        """Bring a row whose prompt is computed to the end of the decoding rows."""
+    def keep_state(self, owner: str, *, is_border: bool) -> tuple[SlotMove, ...]:
+        """Make a checkpoint at the end of the owner's tokens; another one gives way if there is no place."""
+        slot = self._slots[self._index[owner]]
+        num_tokens = len(slot.tokens)
+        if slot.checkpoints and slot.checkpoints[-1].num_tokens == num_tokens:
+            return ()
+        place = self._free_place()
+        slot.checkpoints.append(Checkpoint(place, num_tokens, is_border))
+        return (StateKeep(self._index[owner], place),)
+
+    def start_decoding(self, owner: str) -> tuple[SlotMove, ...]:
+        """Move a slot whose prompt is computed to the end of the decoding slots."""
         moves = self._exchange(self._index[owner], self._num_decoding)
         self._num_decoding += 1
         return moves
 
-    def release(self, owner: str) -> tuple[RowMove, ...]:
-        """Give the row back, its tokens kept for reuse, and close the hole among the decoding rows."""
+    def release(self, owner: str) -> tuple[SlotMove, ...]:
+        """Give the slot back, its tokens kept for reuse, and close the hole among the decoding slots."""
         index = self._index[owner]
-        moves: tuple[RowMove, ...] = ()
+        moves: tuple[SlotMove, ...] = ()
         if index < self._num_decoding:
             self._num_decoding -= 1
             moves = self._exchange(index, self._num_decoding)
-        self._rows[self._index.pop(owner)].owner = None
+        self._slots[self._index.pop(owner)].owner = None
         return moves
 
-    def _touch(self, row: _Row) -> None:
+    def _touch(self, slot: _Slot) -> None:
         self._clock += 1
-        row.last_used = self._clock
+        slot.last_used = self._clock
 
-    def _best_source(self, prompt: Sequence[int], cache_key: str) -> tuple[int | None, int]:
+    def _best_source(self, prompt: Sequence[int], cache_key: str) -> _Source:
         limit = max(0, len(prompt) - 2)
-        best: int | None = None
-        best_shared = 0
-        for i, row in enumerate(self._rows):
-            if row.cache_key == cache_key:
-                shared = min(shared_prefix(row.tokens, prompt), limit)
-                if shared > best_shared:
-                    best, best_shared = i, shared
-        return best, best_shared
+        best, most_shared = _Source(None, 0, 0), 0
+        for i, slot in enumerate(self._slots):
+            if slot.cache_key == cache_key:
+                shared = min(shared_prefix(slot.tokens, prompt), limit)
+                most_shared = max(most_shared, shared)
+                num_usable = self._usable(slot, shared)
+                if num_usable > best.num_usable:
+                    best = _Source(i, num_usable, shared)
+        return best if most_shared == best.num_shared else replace(best, num_shared=most_shared)
 
-    def _place(self, source: int | None, shared: int, idle: list[int]) -> tuple[int, tuple[RowMove, ...]]:
-        """The row to take and how the prefix gets there: in place where that forgets less than it keeps."""
-        oldest = min(idle, key=lambda i: (self._rows[i].last_used, i))
+    def _usable(self, slot: _Slot, num_shared: int) -> int:
+        """Return the length from which a prompt goes on that shares so many tokens with a slot."""
+        if self._num_checkpoints is None or num_shared == len(slot.tokens):
+            return num_shared
+        return max((known.num_tokens for known in slot.checkpoints if known.num_tokens <= num_shared), default=0)
+
+    def _restore(self, source: _Slot, num_tokens: int, target: int) -> tuple[SlotMove, ...]:
+        """Return the move that gives the target the state of a checkpoint, if the source's own state is not the one."""
+        if self._num_checkpoints is None or num_tokens == len(source.tokens):
+            return ()
+        place = next(known.place for known in source.checkpoints if known.num_tokens == num_tokens)
+        return (StateRestore(place, target),)
+
+    def _free_place(self) -> int:
+        """Return a place that no slot needs; the weakest checkpoint is forgotten where all are needed."""
+        assert self._num_checkpoints
+        taken = {known.place for slot in self._slots for known in slot.checkpoints}
+        free = next((place for place in range(self._num_checkpoints) if place not in taken), None)
+        if free is not None:
+            return free
+        given_up = weakest(Held(slot.checkpoints, slot.last_used) for slot in self._slots)
+        for slot in self._slots:
+            slot.checkpoints = [known for known in slot.checkpoints if known is not given_up]
+        return given_up.place
+
+    def _place(self, source: int | None, shared: int, idle: list[int]) -> tuple[int, tuple[SlotMove, ...]]:
+        """Return the slot to take and the moves of the prefix: it stays in place if that keeps more than it forgets."""
+        oldest = min(idle, key=lambda i: (self._slots[i].last_used, i))
         if source is None:
             return oldest, ()
-        if source in idle and (len(self._rows[source].tokens) <= 2 * shared or len(idle) == 1):
+        if source in idle and (len(self._slots[source].tokens) <= 2 * shared or len(idle) == 1):
             return source, ()
         others = [i for i in idle if i != source]
-        target = min(others, key=lambda i: (self._rows[i].last_used, i))
-        self._touch(self._rows[source])
-        return target, (RowCopy(source, target, shared),)
+        target = min(others, key=lambda i: (self._slots[i].last_used, i))
+        self._touch(self._slots[source])
+        return target, (SlotCopy(source, target, shared),)
 
-    def _exchange(self, a: int, b: int) -> tuple[RowMove, ...]:
+    def _exchange(self, a: int, b: int) -> tuple[SlotMove, ...]:
         if a == b:
             return ()
-        rows = self._rows
-        len_a, len_b = len(rows[a].tokens), len(rows[b].tokens)
-        rows[a], rows[b] = rows[b], rows[a]
+        slots = self._slots
+        len_a, len_b = len(slots[a].tokens), len(slots[b].tokens)
+        slots[a], slots[b] = slots[b], slots[a]
         for i in (a, b):
-            owner = rows[i].owner
+            owner = slots[i].owner
             if owner is not None:
                 self._index[owner] = i
         if not len_a and not len_b:
             return ()
         if not len_b:
-            return (RowCopy(a, b, len_a),)
+            return (SlotCopy(a, b, len_a),)
         if not len_a:
-            return (RowCopy(b, a, len_b),)
-        return (RowSwap(a, b, max(len_a, len_b)),)
+            return (SlotCopy(b, a, len_b),)
+        return (SlotSwap(a, b, max(len_a, len_b)),)
 
 
 def shared_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences have in common at their beginning."""
+    """Return the number of tokens that two sequences have in common at their beginning."""
     end = min(len(a), len(b))
     start = 0
     while start < end and list(a[start : start + _COMPARE]) == list(b[start : start + _COMPARE]):

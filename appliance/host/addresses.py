@@ -1,4 +1,4 @@
-"""What an IP address says about who is at the other end."""
+"""IP addresses of peers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address or name is this machine's own; also as IPv6 sockets show IPv4 peers."""
+    """Tell if an address or name is this machine's own; also as IPv6 sockets show IPv4 peers."""
     if host == "localhost":
         return True
     try:

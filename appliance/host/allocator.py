@@ -6,7 +6,7 @@ import asyncio
 import ctypes
 from contextlib import AbstractAsyncContextManager
 
-from appliance.background import beside
+from appliance.background import run_in_background
 
 _M_ARENA_MAX = -8  # malloc.h
 
@@ -43,7 +43,7 @@ def trimming(*, interval_s: float = 10.0) -> AbstractAsyncContextManager[None]:
             await asyncio.to_thread(trim)
             await asyncio.sleep(interval_s)
 
-    return beside(run())
+    return run_in_background(run())
 
 
 _LIBC = ctypes.CDLL(None)

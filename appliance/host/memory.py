@@ -1,4 +1,4 @@
-"""How much memory this process could still take."""
+"""The memory that this process could still take."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes(cgroup: Path = _CGROUP) -> int:
-    """What the board has left, or the service's own limit where that is nearer (cgroup v2: memory.max)."""
+    """Return the board's available memory, or the service's own limit if that is nearer (cgroup v2: memory.max)."""
     left = int(psutil.virtual_memory().available)
     for limit in ("memory.max", "memory.high"):
         allowed = _number(_own(cgroup) / limit)
@@ -21,7 +21,7 @@ def available_bytes(cgroup: Path = _CGROUP) -> int:
 
 
 def _own(cgroup: Path) -> Path:
-    """The folder of this process's own group, as far as it can be seen."""
+    """Return the folder of this process's cgroup, as far as it can be seen."""
     try:
         lines = Path("/proc/self/cgroup").read_text("ascii").splitlines()
     except OSError:

@@ -33,3 +33,29 @@ def passed_sockets(
         sock.setblocking(False)
         found.append(PassedSocket(names[i] if i < len(names) else "", sock))
     return found
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Bind a host name or address; "" and "0.0.0.0" with "::" take both families if they can.
+
+    Raises:
+        OSError: the port is in use, or the address is not one of this machine's.
+    """
+    infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets = []
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(infos):
+            sock = socket.socket(family, kind, protocol)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind(address)
+            sock.setblocking(False)
+            if port == 0:
+                break
+    except OSError:
+        for sock in sockets:
+            sock.close()
+        raise
+    return sockets

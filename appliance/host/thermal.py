@@ -1,4 +1,4 @@
-"""How hot the board is, and whether it is slowed down for it: read from sysfs, nothing where a board tells nothing."""
+"""The board's temperature and throttling, read from sysfs; empty if a board has no sensor."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _SYS = Path("/sys")
-_UNDER_VOLTAGE_NOW, _CAPPED_NOW, _THROTTLED_NOW, _SOFT_LIMIT_NOW = 1, 1 << 1, 1 << 2, 1 << 3  # vcgencmd get_throttled
+_UNDER_VOLTAGE, _CAPPED, _THROTTLED, _SOFT_LIMIT = 1, 1 << 1, 1 << 2, 1 << 3  # vcgencmd get_throttled
+_SLOWED = _CAPPED | _THROTTLED | _SOFT_LIMIT
+_SINCE_START = 16  # the same flags, shifted: it has happened since the start
 
 
 @dataclass(frozen=True, slots=True)
 class Thermal:
-    """The hottest zone, and what holds the board back at this moment."""
+    """The hottest zone, what holds the board back at this moment, and what did since it started, if it tells that."""
 
     temperature_c: float | None = None
     is_throttled: bool = False
     is_under_voltage: bool = False
+    was_throttled: bool = False
+    was_under_voltage: bool = False
 
 
 def read_thermal(sys: Path = _SYS) -> Thermal:
@@ -27,13 +31,15 @@ def read_thermal(sys: Path = _SYS) -> Thermal:
     firmware = _firmware_flags(sys)
     return Thermal(
         temperature_c=max(plausible, default=None),
-        is_throttled=bool(firmware & (_CAPPED_NOW | _THROTTLED_NOW | _SOFT_LIMIT_NOW)) or _is_cooled(sys),
-        is_under_voltage=bool(firmware & _UNDER_VOLTAGE_NOW) or _has_voltage_alarm(sys),
+        is_throttled=bool(firmware & _SLOWED) or _is_cooled(sys),
+        is_under_voltage=bool(firmware & _UNDER_VOLTAGE) or _has_voltage_alarm(sys),
+        was_throttled=bool(firmware >> _SINCE_START & _SLOWED),
+        was_under_voltage=bool(firmware >> _SINCE_START & _UNDER_VOLTAGE),
     )
 
 
 def _firmware_flags(sys: Path) -> int:
-    """A Raspberry Pi's own word for it; 0 on other boards."""
+    """Return a Raspberry Pi's firmware flags for throttling; 0 on other boards."""
     for path in sys.glob("devices/platform/soc*/*firmware*/get_throttled"):
         text = _text(path)
         if text is not None:
@@ -45,7 +51,7 @@ def _firmware_flags(sys: Path) -> int:
 
 
 def _is_cooled(sys: Path) -> bool:
-    """Whether the kernel slows a processor down."""
+    """Tell if the kernel slows a processor down."""
     for device in sys.glob("class/thermal/cooling_device*"):
         kind = (_text(device / "type") or "").lower()
         if kind.startswith(("processor", "cpufreq", "cpu-", "thermal-cpufreq", "devfreq")) and _number(

@@ -1,8 +1,8 @@
-"""A process gives up what a trial does not need: memory, time, files, the network, other programs, writing.
+"""The confinement of a process: it gives up memory, time, files, the network, other programs and writing.
 
-Resource limits everywhere; on Linux on x86-64 and arm64 a system call filter besides (seccomp(2), mode 2, set by
-prctl(2), which needs no privilege). What it denies returns EPERM: a library that tries something harmless, such as
-asking a resolver, goes on without it. Cannot be undone by the process or its children.
+Resource limits everywhere; on Linux on x86-64 and arm64 also a system call filter (seccomp(2), mode 2, set by prctl(2),
+which needs no privilege). Denied calls return EPERM, so that a library that tries something harmless, such as asking a
+resolver, goes on without it. Neither the process nor its children can undo it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ _AUDIT_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
 def confine(*, memory_bytes: int, cpu_s: int, num_files: int) -> bool:
-    """Limit this process; False where the platform has no system call filter, and only the limits hold."""
+    """Limit this process; return False if the platform has no system call filter, so that only the limits hold."""
     for kind, limit in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_CPU, cpu_s),
@@ -101,7 +101,7 @@ def confine(*, memory_bytes: int, cpu_s: int, num_files: int) -> bool:
 
 
 def _program(machine: str) -> bytes:
-    """The filter: foreign architectures and listed calls are denied, opens are for reading."""
+    """Return the filter: foreign architectures and listed calls are denied, files are opened for reading only."""
     column = list(_AUDIT_ARCH).index(machine)
     numbers = [n for pair in _DENIED.values() if (n := pair[column]) is not None]
     numbers += _DENIED_X86 if machine == "x86_64" else ()

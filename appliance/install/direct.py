@@ -1,22 +1,21 @@
-"""The administration of this machine's own models where no server runs: the same methods as over the network.
+"""The administration of this machine's own models while no server runs: the same methods as over the network.
 
-Works on the store itself, under its lock. What a service then finds belongs to the user that it runs as.
+Works on the store itself, under its lock. Files that it creates belong to the user that the service runs as.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from appliance.bundle import BundleStore, TrustedKeys
 from appliance.bundle.signing import read_public_key
-from appliance.files import give_tree
 from appliance.home import Home
-from appliance.host.memory import available_bytes
+from appliance.host.files import chown_tree
 from appliance.install.installer import Installer
+from appliance.install.overview import overview_of
 from appliance.models.loaded import EngineSettings
 
 Answer = dict[str, Any]
@@ -24,7 +23,7 @@ T = TypeVar("T")
 
 
 class DirectAdministration:
-    """One home; methods run in threads and may be called on any event loop."""
+    """The models of one home; methods run in threads and may be called on any event loop."""
 
     def __init__(self, home: Home, settings: EngineSettings) -> None:
         self._home = home
@@ -32,7 +31,7 @@ class DirectAdministration:
         self._installer = Installer(self._store, settings)
 
     async def overview(self) -> Answer:
-        """What is installed and free."""
+        """Return the installed models, and the free space."""
         return await asyncio.to_thread(self._overview)
 
     async def install(self, path: Path, on_progress: Callable[[int, int], None] = lambda _done, _all: None) -> Answer:
@@ -47,55 +46,40 @@ class DirectAdministration:
         return await self.overview()
 
     async def rollback(self, model: str) -> Answer:
-        """Let the version before serve."""
+        """Activate the version before the active one."""
         await self._change(lambda: self._installer.rollback(model))
         return await self.overview()
 
     async def aliases(self) -> dict[str, str]:
-        """Those that were given by command or from afar."""
+        """Return alias to model, without those of the settings."""
         return await asyncio.to_thread(self._store.aliases.all)
 
     async def set_alias(self, alias: str, model: str) -> None:
-        """Let an alias stand for a model."""
+        """Point an alias to an installed model."""
         await self._change(lambda: self._installer.set_alias(alias, model))
 
     async def remove_alias(self, alias: str) -> None:
-        """Forget an alias."""
+        """Remove an alias."""
         await self._change(lambda: self._installer.remove_alias(alias))
 
     async def trusted(self) -> list[str]:
-        """The ids of the keys whose bundles run here."""
+        """Return the ids of the signing keys whose bundles run here."""
         return sorted(await asyncio.to_thread(self._store.trusted.all))
 
     async def trust(self, pem: bytes) -> str:
-        """Run what this key signed; gives the key's id."""
-        public = read_public_key(pem)
-        return await asyncio.to_thread(TrustedKeys.add, self._home.trusted_keys, public)
+        """Trust a signing key, and return its id."""
+        return await asyncio.to_thread(self._store.trusted.add, read_public_key(pem))
 
     async def distrust(self, signer: str) -> None:
-        """Run nothing more that this key signed."""
-        await asyncio.to_thread(TrustedKeys.remove, self._home.trusted_keys, signer)
+        """Trust a signing key no longer."""
+        await asyncio.to_thread(self._store.trusted.remove, signer)
 
     async def _change(self, function: Callable[[], T]) -> T:
         try:
             return await asyncio.to_thread(function)
         finally:
             if self._home.bundles.is_dir():
-                await asyncio.to_thread(give_tree, self._home.bundles, self._home.root)
+                await asyncio.to_thread(chown_tree, self._home.bundles, self._home.root)
 
     def _overview(self) -> Answer:
-        aliases = self._store.aliases.all()
-        root = self._store.root
-        return {
-            "models": [
-                {
-                    **model.to_json(),
-                    "loaded": False,
-                    "aliases": sorted(a for a, name in aliases.items() if name == model.name),
-                    "problem": model.problem,
-                }
-                for model in self._installer.list()
-            ],
-            "storage": {"free_bytes": shutil.disk_usage(root).free if root.is_dir() else None},
-            "memory": {"free_bytes": available_bytes(), "models_bytes": 0},
-        }
+        return {**overview_of(self._installer.list(), self._store.root, aliases=self._store.aliases.all())}

@@ -1,60 +1,44 @@
-"""Installs, removals and rollbacks, each as a whole: what the device's API and the command on the device both call.
+"""Installs, removals and rollbacks, each of them whole or not at all; the API and the commands on the device call them.
 
-Methods block, and hold the store's lock while they change it. Knows nothing of which models are loaded; whoever serves
-looks at the store again afterwards.
+Methods block, and hold the store's lock while they change it. Knows nothing of loaded models: the server refreshes its
+pool afterwards.
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from appliance.bundle import Bundle, BundleStore, Manifest
+from appliance.bundle import Bundle, BundleStore, DecoderSpec, Manifest, SignedManifest
 from appliance.bundle.archive import BundleArchive
-from appliance.bundle.uploads import Uploads
-from appliance.errors import BundleError, InsufficientMemoryError, ModelNotFoundError, UnavailableError
+from appliance.bundle.manifest import MODEL_NAME, REPORT_NAME
+from appliance.bundle.uploads import Upload, Uploads
+from appliance.errors import BundleError, ConflictError, InsufficientMemoryError, ModelNotFoundError, UnavailableError
 from appliance.host.memory import available_bytes
-from appliance.install.trial import TrialLimits, try_bundle
+from appliance.install.trial import Trial, TrialLimits
 from appliance.models.loaded import EngineSettings
 from appliance.models.memory import MARGIN_BYTES, needed_bytes
 
-_KEPT_VERSIONS = 2  # the one that serves, and the one to go back to
+_KEPT_VERSIONS = 2  # the active one, and the one that a rollback activates
 _TRIAL_BASE_BYTES = 96 << 20  # measured: 75 MiB of interpreter and libraries
-_TRIAL_FACTOR = 2.25  # measured: 2.1 times the weights, which onnxruntime packs anew and does not map
+_TRIAL_FACTOR = 2.25  # measured: 2.1 times the weights, since onnxruntime copies them into packed ones
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
-    """One installed model; `problem` says why it cannot be loaded, where that is known."""
+class InstalledModel:
+    """One installed model; `problem` is the reason if its active version is not trusted or damaged."""
 
     name: str
     digest: str | None
     versions: tuple[str, ...]
-    bundle: Bundle | None
+    bundle: SignedManifest | None
     problem: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """What the API and the command say of it."""
-        told: dict[str, Any] = {"name": self.name, "digest": self.digest, "versions": list(self.versions)}
-        if self.bundle is not None:
-            manifest = self.bundle.manifest
-            told |= {
-                "kind": manifest.model.kind,
-                "version": manifest.version,
-                "size_bytes": manifest.size_bytes,
-                "license": manifest.license,
-                "source": manifest.source.uri,
-                "signer": self.bundle.signer,
-            }
-        return told
 
 
 class Installer:
-    """Everything that changes one store. `held_bytes`: what our own loaded models take and would give back."""
+    """The changes of one store. `held_bytes` returns the memory that unloading our own models would free."""
 
     def __init__(
         self,
@@ -71,37 +55,37 @@ class Installer:
         self._limits = limits or TrialLimits()
         self._free_bytes = free_bytes
         self._held_bytes = held_bytes
-        self._trial: subprocess.Popen[bytes] | None = None
+        self._trial: Trial | None = None
         self._is_stopping = False
 
     def stop(self) -> None:
-        """End a trial that is under way, and with it its install, and begin none any more; from any thread."""
+        """End a running trial, and with it its install, and begin no other one; from any thread."""
         self._is_stopping = True
         if self._trial is not None:
-            self._trial.kill()
+            self._trial.stop()
 
     def sweep(self) -> None:
-        """Remove what an interrupted change left behind."""
+        """Remove the remains of an interrupted change."""
         with self.store.writing():
             self.store.sweep()
             self.uploads.sweep()
 
-    def list(self) -> list[Installed]:
-        """What is installed, sorted by name."""
+    def list(self) -> list[InstalledModel]:
+        """Return the installed models, sorted by name."""
         return [self._describe(name) for name in self.store.names()]
 
     def trial_bytes(self, manifest: Manifest) -> int:
-        """What the trial of a bundle takes of memory."""
+        """Return the memory that the trial of a bundle needs."""
         return _TRIAL_BASE_BYTES + max(int(_TRIAL_FACTOR * manifest.loaded_bytes), manifest.loading_bytes)
 
     def check_memory(self, bundle: Bundle) -> None:
-        """Refuse what this device cannot hold even when every other model is unloaded.
+        """Refuse a model that does not fit even if every other model is unloaded.
 
         Raises:
             InsufficientMemoryError: with the numbers.
         """
         room = self._free_bytes() + self._held_bytes() - MARGIN_BYTES
-        needed = max(needed_bytes(bundle, self._settings), self.trial_bytes(bundle.manifest))
+        needed = max(needed_bytes(bundle, self._settings, graph=_graph_of(bundle)), self.trial_bytes(bundle.manifest))
         if needed > room:
             raise InsufficientMemoryError(
                 f"{bundle.name} needs {needed >> 20} MiB of memory to be tried, and to be served with "
@@ -109,22 +93,41 @@ class Installer:
                 f"{max(0, room) >> 20} MiB could be made free, so nothing has changed"
             )
 
-    def install(self, folder: Path) -> Bundle:
-        """Install a folder that lies on the store's file system, which it leaves.
+    def complete_upload(self, upload_id: str) -> Upload:
+        """Return an upload whose bytes have all arrived.
+
+        Raises:
+            UploadNotFoundError: there is no such upload.
+            ConflictError: bytes are missing.
+        """
+        upload = self.uploads.get(upload_id)
+        if missing := upload.missing_bytes:
+            raise ConflictError(f"{missing} bytes of {upload.manifest.name} are still to be sent")
+        return upload
+
+    def install_upload(self, upload: Upload) -> Bundle:
+        """Install a complete upload; its damaged files are removed, so that they are sent again.
 
         Raises:
             BundleError: it does not verify, or fails its trial; nothing has changed.
             InsufficientMemoryError: this device cannot hold it.
             ConflictError: another change is under way.
         """
-        with self.store.writing():
-            return self._install(folder)
+        try:
+            with self.store.writing():
+                bundle = self._install(upload.folder)
+        except BundleError:
+            self.uploads.drop_damaged(upload)
+            raise
+        if upload.folder.is_dir():  # the store held exactly this bundle
+            self.uploads.remove(upload.id)
+        return bundle
 
     def install_file(self, path: Path) -> Bundle:
-        """Install an archive or a bundle's folder, copied into the store first.
+        """Copy an archive or a bundle's folder into the store, and install it.
 
         Raises:
-            BundleError: what `path` leads to is no bundle, or a damaged or hostile one.
+            BundleError: `path` is no bundle, or a damaged or hostile one.
             StorageFullError: it does not fit.
         """
         with self.store.writing():
@@ -136,24 +139,24 @@ class Installer:
                 raise BundleError(f"{path} cannot be read: {err.strerror}") from err
             with file:
                 archive = BundleArchive(file)
-                manifest = archive.manifest(self.store.trusted)
+                manifest = archive.manifest(self.store.trusted).manifest
                 with self.store.stage(manifest.size_bytes) as staged:
                     archive.extract(staged)
                     return self._install(staged)
 
     def rollback(self, name: str) -> Bundle:
-        """Let the version before this one serve.
+        """Activate the version before the active one.
 
         Raises:
             ModelNotFoundError: not installed.
-            BundleError: there is no older version, or it is damaged.
+            BundleError: no older version, or a damaged one.
         """
         with self.store.writing():
             self._check_installed(name)
             return self.store.rollback(name)
 
     def remove(self, name: str) -> None:
-        """Uninstall every version, and forget the model's aliases.
+        """Uninstall every version of a model, and remove its aliases.
 
         Raises:
             ModelNotFoundError: not installed.
@@ -163,12 +166,26 @@ class Installer:
             self.store.remove(name)
             self.store.aliases.forget_model(name)
 
+    def report(self, name: str) -> bytes:
+        """Read the report of the active version, a page of HTML.
+
+        Raises:
+            ModelNotFoundError: not installed, or without a report.
+            BundleError: damaged.
+        """
+        self._check_installed(name)
+        bundle = self.store.describe(name)
+        if not bundle.has(REPORT_NAME):
+            raise ModelNotFoundError(f"The bundle of {name} holds no report.")
+        return self.store.read(bundle, REPORT_NAME)
+
     def set_alias(self, alias: str, model: str) -> None:
-        """Let an alias stand for an installed model.
+        """Point an alias to an installed model.
 
         Raises:
             ModelNotFoundError: the model is not installed.
-            ConfigError: the alias is not valid, or the name of a model.
+            ConfigError: the alias is not valid.
+            BundleError: the alias is the name of a model.
         """
         with self.store.writing():
             self._check_installed(model)
@@ -177,18 +194,23 @@ class Installer:
             self.store.aliases.set(alias, model)
 
     def remove_alias(self, alias: str) -> None:
-        """Forget an alias.
+        """Remove an alias.
 
         Raises:
-            ConfigError: there is none.
+            UnknownNameError: no alias has this name.
         """
         with self.store.writing():
             self.store.aliases.remove(alias)
 
-    def _install(self, folder: Path) -> Bundle:
-        bundle = self.store.install(folder, accept=self._accept)
-        self.store.prune(bundle.name, keep=_KEPT_VERSIONS)
-        return bundle
+    def _install(self, staged: Path) -> Bundle:
+        """Verify, try, activate; a bundle that the store holds already was tried before."""
+        verified = self.store.verify(staged)
+        if not self.store.holds(verified):
+            self.check_memory(verified)
+            self._try(verified)
+        installed = self.store.activate(verified)
+        self.store.prune(installed.name, keep=_KEPT_VERSIONS)
+        return installed
 
     def _install_copy(self, folder: Path) -> Bundle:
         size_bytes = sum(p.lstat().st_size for p in folder.iterdir())
@@ -199,10 +221,12 @@ class Installer:
                 shutil.copyfile(path, staged / path.name, follow_symlinks=False)
             return self._install(staged)
 
-    def _accept(self, bundle: Bundle) -> None:
-        self.check_memory(bundle)
+    def _try(self, bundle: Bundle) -> None:
+        self._trial = trial = Trial(bundle, self._limits)
+        if self._is_stopping:
+            trial.stop()
         try:
-            try_bundle(bundle.folder, bundle.manifest, self._limits, on_start=self._trial_starts)
+            trial.run()
         except BundleError as err:
             if self._is_stopping:
                 raise UnavailableError("the server is stopping; install it again when it runs") from err
@@ -210,19 +234,19 @@ class Installer:
         finally:
             self._trial = None
 
-    def _trial_starts(self, child: subprocess.Popen[bytes]) -> None:
-        self._trial = child
-        if self._is_stopping:
-            child.kill()
-
     def _check_installed(self, name: str) -> None:
         if name not in (names := self.store.names()):
             known = ", ".join(names) or "none"
             raise ModelNotFoundError(f"The model {name[:100]!r} is not installed here; installed: {known}.")
 
-    def _describe(self, name: str) -> Installed:
+    def _describe(self, name: str) -> InstalledModel:
         digest, versions = self.store.active(name), tuple(self.store.versions(name))
         try:
-            return Installed(name, digest, versions, self.store.describe(name))
+            return InstalledModel(name, digest, versions, self.store.describe(name))
         except BundleError as err:
-            return Installed(name, digest, versions, None, err.message)
+            return InstalledModel(name, digest, versions, None, err.message)
+
+
+def _graph_of(bundle: Bundle) -> bytes:
+    """Return the graph of a decoder, which tells the memory of its slots; the trial refuses one that cannot be read."""
+    return bundle.path(MODEL_NAME).read_bytes() if isinstance(bundle.manifest.model, DecoderSpec) else b""

@@ -1,7 +1,7 @@
-"""A bundle is loaded and asked once, in a process that is thrown away and may take only so much: a trial load.
+"""The trial load of a bundle: the model is loaded and computes once, in a limited child process.
 
-A model that hangs, exhausts the memory or crashes onnxruntime does so here and not in the server. `python -m
-appliance.install.trial FOLDER LIMITS` is the child; it prints one JSON object.
+A model that hangs, exhausts the memory or crashes onnxruntime does so there and not in the server. `python -m
+appliance.install.trial FOLDER LIMITS` is the child; it prints one JSON object, with "error" if the model failed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,7 @@ from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, Manifest, Reranke
 from appliance.bundle.manifest import MANIFEST_NAME, MODEL_NAME, TOKENIZER_NAME
 from appliance.errors import BundleError, LanternError
 from appliance.install.confine import confine
-from appliance.install.graph import check_graph
+from appliance.install.graph_check import check_graph
 
 if TYPE_CHECKING:
     from appliance.text.tokenizer import Tokenizer
@@ -33,7 +32,7 @@ _PROMPT = "The lantern on the shelf"
 
 @dataclass(frozen=True, slots=True)
 class TrialLimits:
-    """What a trial may take: `base_bytes` of address space and `weights_factor` times the weights, and so on."""
+    """Limits of the child: `base_bytes` of address space plus `weights_factor` times the weights, time, open files."""
 
     base_bytes: int = 2 << 30
     weights_factor: float = 4.0
@@ -42,53 +41,61 @@ class TrialLimits:
     num_files: int = 64
 
     def memory_bytes(self, manifest: Manifest) -> int:
-        """Address space for this bundle; libraries and threads' stacks reserve more of it than they ever use."""
+        """Return the address space for this bundle; libraries and stacks reserve more of it than they ever use."""
         return self.base_bytes + int(self.weights_factor * manifest.loaded_bytes) + manifest.loading_bytes
 
 
-@dataclass(frozen=True, slots=True)
 class Trial:
-    """How a trial went; `is_confined` tells whether a system call filter held it."""
+    """One trial load of a verified bundle in a child process; `run` blocks, and any thread may `stop` it."""
 
-    peak_bytes: int
-    is_confined: bool
+    def __init__(self, bundle: Bundle, limits: TrialLimits) -> None:
+        self._bundle = bundle
+        self._limits = limits
+        self._child: subprocess.Popen[bytes] | None = None
+        self._is_stopped = False
 
+    def stop(self) -> None:
+        """Kill the child; a trial that has not begun ends at once when it does."""
+        self._is_stopped = True
+        if self._child is not None:
+            self._child.kill()
 
-def try_bundle(
-    folder: Path,
-    manifest: Manifest,
-    limits: TrialLimits,
-    *,
-    on_start: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
-) -> Trial:
-    """Load and run it once in a child, which `on_start` is given; blocks.
+    def run(self) -> None:
+        """Load the model and compute with it once.
 
-    Raises:
-        BundleError: it could not be loaded or run within the limits; the message says why.
-    """
-    command = [sys.executable, "-m", __name__, str(folder), json.dumps(asdict(limits))]
-    environment = {k: v for k in _KEPT_ENVIRONMENT if (v := os.environ.get(k)) is not None}
-    with subprocess.Popen(  # noqa: S603
-        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as child:
-        on_start(child)
+        Raises:
+            BundleError: it could not be loaded or run within the limits, with the reason; or the trial was stopped.
+        """
+        name = self._bundle.name
+        stdout, stderr, status = self._output()
+        if status < 0:
+            raise BundleError(f"the model {name} crashed in its trial: {_signal_name(-status)}")
         try:
-            stdout, stderr = child.communicate(timeout=limits.wall_s)
-        except subprocess.TimeoutExpired as err:
-            child.kill()
-            raise BundleError(f"the model {manifest.name} did not load and answer within {limits.wall_s:g} s") from err
-        finally:
-            child.kill()
-    if child.returncode < 0:
-        raise BundleError(f"the model {manifest.name} crashed in its trial: {_signal_name(-child.returncode)}")
-    try:
-        result = json.loads(stdout.splitlines()[-1])
-    except (ValueError, IndexError) as err:
-        said = stderr.decode("utf-8", "replace").strip().splitlines() or ["no word why"]
-        raise BundleError(f"the model {manifest.name} failed in its trial: {said[-1][:300]}") from err
-    if "error" in result:
-        raise BundleError(f"the model {manifest.name} failed in its trial: {result['error']}")
-    return Trial(**result)
+            error = json.loads(stdout.splitlines()[-1]).get("error")
+        except (ValueError, IndexError, AttributeError) as err:
+            lines = stderr.decode("utf-8", "replace").strip().splitlines() or ["without a message"]
+            raise BundleError(f"the model {name} failed in its trial: {lines[-1][:300]}") from err
+        if error is not None:
+            raise BundleError(f"the model {name} failed in its trial: {error}")
+
+    def _output(self) -> tuple[bytes, bytes, int]:
+        command = [sys.executable, "-m", __name__, str(self._bundle.folder), json.dumps(asdict(self._limits))]
+        environment = {k: v for k in _KEPT_ENVIRONMENT if (v := os.environ.get(k)) is not None}
+        with subprocess.Popen(  # noqa: S603
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as child:
+            self._child = child
+            if self._is_stopped:
+                child.kill()
+            try:
+                stdout, stderr = child.communicate(timeout=self._limits.wall_s)
+            except subprocess.TimeoutExpired as err:
+                raise BundleError(
+                    f"the model {self._bundle.name} did not load and answer within {self._limits.wall_s:g} s"
+                ) from err
+            finally:
+                child.kill()
+        return stdout, stderr, child.returncode
 
 
 def _signal_name(number: int) -> str:
@@ -98,39 +105,42 @@ def _signal_name(number: int) -> str:
 
 
 def _main(folder: Path, limits: TrialLimits) -> dict[str, object]:
-    """The child: first the graph's bytes, then what else is in the bundle, then onnxruntime."""
+    """Run the child: check the graph's bytes, then parse the other files, then load onnxruntime.
+
+    The parent verified the folder, so the manifest is read without its signature.
+    """
     manifest = Manifest.from_bytes((folder / MANIFEST_NAME).read_bytes())
-    is_confined = confine(memory_bytes=limits.memory_bytes(manifest), cpu_s=limits.cpu_s, num_files=limits.num_files)
+    confine(memory_bytes=limits.memory_bytes(manifest), cpu_s=limits.cpu_s, num_files=limits.num_files)
     try:
         check_graph(folder / MODEL_NAME, {f.name: f.size_bytes for f in manifest.files})
-        _run(Bundle(folder, manifest, signer="", digest=""))
+        _run(folder, manifest)
     except LanternError as err:
         return {"error": err.message}
     except MemoryError:
-        return {"error": f"it takes more than {limits.memory_bytes(manifest) >> 20} MiB"}
-    return {"peak_bytes": _peak_bytes(), "is_confined": is_confined}
+        return {"error": f"it needs more than {limits.memory_bytes(manifest) >> 20} MiB"}
+    return {}
 
 
-def _run(bundle: Bundle) -> None:
+def _run(folder: Path, manifest: Manifest) -> None:
     from appliance.text.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER_NAME))
-    spec = bundle.manifest.model
+    tokenizer = Tokenizer.from_file(folder / TOKENIZER_NAME)
+    spec = manifest.model
     if isinstance(spec, EncoderSpec):
-        _run_encoder(bundle, spec, tokenizer)
+        _run_encoder(folder, spec, tokenizer)
     elif isinstance(spec, RerankerSpec):
-        _run_reranker(bundle, spec, tokenizer)
+        _run_reranker(folder, spec, tokenizer)
     else:
-        _run_decoder(bundle, spec, tokenizer)
+        _run_decoder(folder, manifest, spec, tokenizer)
 
 
-def _run_encoder(bundle: Bundle, spec: EncoderSpec, tokenizer: Tokenizer) -> None:
+def _run_encoder(folder: Path, spec: EncoderSpec, tokenizer: Tokenizer) -> None:
     import numpy as np
 
-    from appliance.engine.embedder import Embedder
-    from appliance.engine.model_file import ModelFile
+    from appliance.engine.runtime.model_file import ModelFile
+    from appliance.engine.texts.embedder import Embedder
 
-    embedder = Embedder(ModelFile(bundle.path(MODEL_NAME)), spec, num_threads=1)
+    embedder = Embedder(ModelFile(folder / MODEL_NAME), spec, num_threads=1)
     tokens = tokenizer.encode_framed(_PROMPT)[: spec.max_tokens]
     _check_tokens(tokens, tokenizer.vocab_size)
     vectors = embedder.embed([tokens, tokens])
@@ -138,13 +148,13 @@ def _run_encoder(bundle: Bundle, spec: EncoderSpec, tokenizer: Tokenizer) -> Non
         raise BundleError(f"the model does not give unit vectors of {spec.dimensions} dimensions")
 
 
-def _run_reranker(bundle: Bundle, spec: RerankerSpec, tokenizer: Tokenizer) -> None:
+def _run_reranker(folder: Path, spec: RerankerSpec, tokenizer: Tokenizer) -> None:
     import numpy as np
 
-    from appliance.engine.embedder import Reranker, TokenPair
-    from appliance.engine.model_file import ModelFile
+    from appliance.engine.runtime.model_file import ModelFile
+    from appliance.engine.texts.embedder import Reranker, TokenPair
 
-    reranker = Reranker(ModelFile(bundle.path(MODEL_NAME)), num_threads=1)
+    reranker = Reranker(ModelFile(folder / MODEL_NAME), num_threads=1)
     frame, text = tokenizer.pair_frame, tokenizer.encode(_PROMPT)
     room = max(1, frame.room_beside(text[:1], spec.max_tokens))
     tokens, second_start = frame.join(text[:1], text[:room])
@@ -154,24 +164,24 @@ def _run_reranker(bundle: Bundle, spec: RerankerSpec, tokenizer: Tokenizer) -> N
         raise BundleError("the model does not give one finite score a pair")
 
 
-def _run_decoder(bundle: Bundle, spec: DecoderSpec, tokenizer: Tokenizer) -> None:
+def _run_decoder(folder: Path, manifest: Manifest, spec: DecoderSpec, tokenizer: Tokenizer) -> None:
     import numpy as np
 
-    from appliance.engine.model_file import ModelFile
-    from appliance.engine.model_runner import OrtModelRunner
+    from appliance.engine.runtime.model_file import ModelFile
+    from appliance.engine.runtime.model_runner import OrtModelRunner
     from appliance.engine.types import StepPlan
     from appliance.models.loading import template_of
 
-    template_of(bundle, spec, tokenizer)
+    template_of(folder, manifest, spec, tokenizer)
     tokens = tokenizer.encode(_PROMPT)[: _CAPACITY - 1]
     _check_tokens(tokens, spec.vocab_size)
     capacity = min(_CAPACITY, spec.context_length)
-    runner = OrtModelRunner(ModelFile(bundle.path(MODEL_NAME)), spec, num_rows=1, capacity=capacity, num_threads=1)
+    runner = OrtModelRunner(ModelFile(folder / MODEL_NAME), spec, num_slots=1, capacity=capacity, num_threads=1)
     past = np.zeros(1, np.int32)
     steps = [(np.array([tokens], np.int64), past), (np.array([[tokens[-1]]], np.int64), past + np.int32(len(tokens)))]
     for input_ids, past_lens in steps:
         last = np.array([input_ids.shape[1] - 1], np.int64)
-        logits = runner.run(StepPlan(first_row=0, input_ids=input_ids, past_lens=past_lens, logit_rows=last))
+        logits = runner.run(StepPlan(first_slot=0, input_ids=input_ids, past_lens=past_lens, logit_rows=last))
         if logits.shape != (1, spec.vocab_size) or not np.isfinite(logits).all():
             raise BundleError(f"the model does not give {spec.vocab_size} finite logits")
 
@@ -179,12 +189,6 @@ def _run_decoder(bundle: Bundle, spec: DecoderSpec, tokenizer: Tokenizer) -> Non
 def _check_tokens(tokens: tuple[int, ...], vocab_size: int) -> None:
     if not tokens or not all(0 <= t < vocab_size for t in tokens):
         raise BundleError("the tokenizer does not match the model's vocabulary")
-
-
-def _peak_bytes() -> int:
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Which bundles are installed, which of them are loaded, and what each of them needs."""
+"""The pool of models: installed bundles, loaded models, and their memory."""
 
 from appliance.models.loaded import ChatModel, EmbeddingModel, EngineSettings, ListedModel, LoadedModel, RerankModel
 from appliance.models.pool import ModelPool, PoolSettings

@@ -1,14 +1,13 @@
-"""One installed model as the pool sees it."""
+"""One installed model in the pool."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from appliance.bundle import Bundle
-from appliance.engine.embed_loop import AsyncEmbedder, AsyncReranker
-from appliance.engine.loop import AsyncEngine
-from appliance.models.loaded import ChatModel, EmbeddingModel, LoadedModel, RerankModel
+from appliance.bundle import SignedManifest
+from appliance.models.loaded import LoadedModel
 from appliance.models.memory import Need
 
 
@@ -16,11 +15,11 @@ from appliance.models.memory import Need
 class Entry:
     """An installed model, loaded or not; owned by the pool on the event loop.
 
-    Memory is reserved from the moment a load begins until the model's thread has ended. `changing` is held while either
-    goes on, so that a model which is asked for while it leaves is loaded after it has left.
+    Memory is reserved from the begin of a load until the model's thread has ended. `changing` is held during a load and
+    an unload, so that a model which is requested while it is unloaded is loaded afterwards. `running` holds its thread.
     """
 
-    bundle: Bundle
+    bundle: SignedManifest
     needs: tuple[Need, ...]
     model: LoadedModel | None = None
     loading: asyncio.Task[LoadedModel] | None = None
@@ -30,45 +29,32 @@ class Entry:
     is_retired: bool = False
     reserved_bytes: int = 0
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    running: AsyncExitStack = field(default_factory=AsyncExitStack)
 
     @property
     def name(self) -> str:
-        """The id of the model."""
+        """Return the id of the model."""
         return self.bundle.name
 
     @property
     def is_idle(self) -> bool:
-        """Whether it could be unloaded without taking it from somebody."""
+        """Return True if it is loaded and no request uses it."""
         return self.model is not None and not self.num_users
 
-    def start(self, model: LoadedModel, *, num_resting: int) -> None:
-        """It is loaded: start its thread."""
+    async def start(self, model: LoadedModel, *, num_resting: int) -> None:
+        """Start the thread of a model that was loaded."""
+        await self.running.enter_async_context(model.thread)
+        model.thread.limit_slots(num_resting)
         self.model = model
-        if isinstance(model, ChatModel):
-            model.engine.start()
-            model.engine.rest_slots(num_resting)
-        else:
-            _texts_of(model).start()
 
     async def unload(self, *, drain_s: float = 0.0) -> None:
-        """End its thread and give its memory back."""
+        """End the thread, and give the memory back."""
         model, self.model = self.model, None
         if self.expiry is not None:
             self.expiry.cancel()
         if model is None:
             return
         async with self.changing:
-            if isinstance(model, ChatModel):
-                await model.engine.stop(drain_s=drain_s)
-            else:
-                await _texts_of(model).stop()
+            await model.thread.drain(drain_s)
+            await self.running.aclose()
             self.reserved_bytes = 0
-
-
-def thread_of(model: LoadedModel) -> AsyncEngine | AsyncEmbedder | AsyncReranker:
-    """The thread in which it computes."""
-    return model.engine if isinstance(model, ChatModel) else _texts_of(model)
-
-
-def _texts_of(model: EmbeddingModel | RerankModel) -> AsyncEmbedder | AsyncReranker:
-    return model.embedder if isinstance(model, EmbeddingModel) else model.reranker

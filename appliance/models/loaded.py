@@ -1,27 +1,33 @@
-"""What a loaded model consists of, and how models run on this board."""
+"""The parts of a loaded model, and the settings with which models run on this board."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Self
 
-from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, RerankerSpec
+from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, RerankerSpec, SignedManifest
 from appliance.config import EngineConfig
-from appliance.engine.constraint import GrammarCompiler
-from appliance.engine.embed_loop import AsyncEmbedder, AsyncReranker
-from appliance.engine.kv_cache import CacheType
 from appliance.engine.loop import AsyncEngine
+from appliance.engine.runtime.grammar import GrammarCompiler
+from appliance.engine.runtime.kept_slots import KeptFolder
+from appliance.engine.runtime.kv_cache import CacheType
+from appliance.engine.texts.embedder import TokenPair
+from appliance.engine.texts.loop import AsyncTextModel
+from appliance.engine.worker import Worker
 from appliance.text.template import ChatTemplate
 from appliance.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How models run on this board; `max_waiting` requests are queued beyond the slots.
+    """The settings of models on this board; `max_waiting` requests are queued beyond the slots.
 
-    `num_threads` and `spinning`: None takes what was measured when the model was first loaded here. `kv_cache`: auto
-    takes float32 where the memory allows it. `fast_prompts`: with weights of their own for prompts, where that is
-    faster here and the memory allows it. `use_device`: a GPU, where one computes what the processor does, sooner.
+    `num_threads` and `spinning`: None takes the values that were measured when the model was first loaded here.
+    `kv_cache`: auto takes float32 if the memory allows it. `fast_prompts`: with weights of their own for prompts, if
+    that is faster here and the memory allows it. `use_device`: on a GPU, if one gives the same logits faster.
+    `use_kernels`: with Lantern's own kernels, if they are faster here. `checkpoint_bytes`: the most memory of a
+    model for recurrent states that are kept within prompts. `conversations`: the folder of idle ones, None for none.
     """
 
     num_slots: int = 4
@@ -32,10 +38,13 @@ class EngineSettings:
     kv_cache: CacheType | Literal["auto"] = "auto"
     fast_prompts: bool = True
     use_device: bool = True
+    use_kernels: bool = True
+    checkpoint_bytes: int = 256 << 20
+    conversations: KeptFolder | None = None
 
     @classmethod
     def of(cls, config: EngineConfig) -> Self:
-        """As the user's settings say."""
+        """Return the settings of a configuration."""
         return cls(
             num_slots=config.slots,
             context_length=config.context_length,
@@ -45,6 +54,8 @@ class EngineSettings:
             kv_cache=config.kv_cache,
             fast_prompts=config.fast_prompts,
             use_device=config.device == "auto",
+            use_kernels=config.kernels,
+            checkpoint_bytes=config.checkpoints_mib << 20,
         )
 
 
@@ -59,6 +70,11 @@ class ChatModel:
     grammars: GrammarCompiler
     engine: AsyncEngine
 
+    @property
+    def thread(self) -> Worker:
+        """Return the thread that computes."""
+        return self.engine
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingModel:
@@ -67,7 +83,12 @@ class EmbeddingModel:
     bundle: Bundle
     spec: EncoderSpec
     tokenizer: Tokenizer
-    embedder: AsyncEmbedder
+    embedder: AsyncTextModel[Sequence[int]]
+
+    @property
+    def thread(self) -> Worker:
+        """Return the thread that computes."""
+        return self.embedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +98,12 @@ class RerankModel:
     bundle: Bundle
     spec: RerankerSpec
     tokenizer: Tokenizer
-    reranker: AsyncReranker
+    reranker: AsyncTextModel[TokenPair]
+
+    @property
+    def thread(self) -> Worker:
+        """Return the thread that computes."""
+        return self.reranker
 
 
 LoadedModel = ChatModel | EmbeddingModel | RerankModel
@@ -85,8 +111,7 @@ LoadedModel = ChatModel | EmbeddingModel | RerankModel
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """What GET /v1/models shows: an id, and the bundle that answers to it."""
+    """An id that a request may name, and the bundle behind it."""
 
     id: str
-    bundle: Bundle
-    aliases: tuple[str, ...] = field(default=())
+    bundle: SignedManifest

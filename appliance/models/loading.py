@@ -1,27 +1,32 @@
-"""A verified bundle becomes a loaded model; runs in any thread, starts none of the model's own."""
+"""Loading: a verified bundle becomes a model; runs in any thread, and starts none."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, RerankerSpec
+from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, Manifest, RerankerSpec
 from appliance.bundle.manifest import CHAT_TEMPLATE_NAME, TOKENIZER_NAME
-from appliance.engine.attention import longest_chunk
-from appliance.engine.constraint import GrammarCompiler, Vocabulary
-from appliance.engine.embed_loop import AsyncEmbedder, AsyncReranker
-from appliance.engine.embedder import Embedder, Reranker
+from appliance.bundle.targets import is_built_for
 from appliance.engine.engine import Engine
+from appliance.engine.graphs.attention import longest_chunk
 from appliance.engine.loop import AsyncEngine
-from appliance.engine.model_file import ModelFile
-from appliance.engine.model_runner import OrtModelRunner
-from appliance.engine.prepacked import prepacked
+from appliance.engine.runtime.grammar import GrammarCompiler, Vocabulary
+from appliance.engine.runtime.kept_slots import KeptSlots
+from appliance.engine.runtime.model_file import ModelFile
+from appliance.engine.runtime.model_runner import OrtModelRunner
+from appliance.engine.runtime.prepacked import prepacked
+from appliance.engine.runtime.tuning import Tuning
 from appliance.engine.scheduler import Scheduler
+from appliance.engine.texts.embedder import Embedder, Reranker
+from appliance.engine.texts.loop import AsyncTextModel
 from appliance.errors import ModelError
 from appliance.host.mapped import forget_pages
+from appliance.host.processor import processor_kind
 from appliance.models.loaded import ChatModel, EmbeddingModel, EngineSettings, LoadedModel, RerankModel
 from appliance.text.template import ChatTemplate
 from appliance.text.tokenizer import Tokenizer
@@ -30,7 +35,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Loader(Protocol):
-    """`load_model`, or what stands for it in a test."""
+    """The signature of `load_model`."""
 
     def __call__(
         self, bundle: Bundle, settings: EngineSettings, *, cache: Path, on_failure: Callable[[BaseException], None]
@@ -41,48 +46,35 @@ class Loader(Protocol):
 def load_model(
     bundle: Bundle, settings: EngineSettings, *, cache: Path, on_failure: Callable[[BaseException], None]
 ) -> LoadedModel:
-    """Load it; `cache` holds the prepacked weights, `on_failure` is told when the model is lost while running.
+    """Load a model; `cache` holds the prepacked weights, `on_failure` is called when the running model is lost.
 
     Raises:
-        LanternError: a file of it cannot be used.
+        LanternError: a file of the bundle cannot be used.
     """
+    built_for, kind = bundle.manifest.built_for, processor_kind()
+    if not is_built_for(built_for, kind):
+        _LOGGER.warning("%s was built for %s and runs on another processor: %s", bundle.name, built_for, kind)
     tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER_NAME))
-    spec = bundle.manifest.model
-    if isinstance(spec, EncoderSpec):
-        return _load_encoder(bundle, spec, tokenizer, settings, cache, on_failure)
-    if isinstance(spec, RerankerSpec):
-        return _load_reranker(bundle, spec, tokenizer, settings, cache, on_failure)
-    return _load_decoder(bundle, spec, tokenizer, settings, cache, on_failure)
+    match bundle.manifest.model:
+        case EncoderSpec() as spec:
+            file, tuning = _text_model_file(bundle, settings, cache)
+            embedder = Embedder(file, spec, num_threads=tuning.num_threads, spinning=tuning.spinning)
+            forget_pages(file.path.parent)
+            embed = AsyncTextModel(embedder.embed, name=bundle.name, on_failure=on_failure)
+            return EmbeddingModel(bundle, spec, tokenizer, embed)
+        case RerankerSpec() as spec:
+            file, tuning = _text_model_file(bundle, settings, cache)
+            reranker = Reranker(file, num_threads=tuning.num_threads, spinning=tuning.spinning)
+            forget_pages(file.path.parent)
+            score = AsyncTextModel(reranker.score, name=bundle.name, on_failure=on_failure)
+            return RerankModel(bundle, spec, tokenizer, score)
+        case DecoderSpec() as spec:
+            return _load_decoder(bundle, spec, tokenizer, settings, cache, on_failure)
 
 
-def _load_encoder(
-    bundle: Bundle,
-    spec: EncoderSpec,
-    tokenizer: Tokenizer,
-    settings: EngineSettings,
-    cache: Path,
-    on_failure: Callable[[BaseException], None],
-) -> EmbeddingModel:
+def _text_model_file(bundle: Bundle, settings: EngineSettings, cache: Path) -> tuple[ModelFile, Tuning]:
     file = prepacked(bundle, cache)
-    tuning = file.tuning.with_settings(settings.num_threads, settings.spinning)
-    embedder = Embedder(file, spec, num_threads=tuning.num_threads, spinning=tuning.spinning)
-    forget_pages(file.path.parent)
-    return EmbeddingModel(bundle, spec, tokenizer, AsyncEmbedder(embedder, name=bundle.name, on_failure=on_failure))
-
-
-def _load_reranker(
-    bundle: Bundle,
-    spec: RerankerSpec,
-    tokenizer: Tokenizer,
-    settings: EngineSettings,
-    cache: Path,
-    on_failure: Callable[[BaseException], None],
-) -> RerankModel:
-    file = prepacked(bundle, cache)
-    tuning = file.tuning.with_settings(settings.num_threads, settings.spinning)
-    reranker = Reranker(file, num_threads=tuning.num_threads, spinning=tuning.spinning)
-    forget_pages(file.path.parent)
-    return RerankModel(bundle, spec, tokenizer, AsyncReranker(reranker, name=bundle.name, on_failure=on_failure))
+    return file, file.tuning.with_settings(settings.num_threads, settings.spinning)
 
 
 def _load_decoder(
@@ -96,49 +88,73 @@ def _load_decoder(
     capacity = min(settings.context_length, spec.context_length)
     file, runner = _runner(bundle, spec, settings, cache, capacity)
     forget_pages(file.path.parent)
+    core = Engine(runner, Scheduler.within(longest_chunk(file.path.read_bytes(), capacity)))
     engine = AsyncEngine(
-        Engine(runner, Scheduler.within(longest_chunk(file.path.read_bytes(), capacity))),
+        core,
         name=bundle.name,
         capacity=capacity,
         max_waiting=settings.max_waiting,
         on_failure=on_failure,
+        on_end=_go_on(bundle, file, settings, core, runner),
     )
     vocabulary = Vocabulary(tokenizer.vocabulary_bytes, tokenizer.special_ids, spec.eos_token_ids, tokenizer.encode)
     grammars = GrammarCompiler(vocabulary, vocab_size=spec.vocab_size)
-    return ChatModel(bundle, spec, tokenizer, template_of(bundle, spec, tokenizer), grammars, engine)
+    return ChatModel(
+        bundle, spec, tokenizer, template_of(bundle.folder, bundle.manifest, spec, tokenizer), grammars, engine
+    )
 
 
 def _runner(
     bundle: Bundle, spec: DecoderSpec, settings: EngineSettings, cache: Path, capacity: int
 ) -> tuple[ModelFile, OrtModelRunner]:
-    """The decoder where it runs best; on the processor where a GPU that was chosen before has no room for it now."""
+    """Load the decoder as it was chosen for this board; without the GPU, then without the kernels, if it fails so."""
     cache_type = None if settings.kv_cache == "auto" else settings.kv_cache
     file = prepacked(
-        bundle, cache, cache_type=cache_type, fast_prompts=settings.fast_prompts, use_device=settings.use_device
+        bundle,
+        cache,
+        cache_type=cache_type,
+        fast_prompts=settings.fast_prompts,
+        use_device=settings.use_device,
+        use_kernels=settings.use_kernels,
     )
     tuning = file.tuning.with_settings(settings.num_threads, settings.spinning)
     try:
         runner = OrtModelRunner(
             file,
             spec,
-            num_rows=settings.num_slots,
+            num_slots=settings.num_slots,
             capacity=capacity,
             num_threads=tuning.num_threads,
             spinning=tuning.spinning,
+            checkpoint_bytes=settings.checkpoint_bytes,
         )
     except ModelError as err:
-        if file.device is None:
-            raise
-        _LOGGER.warning("%s runs on the processor: %s", bundle.name, err)
-        return _runner(bundle, spec, replace(settings, use_device=False), cache, capacity)
+        if file.device is not None:
+            _LOGGER.warning("%s runs on the processor: %s", bundle.name, err)
+            return _runner(bundle, spec, replace(settings, use_device=False), cache, capacity)
+        if file.kernels is not None:
+            _LOGGER.warning("Stock operators serve %s: %s", bundle.name, err)
+            return _runner(bundle, spec, replace(settings, use_kernels=False), cache, capacity)
+        raise
     return file, runner
 
 
-def template_of(bundle: Bundle, spec: DecoderSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
-    """The bundle's chat template, compiled and tried; None for a model that only continues text."""
-    if not bundle.has(CHAT_TEMPLATE_NAME):
+def _go_on(
+    bundle: Bundle, file: ModelFile, settings: EngineSettings, engine: Engine, runner: OrtModelRunner
+) -> Callable[[], None]:
+    """Fill the slots with the conversations that are kept on the disk; return the call that keeps them again."""
+    if settings.conversations is None:
+        return lambda: None
+    kept = KeptSlots(settings.conversations, name=bundle.name, model=file.identity(bundle.digest))
+    kept.restore(engine, runner)
+    return partial(kept.save, engine, runner)
+
+
+def template_of(folder: Path, manifest: Manifest, spec: DecoderSpec, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """Return the bundle's chat template, compiled and tried; None for a model that only continues text."""
+    if not any(f.name == CHAT_TEMPLATE_NAME for f in manifest.files):
         return None
-    source = bundle.path(CHAT_TEMPLATE_NAME).read_text("utf-8")
+    source = (folder / CHAT_TEMPLATE_NAME).read_text("utf-8")
     names = {token_id: text for text, token_id in tokenizer.special_tokens.items()}
     bos = names.get(spec.bos_token_id, "") if spec.bos_token_id is not None else ""
     eos = names.get(spec.eos_token_ids[0], "")

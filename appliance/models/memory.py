@@ -1,18 +1,23 @@
-"""What a model needs in memory, told before it is loaded."""
+"""Memory needs of a model, computed before it is loaded."""
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
-from appliance.bundle import Bundle, DecoderSpec
-from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
-from appliance.engine.attention import ATTENTION_BYTES
-from appliance.engine.kv_cache import CacheType
-from appliance.engine.prompt_graph import int8_product_bytes
-from appliance.engine.provider import accelerators
+from appliance.bundle import DecoderSpec, SignedManifest
+from appliance.bundle.manifest import KV_SCALES_NAME
+from appliance.engine.checkpoints import num_places
+from appliance.engine.graphs.attention import ATTENTION_BYTES
+from appliance.engine.graphs.prompt import int8_product_bytes
+from appliance.engine.graphs.slot_arrays import SlotArray, SlotLayout, layout_of
+from appliance.engine.runtime.kv_cache import CacheType
+from appliance.engine.runtime.prepacked import FormBytes
+from appliance.engine.runtime.provider import accelerators
+from appliance.errors import ModelError
 from appliance.models.loaded import EngineSettings
 
 MARGIN_BYTES = 64 << 20  # stays free for requests, connections and the rest of the system
@@ -22,55 +27,88 @@ _SCRATCH_BYTES = (48 << 20) + ATTENTION_BYTES  # a chunk's activations, vocabula
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a model takes when its keys and values are of this type; None for a model that has none.
+    """The memory of a model with keys and values of this type; None for a model that has none.
 
-    `fast_prompts`: with the second set of weights that a graph for prompts has, where one is faster.
+    `fast_prompts`: with the second set of weights of a graph for prompts, if one is faster. `has_checkpoints`: with the
+    memory for recurrent states within prompts, if there are any.
     """
 
     cache_type: CacheType | None
     num_bytes: int
     fast_prompts: bool = False
+    has_checkpoints: bool = True
 
     def settings(self, settings: EngineSettings) -> EngineSettings:
-        """The same settings with what was chosen here."""
+        """Return the same settings with this choice applied."""
         if self.cache_type is None:
             return settings
-        return replace(settings, kv_cache=self.cache_type, fast_prompts=self.fast_prompts)
+        checkpoint_bytes = settings.checkpoint_bytes if self.has_checkpoints else 0
+        return replace(
+            settings, kv_cache=self.cache_type, fast_prompts=self.fast_prompts, checkpoint_bytes=checkpoint_bytes
+        )
 
 
-def needs_of(bundle: Bundle, settings: EngineSettings) -> tuple[Need, ...]:
-    """The ways in which a model can be loaded, the best answers first: each later one takes less memory."""
-    weights = bundle.manifest.loaded_bytes
+def needs_of(
+    bundle: SignedManifest, settings: EngineSettings, *, graph: bytes = b"", forms: FormBytes | None = None
+) -> tuple[Need, ...]:
+    """List the ways in which a model can be loaded, the best answers first: each later one takes less memory.
+
+    `graph` is the content of model.onnx; without it no way has fast prompts, and the manifest tells of keys and values,
+    but nothing of states. `forms`: the memory of weights that were prepared for Lantern's kernels.
+    """
+    forms = forms or FormBytes()
+    weights = bundle.manifest.loaded_bytes if forms.answers is None else forms.answers
     spec = bundle.manifest.model
     if not isinstance(spec, DecoderSpec):
         return (Need(None, weights + _SCRATCH_BYTES),)
     computing = _SCRATCH_BYTES + (_DEVICE_BYTES if settings.use_device and accelerators() else 0)
+    layout = _layout(graph, spec)
     needs = tuple(
-        Need(cache_type, weights + kv_cache_bytes(spec, settings, cache_type) + computing)
+        Need(cache_type, weights + slots_bytes(layout, spec, settings, cache_type) + computing)
         for cache_type in _cache_types(bundle, spec, settings)
     )
     if settings.fast_prompts:
-        of_prompts = int8_product_bytes(bundle.path(MODEL_NAME).read_bytes())
+        of_prompts = int8_product_bytes(graph) if forms.prompts is None else forms.prompts
         first = Need(needs[0].cache_type, needs[0].num_bytes + of_prompts, fast_prompts=True)
         needs = (first, *needs) if of_prompts else needs
+    saved = checkpoints_bytes(layout, spec, settings)
+    if saved:
+        needs = (*needs, replace(needs[-1], num_bytes=needs[-1].num_bytes - saved, has_checkpoints=False))
     assert all(a.num_bytes > b.num_bytes for a, b in pairwise(needs))
     return needs
 
 
-def needed_bytes(bundle: Bundle, settings: EngineSettings) -> int:
-    """The least that a model can do with: weights, keys and values of every slot, and what computing takes."""
-    return needs_of(bundle, settings)[-1].num_bytes
+def needed_bytes(bundle: SignedManifest, settings: EngineSettings, *, graph: bytes = b"") -> int:
+    """Return the least bytes for a model: weights, keys and values and states of every slot, and scratch."""
+    return needs_of(bundle, settings, graph=graph)[-1].num_bytes
 
 
-def kv_cache_bytes(spec: DecoderSpec, settings: EngineSettings, cache_type: CacheType) -> int:
-    """Keys and values of every slot when all of them are full."""
+def slots_bytes(layout: SlotLayout, spec: DecoderSpec, settings: EngineSettings, cache_type: CacheType) -> int:
+    """Compute the bytes of all slots when they are full, with their states, and of the checkpoints."""
     capacity = min(settings.context_length, spec.context_length)
-    of_a_token = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * np.dtype(cache_type).itemsize
-    return settings.num_slots * capacity * of_a_token
+    of_a_slot = capacity * layout.token_bytes(cache_type) + layout.state_bytes
+    return settings.num_slots * of_a_slot + checkpoints_bytes(layout, spec, settings)
 
 
-def _cache_types(bundle: Bundle, spec: DecoderSpec, settings: EngineSettings) -> tuple[CacheType, ...]:
-    """int8 where the bundle was made for it; what the settings ask for where that can be had."""
+def checkpoints_bytes(layout: SlotLayout, spec: DecoderSpec, settings: EngineSettings) -> int:
+    """Compute the bytes of the states that are kept within prompts."""
+    capacity = min(settings.context_length, spec.context_length)
+    limit, num_slots = settings.checkpoint_bytes, settings.num_slots
+    return layout.state_bytes * num_places(layout.state_bytes, limit, num_slots=num_slots, capacity=capacity)
+
+
+def _layout(graph: bytes, spec: DecoderSpec) -> SlotLayout:
+    """Return the arrays of a slot as the graph declares them; as the manifest does without a graph that can be read."""
+    with contextlib.suppress(ModelError):  # told by the trial, or when the model is loaded
+        layout = layout_of(graph)
+        if layout.kv or layout.states:
+            return layout
+    vector = SlotArray("", "", np.dtype(spec.kv_cache_dtype), (spec.num_kv_heads, spec.head_dim))
+    return SlotLayout((vector,) * (2 * spec.num_layers))
+
+
+def _cache_types(bundle: SignedManifest, spec: DecoderSpec, settings: EngineSettings) -> tuple[CacheType, ...]:
+    """Return the types to try: int8 alone for a bundle that is made for it, else those that the settings allow."""
     if spec.kv_cache_dtype == "int8":
         return ("int8",)
     if not bundle.has(KV_SCALES_NAME) or settings.kv_cache == "float32":

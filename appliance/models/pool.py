@@ -10,7 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from appliance.bundle import Bundle, BundleStore
+from appliance.background import Lifetime
+from appliance.bundle import Bundle, BundleStore, DecoderSpec, SignedManifest
+from appliance.bundle.manifest import MODEL_NAME
+from appliance.engine.runtime.kept_slots import remove_all
+from appliance.engine.runtime.prepacked import form_bytes
 from appliance.errors import (
     BundleError,
     ConflictError,
@@ -34,11 +38,12 @@ _Kind = TypeVar("_Kind", ChatModel, EmbeddingModel, RerankModel)
 
 @dataclass(frozen=True, slots=True)
 class PoolSettings:
-    """Which models are in memory, and for how long.
+    """Limits of the pool: models to preload, memory, and the time for which an idle model is kept.
 
     `preload`: models to load at start, "*" for all that fit. `memory_bytes`: what all of them may take together, None
     for what is free at start. `keep_alive_s`: idle seconds before a model is unloaded, 0 for as long as there is room;
-    `keep_alive_of_s` the same for single models. `load_wait_s`: how long a request waits for a load.
+    `keep_alive_of_s` the same for single models. `load_wait_s`: how long a request waits for a load. `drain_s`: how
+    long running requests have at the end, unless a model failed.
     """
 
     preload: tuple[str, ...] = ("*",)
@@ -46,9 +51,10 @@ class PoolSettings:
     keep_alive_s: float = 0.0
     keep_alive_of_s: Mapping[str, float] = field(default_factory=dict)
     load_wait_s: float = 30.0
+    drain_s: float = 0.0
 
 
-class ModelPool:
+class ModelPool(Lifetime):
     """The models of one store; owned by the event loop. Loads run in threads and never hold up what is running."""
 
     def __init__(
@@ -80,11 +86,12 @@ class ModelPool:
         self._preloads: set[asyncio.Task[None]] = set()
         self._unloads: set[asyncio.Task[None]] = set()
         self._is_ready = False
+        self._has_failed = False
         self._num_resting = 0
 
     @property
     def is_ready(self) -> bool:
-        """Whether what is loaded at start is."""
+        """True once the models of the start are loaded."""
         return self._is_ready
 
     @property
@@ -99,11 +106,23 @@ class ModelPool:
 
     @property
     def reserved_bytes(self) -> int:
-        """What the loaded models may take together."""
+        """The bytes that the loaded models may take together."""
         return sum(e.reserved_bytes for e in [*self._entries.values(), *self._retired])
 
-    async def start(self) -> None:
-        """List the store and load what is loaded at start; what cannot be is left out and remembered."""
+    def reserved_of(self) -> dict[str, int]:
+        """Return the bytes that each model of the store has reserved, by name; 0 for one that is not loaded."""
+        return {name: entry.reserved_bytes for name, entry in self._entries.items()}
+
+    async def _live(self) -> AsyncIterator[None]:
+        """Load the models of the start; at the end stop every thread, after running requests had their time."""
+        try:
+            await self._start()
+            yield
+        finally:
+            await self._close(drain_s=0.0 if self._has_failed else self._pool_settings.drain_s)
+
+    async def _start(self) -> None:
+        """List the store and load the models of the start; one that cannot be loaded is left out and remembered."""
         if self._budget_bytes is None:
             self._budget_bytes = max(0, await asyncio.to_thread(self._free_bytes) - MARGIN_BYTES)
         await self.refresh()
@@ -116,7 +135,7 @@ class ModelPool:
         """See what is installed now: models that were removed or replaced leave as soon as nobody uses them."""
         installed, refused = await asyncio.to_thread(_installed, self._store)
         bundles = list(installed.values())
-        needs = await asyncio.to_thread(lambda: {b.digest: needs_of(b, self._settings) for b in bundles})
+        needs = await asyncio.to_thread(lambda: {b.digest: self._needs_of(b) for b in bundles})
         given = await asyncio.to_thread(self._store.aliases.all)
         self._damaged = refused
         for name, entry in list(self._entries.items()):
@@ -132,7 +151,27 @@ class ModelPool:
                 self._keep(self._preload(entry), self._preloads)
         self._set_aliases({**self._configured_aliases, **given})
 
-    async def vacate(self, num_bytes: int) -> None:
+    async def load(self, model_id: str) -> None:
+        """Load a model, which stays as long as one that a request loaded; raises as `chat` does."""
+        entry = self._entry(model_id)
+        async with self._held(entry):
+            pass
+
+    async def unload(self, model_id: str) -> None:
+        """Unload a model that no request uses; the next request loads it again.
+
+        Raises:
+            ModelNotFoundError: no such model.
+            ConflictError: requests use it, or wait for it.
+        """
+        entry = self._entry(model_id)
+        if entry.num_users:
+            raise ConflictError(f"{entry.num_users} requests use the model {entry.name} just now; try again later.")
+        if entry.loading is not None:
+            await asyncio.wait([entry.loading])
+        await entry.unload()
+
+    async def free_memory(self, num_bytes: int) -> None:
         """Unload idle models, the least recently used first, until so much memory is free; it may not come to that."""
         async with self._room:
             while await asyncio.to_thread(self._free_bytes) - MARGIN_BYTES < num_bytes:
@@ -143,39 +182,35 @@ class ModelPool:
                 _LOGGER.info("the model %s is unloaded to make room for a trial", victim.name)
                 await victim.unload()
 
-    def rest_slots(self, num_slots: int) -> None:
+    def limit_slots(self, num_slots: int) -> None:
         """Let so many slots of every model rest, for a board that is too hot; one always works."""
         self._num_resting = num_slots
         for model in self.loaded():
-            if isinstance(model, ChatModel):
-                model.engine.rest_slots(num_slots)
+            model.thread.limit_slots(num_slots)
 
-    async def close(self, *, drain_s: float = 0.0) -> None:
-        """Stop every model's thread, after running requests had their time."""
-        self._is_ready = False
-        everything = [*self._entries.values(), *self._retired]
-        loads = [e.loading for e in everything if e.loading is not None]
-        await asyncio.gather(*self._preloads, *loads, return_exceptions=True)
-        await asyncio.gather(*(e.unload(drain_s=drain_s) for e in everything), *self._unloads)
-        self._entries.clear()
-        self._retired.clear()
+    def context_length(self, bundle: SignedManifest) -> int:
+        """Return the tokens that a request to the model may have here."""
+        spec = bundle.manifest.model
+        if isinstance(spec, DecoderSpec):
+            return min(self._settings.context_length, spec.context_length)
+        return spec.max_tokens
 
     def listed(self) -> list[ListedModel]:
-        """Every id that a request may name: the models, then the aliases."""
+        """List every id that a request may name: the models, then the aliases."""
         aliases = [ListedModel(alias, self._entries[name].bundle) for alias, name in sorted(self._aliases.items())]
         return self.installed() + aliases
 
     def installed(self) -> list[ListedModel]:
-        """The models without their aliases, loaded or not."""
+        """Return the models without their aliases, loaded or not."""
         return [ListedModel(name, entry.bundle) for name, entry in sorted(self._entries.items())]
 
     def loaded(self) -> list[LoadedModel]:
-        """The loaded models, sorted by name."""
+        """Return the loaded models, sorted by name."""
         entries = sorted([*self._entries.values(), *self._retired], key=lambda e: e.name)
         return [e.model for e in entries if e.model is not None]
 
     def find(self, model_id: str) -> ListedModel:
-        """What GET /v1/models/ID shows.
+        """Return the entry that GET /v1/models/ID shows.
 
         Raises:
             ModelNotFoundError: no such model.
@@ -184,7 +219,7 @@ class ModelPool:
 
     @contextlib.asynccontextmanager
     async def chat(self, model_id: str) -> AsyncIterator[ChatModel]:
-        """The decoder of this id, loaded now where it is not, and kept until the block is left.
+        """Take the decoder of this id, loaded if necessary, and keep it until the block is left.
 
         Raises:
             ModelNotFoundError: no such model.
@@ -197,13 +232,13 @@ class ModelPool:
 
     @contextlib.asynccontextmanager
     async def embedding(self, model_id: str) -> AsyncIterator[EmbeddingModel]:
-        """The encoder of this id; raises as `chat` does."""
+        """Take the encoder of this id; raises as `chat` does."""
         async with self._use(model_id, "encoder", EmbeddingModel) as model:
             yield model
 
     @contextlib.asynccontextmanager
     async def reranking(self, model_id: str) -> AsyncIterator[RerankModel]:
-        """The cross-encoder of this id; raises as `chat` does."""
+        """Take the cross-encoder of this id; raises as `chat` does."""
         async with self._use(model_id, "reranker", RerankModel) as model:
             yield model
 
@@ -215,13 +250,17 @@ class ModelPool:
             raise InvalidRequestError(
                 f"The model `{model_id}` {_VERBS[found]}; this needs one that {_VERBS[kind]}.", param="model"
             )
+        async with self._held(entry) as model:
+            assert isinstance(model, model_class)
+            yield model
+
+    @contextlib.asynccontextmanager
+    async def _held(self, entry: Entry) -> AsyncIterator[LoadedModel]:
         entry.num_users += 1
         if entry.expiry is not None:
             entry.expiry.cancel()
         try:
-            model = entry.model or await self._wait_for(entry)
-            assert isinstance(model, model_class)
-            yield model
+            yield entry.model or await self._wait_for(entry)
         finally:
             entry.num_users -= 1
             self._left(entry)
@@ -238,7 +277,7 @@ class ModelPool:
         return entry
 
     def _left(self, entry: Entry) -> None:
-        """Somebody has done with a model."""
+        """Unload a model soon, or start its idle time, once no request uses it."""
         loop = asyncio.get_running_loop()
         entry.last_used_s = loop.time()
         if entry.num_users or entry.model is None:
@@ -290,11 +329,11 @@ class ModelPool:
             raise
         if fault is not None:
             self._damaged[entry.name] = fault
-        entry.start(model, num_resting=self._num_resting)
+        await entry.start(model, num_resting=self._num_resting)
         return model
 
     def _open_and_load(self, entry: Entry, need: Need) -> tuple[Bundle, LoadedModel, str | None]:
-        """The model, and what is wrong where an older version had to take its place; runs in a thread."""
+        """Open and load a model, in a thread; return it, and the fault if an older version had to take its place."""
         fault = None
         try:
             bundle = self._store.open(entry.name)
@@ -306,11 +345,11 @@ class ModelPool:
                 raise err from None
             fault = f"{err.message}; the version before it serves"
             _LOGGER.error("the model %s: %s", entry.name, fault)
-        model = self._load_model(bundle, need.settings(self._settings), cache=self._cache, on_failure=self._on_failure)
+        model = self._load_model(bundle, need.settings(self._settings), cache=self._cache, on_failure=self._fail)
         return bundle, model, fault
 
     async def _make_room(self, entry: Entry, *, evicts: bool) -> Need:
-        """The best way in which it fits; idle models, the least recently used first, are unloaded until there is one.
+        """Return the best way in which it fits; unload idle models, the least recently used first, until there is one.
 
         Raises:
             InsufficientMemoryError: it does not fit even alone.
@@ -334,8 +373,29 @@ class ModelPool:
             _LOGGER.info("the model %s is unloaded to make room for %s", victim.name, entry.name)
             await victim.unload()
 
+    async def _close(self, *, drain_s: float) -> None:
+        self._is_ready = False
+        everything = [*self._entries.values(), *self._retired]
+        loads = [e.loading for e in everything if e.loading is not None]
+        await asyncio.gather(*self._preloads, *loads, return_exceptions=True)
+        await asyncio.gather(*(e.unload(drain_s=drain_s) for e in everything), *self._unloads)
+        self._entries.clear()
+        self._retired.clear()
+
+    def _fail(self, err: BaseException) -> None:
+        self._has_failed = True
+        self._on_failure(err)
+
+    def _needs_of(self, bundle: SignedManifest) -> tuple[Need, ...]:
+        graph = b""
+        if isinstance(bundle.manifest.model, DecoderSpec):
+            with contextlib.suppress(BundleError):  # found again, and told, when the model is loaded
+                graph = self._store.read(bundle, MODEL_NAME)
+        forms = form_bytes(bundle, self._cache) if self._settings.use_kernels else None
+        return needs_of(bundle, self._settings, graph=graph, forms=forms)
+
     def _room_bytes(self) -> int:
-        """What a further model may take: the budget's rest, and no more than is really free."""
+        """Return the bytes that a further model may take: the budget's rest, and no more than is really free."""
         assert self._budget_bytes is not None
         return max(0, min(self._budget_bytes - self.reserved_bytes, self._free_bytes() - MARGIN_BYTES))
 
@@ -361,6 +421,8 @@ class ModelPool:
         _LOGGER.info("the model %s is unloaded", entry.name)
         await entry.unload()
         self._retired.discard(entry)
+        if entry.is_retired and self._settings.conversations is not None:
+            await asyncio.to_thread(remove_all, self._settings.conversations.path / entry.name)
 
     def _set_aliases(self, wanted: Mapping[str, str]) -> None:
         self._aliases = {}
@@ -371,8 +433,8 @@ class ModelPool:
                 _LOGGER.warning("the alias %s is left out: the model %s is not installed", alias, name)
 
 
-def _installed(store: BundleStore) -> tuple[dict[str, Bundle], dict[str, str]]:
-    """Bundles whose signature is right, and of the others the reason; files are verified when a model is loaded."""
+def _installed(store: BundleStore) -> tuple[dict[str, SignedManifest], dict[str, str]]:
+    """Return the bundles with a valid signature, and the faults of the others; loading verifies the files."""
     found, refused = {}, {}
     for name in store.names():
         try:

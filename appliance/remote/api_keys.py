@@ -20,7 +20,7 @@ SERVICE = "lantern"
 
 
 def find_key(*identities: str) -> str | None:
-    """The key to use for the device that is known by these, the first that has one.
+    """Return the key of the first of these identities that has one.
 
     Raises:
         ConfigError: a key that no header can carry.
@@ -59,7 +59,7 @@ def forget_key(identity: str) -> bool:
 
 
 def clean_key(key: str) -> str | None:
-    """A key as it goes into a header; None for an empty one.
+    """Return a key as it goes into a header; None for an empty one.
 
     Raises:
         ConfigError: it has characters that no key has.

@@ -1,4 +1,4 @@
-"""Which devices this machine knows: their certificates' pins, remembered on first use, as ssh keeps known_hosts.
+"""Devices that this machine knows: their certificates' pins, remembered on first use, as ssh keeps known_hosts.
 
 One small text file that a person can read and edit, written whole or not at all. Pure but for that file: call `load`
 and what writes on a thread.
@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.discovery.identity import host_name
 from appliance.discovery.record import printable
 from appliance.errors import ConfigError
-from appliance.files import write_whole
+from appliance.host.files import write_atomically
+from appliance.identity.device_id import host_name
 
 _HEADER = """\
 # The devices that this machine knows, one a line: id or address, pin of its certificate, first seen, name.
@@ -38,7 +38,7 @@ class KnownDevice:
     name: str
 
     def answers_to(self, name: str) -> bool:
-        """Whether `name` is the name, the id, the host name or the address that it is known by."""
+        """Tell if `name` is the name, the id, the host name or the address of the device."""
         bare = _bare(name)
         return bare in (_bare(self.name), _bare(self.identity)) or (
             re.fullmatch(r"[0-9a-f]{16}", self.identity) is not None and bare == _bare(host_name(self.identity))
@@ -71,7 +71,7 @@ class KnownDevices:
         return tuple(d for d in self._devices if any(name and d.answers_to(name) for name in names))
 
     def with_pin(self, pin: str) -> KnownDevice | None:
-        """The device with this certificate."""
+        """Return the device with this certificate."""
         return next((device for device in self._devices if device.pin == pin), None)
 
     def remember(self, identity: str, pin: str, *, name: str) -> KnownDevice:
@@ -105,7 +105,7 @@ class KnownDevices:
 
     @contextmanager
     def _changing(self) -> Iterator[dict[str, KnownDevice]]:
-        """The devices by identity, read again under a lock, and written when the block ends."""
+        """Yield the devices by identity, read again under a lock, and write them when the block ends."""
         try:
             with _locked(self._path.with_name(f".{self._path.name}.lock")):
                 devices = {device.identity: device for device in _read(self._path)}
@@ -113,7 +113,7 @@ class KnownDevices:
                 yield devices
                 if devices != before:
                     lines = "".join(f"{d.identity} {d.pin} {d.first_seen} {d.name}\n" for d in devices.values())
-                    write_whole(self._path, (_HEADER + lines).encode())
+                    write_atomically(self._path, (_HEADER + lines).encode())
                 self._devices = tuple(devices.values())
         except OSError as err:
             raise ConfigError(f"The known devices cannot be kept in {self._path}: {err.strerror}.") from err

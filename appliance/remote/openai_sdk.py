@@ -59,7 +59,7 @@ async def async_openai_client(
     timeout_s: float = 3.0,
     **options: Any,
 ) -> AsyncOpenAI:
-    """As `openai_client`, from within an event loop: an `openai.AsyncOpenAI`."""
+    """Find a device as `openai_client` does, from within an event loop: an `openai.AsyncOpenAI`."""
     target = await target_named(name, model=model, key=api_key, timeout_s=timeout_s)
 
     def make() -> AsyncOpenAI:
@@ -73,7 +73,7 @@ async def async_openai_client(
 
 
 def _common(sdk: ModuleType, target: Target, headers: Mapping[str, object]) -> dict[str, Any]:
-    """A device sees nothing of what the environment holds for OpenAI's cloud: no key, no organization, no project."""
+    """Return the client's common options; the device sees no key, organization or project meant for OpenAI's cloud."""
     unsaid = ["OpenAI-Organization", "OpenAI-Project"]
     return {
         "base_url": target.base_url,

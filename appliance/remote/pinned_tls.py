@@ -14,7 +14,7 @@ from typing import Self
 from cryptography import x509
 
 from appliance.errors import TrustError
-from appliance.tls import public_key_pin
+from appliance.identity.certificate import public_key_pin
 
 __all__ = ["PinnedContext", "read_pin"]
 
@@ -25,7 +25,7 @@ class PinnedContext(ssl.SSLContext):
     pin: str | None
 
     def __new__(cls, pin: str | None) -> Self:
-        """TLS 1.2 or newer; whoever signed the certificate does not matter."""
+        """Make a context of TLS 1.2 or newer; the certificate's signer does not matter."""
         context = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
         context.pin = pin
         return context
@@ -59,7 +59,7 @@ async def read_pin(host: str, port: int, *, timeout_s: float = 5.0) -> str:
 
 
 class _PinnedObject(ssl.SSLObject):
-    """What asyncio speaks TLS with."""
+    """The TLS object that asyncio uses."""
 
     def do_handshake(self) -> None:
         super().do_handshake()
@@ -67,7 +67,7 @@ class _PinnedObject(ssl.SSLObject):
 
 
 class _PinnedSocket(ssl.SSLSocket):
-    """What blocking programs speak TLS with."""
+    """The TLS socket that blocking programs use."""
 
     def do_handshake(self, block: bool = False) -> None:
         super().do_handshake(block)

@@ -20,7 +20,7 @@ _NO_ANSWER = "no answer"
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What a device said; `models` is None where it did not tell, and so is the load: how many requests it has."""
+    """A device's answer to a probe; `models` and the load (its number of requests) are None if it did not tell."""
 
     state: str
     models: tuple[str, ...] | None = None
@@ -29,7 +29,7 @@ class Probe:
 
     @property
     def answers(self) -> bool:
-        """Whether anybody is there."""
+        """True if the device answered."""
         return self.state != _NO_ANSWER
 
 
@@ -62,7 +62,7 @@ async def probe(base_url: str, *, pin: str | None = None, key: str | None = None
 
 
 async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int | None, dict[str, object]]:
-    """Status and JSON object of a foreign answer; no status where there was none, an empty object for anything else."""
+    """Return status and JSON object of a foreign answer; None without an answer, an empty object for other content."""
     try:
         async with session.get(url, allow_redirects=False) as response:
             body = await response.content.read(_MAX_BODY_BYTES)
@@ -85,7 +85,7 @@ def _ids(models: dict[str, object]) -> tuple[str, ...] | None:
 
 
 def _sum(health: dict[str, object], count: str) -> int | None:
-    """A figure of all engines together."""
+    """Sum a figure over all engines."""
     engines = health.get("engines")
     if not isinstance(engines, dict):
         return None

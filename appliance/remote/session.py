@@ -58,7 +58,7 @@ async def open_device(
 def session_to(
     target: Target, *, connect_timeout_s: float = 5.0, idle_timeout_s: float = 120.0
 ) -> aiohttp.ClientSession:
-    """A session whose TLS ends with every certificate but the target's."""
+    """Return a session whose TLS ends with every certificate but the target's."""
     return aiohttp.ClientSession(
         target.root_url,
         connector=aiohttp.TCPConnector(ssl=True if target.pin is None else PinnedContext(target.pin)),
@@ -68,7 +68,7 @@ def session_to(
 
 
 def is_url(text: str) -> bool:
-    """Whether this is a URL, an address or a host with a port, and no device's name."""
+    """Tell if this is a URL, an address or a host with a port, and no device's name."""
     if "://" in text or text.startswith("["):
         return True
     host, colon, port = text.partition("/")[0].rpartition(":")

@@ -1,4 +1,4 @@
-"""Where to talk to, whom to expect there, and the key that may be said: found by name, or given as a URL.
+"""Targets of requests: base URL, expected certificate and permitted key; found by name, or given as a URL.
 
 The rules of who gets a key are here and nowhere else. A device that was found gets one only over TLS, and only when we
 know its certificate, or when this is the first use of one that the user named or that is the only one. What the user
@@ -94,15 +94,15 @@ async def select(
     timeout_s: float = 3.0,
     home: Home | None = None,
 ) -> Selection:
-    """As `target_named`, without remembering anything, and without a key.
+    """Select as `target_named` does, without remembering anything, and without a key.
 
     Raises:
         DiscoveryError: nothing was found, or nothing that fits.
         TrustError: it is not who it says it is.
     """
     known = await asyncio.to_thread(KnownDevices.load, (home or lantern_home()).known_devices)
-    devices = await browse(timeout_s=timeout_s, settle_s=_SETTLE_S, enough=_enough(name, known))
-    candidates = _without_refused(await examine(devices, known), name)
+    devices, examined = await _search(name, known, timeout_s)
+    candidates = _without_refused(examined, name)
     meant = [c for c in candidates if name is not None and c.answers_to(name)]
     is_first_use = len(meant) == 1 if name is not None else len(devices) == 1 and not known.all
 
@@ -119,7 +119,7 @@ async def select(
 
 
 def preferred(candidates: Sequence[Candidate]) -> Candidate:
-    """The one that is taken when none is named.
+    """Return the device that is taken when none is named.
 
     Raises:
         DiscoveryError: there is none that is not refused.
@@ -140,7 +140,7 @@ def _choose(
 
 
 async def target_at(url: str, *, key: str | None = None, home: Home | None = None) -> Target:
-    """The server at a URL that the user typed; `https` ones have to show the certificate that they showed before.
+    """Return the server at a URL that the user typed; an `https` one has to show its remembered certificate.
 
     Raises:
         TrustError: it does not answer in TLS, or shows another certificate.
@@ -156,7 +156,7 @@ async def target_at(url: str, *, key: str | None = None, home: Home | None = Non
 
 
 def normalized(url: str) -> str:
-    """A base URL out of what people type: the scheme and `/v1` may be left out.
+    """Normalize a base URL as people type it: the scheme and `/v1` may be left out.
 
     Raises:
         ConfigError: it is none.
@@ -169,7 +169,7 @@ def normalized(url: str) -> str:
 
 
 def settle(selection: Selection, key: str | None = None) -> Target:
-    """The chosen device and its key; what is used for the first time is remembered. Reads files: call it on a thread.
+    """Return the chosen device with its key; remember it if it is new. Reads files: call it on a thread.
 
     Raises:
         TrustError: a key would go to a device that is not sure enough.
@@ -192,7 +192,7 @@ def _settle_url(base_url: str, authority: str, pin: str, known: KnownDevices, ke
     if entry is None and (former := known.named(authority)):
         raise TrustError(
             f"{authority} shows another certificate than on {former[0].first_seen}: another may pose as it, so nothing "
-            f"was sent. If it was set up anew, accept it with: lantern discover --forget {former[0].identity}"
+            f"was sent. If it was set up anew, accept it with: lantern discover --forget --device {former[0].identity}"
         )
     entry = entry or _remember(known, authority, pin, authority)
     return Target(entry.name, entry.identity, base_url, pin, _key(key, entry.identity, entry), f"Using {base_url}.")
@@ -221,7 +221,7 @@ def _why_no_key(device: Device, standing: Standing) -> str:
 
 
 def _without_refused(candidates: Sequence[Candidate], name: str | None) -> list[Candidate]:
-    """The good ones.
+    """Return the devices that are not refused.
 
     Raises:
         TrustError: only refused ones are what is meant.
@@ -236,20 +236,40 @@ def _without_refused(candidates: Sequence[Candidate], name: str | None) -> list[
     return good
 
 
-def _enough(name: str | None, known: KnownDevices) -> Callable[[list[Device]], bool]:
-    """When to stop listening: one that we know is waited for, so that the choice does not depend on who is faster."""
+async def _search(name: str | None, known: KnownDevices, timeout_s: float) -> tuple[list[Device], list[Candidate]]:
+    """Search until there is enough, and go on while all that would be enough is refused.
+
+    A rogue may answer first: the true device repeats its records once a second only (RFC 6762 section 6).
+    """
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + timeout_s
+    found: tuple[list[Device], list[Candidate]] = ([], [])
+    refused: list[Device] = []
+    while True:
+        remaining_s = max(0.0, deadline_s - loop.time())
+        devices = await browse(timeout_s=remaining_s, settle_s=_SETTLE_S, enough=_enough(name, known, refused))
+        if devices or not found[0]:
+            found = devices, await examine(devices, known)
+        refused = [d for d, c in zip(*found, strict=True) if c.standing is Standing.REFUSED]
+        if not refused or _enough(name, known, refused)(found[0]) or loop.time() >= deadline_s:
+            return found
+
+
+def _enough(name: str | None, known: KnownDevices, refused: Sequence[Device]) -> Callable[[list[Device]], bool]:
+    """Tell when to stop listening: a known device is waited for, so that the choice does not depend on speed."""
     ids = {entry.identity for entry in (known.all if name is None else known.named(name))}
 
     def enough(found: list[Device]) -> bool:
+        usable = [device for device in found if device not in refused]
         if ids:
-            return any(device.id in ids for device in found)
-        return any(name is None or device.answers_to(name) for device in found)
+            return any(device.id in ids for device in usable)
+        return any(name is None or device.answers_to(name) for device in usable)
 
     return enough
 
 
 async def _models(candidate: Candidate, key: str | None) -> tuple[str, ...]:
-    """What a device serves; an empty key asks without one."""
+    """Ask a device for its models; an empty key asks without one."""
     identity = candidate.entry.identity if candidate.entry else candidate.device.id or ""
     said = await asyncio.to_thread(_key, key, identity, candidate.entry)
     answer = await probe(candidate.device.base_url, pin=candidate.pin, key=said)

@@ -1,4 +1,4 @@
-"""Whether a device that was found is the one it says it is: the pin that it proved, held against what we know.
+"""Trust in a found device: the pin that it proved, compared with the remembered one.
 
 A record is a hint that anybody on the network can send. So a device that answers to a name that we know has to show
 the certificate that we know, or it is refused.
@@ -21,7 +21,7 @@ _MAX_ADDRESSES = 4
 
 
 class Standing(StrEnum):
-    """What we know of a device that was found; `plain` is one without TLS, which can prove nothing."""
+    """The trust in a found device; `plain` is one without TLS, which can prove nothing."""
 
     KNOWN = "known"
     NEW = "new"
@@ -44,7 +44,7 @@ class Candidate:
     problem: str = ""
 
     def answers_to(self, name: str) -> bool:
-        """Whether it is called so by itself or by us."""
+        """Tell if it is called so by itself or by us."""
         return self.device.answers_to(name) or (self.entry is not None and self.entry.answers_to(name))
 
 
@@ -54,7 +54,7 @@ async def examine(devices: Sequence[Device], known: KnownDevices) -> list[Candid
 
 
 def judge(found: Device, pin: str | None, known: KnownDevices) -> Candidate:
-    """How a device stands that proved to have this certificate, or that has none."""
+    """Judge a device by the certificate that it proved to have, or by having none."""
     device = found.secured() or found
     if pin is not None and (entry := known.with_pin(pin)) is not None:
         return Candidate(device, found, Standing.KNOWN, pin, entry)
@@ -100,5 +100,6 @@ def _changed(device: Device, pin: str | None, entry: KnownDevice) -> str:
     what = "shows another certificate than" if pin is not None else "speaks no TLS, unlike"
     return (
         f"{_called(device)} {what} the device known as {entry.name!r} since {entry.first_seen}: another may pose as "
-        f"it, so nothing was sent. If yours was set up anew, accept it with: lantern discover --forget {entry.identity}"
+        "it, so nothing was sent. If yours was set up anew, accept it with: "
+        f"lantern discover --forget --device {entry.identity}"
     )

@@ -10,22 +10,47 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from appliance import __version__
 from appliance.errors import UnavailableError
-from appliance.models import ChatModel
-from appliance.server.context import CONTEXT, ServerContext
+from appliance.server.context import CONTEXT, State
+from appliance.server.http.routing import Access, Routes
+from appliance.server.http.wire import Answer
 
-ROUTES = web.RouteTableDef()
+ROUTES = Routes()
 
-_ALIVE = frozenset({"ok", "degraded", "unclaimed"})
+_ALIVE = frozenset[State]({"ok", "degraded", "unclaimed"})
 
 
-@ROUTES.get("/health")
+class Health(Answer):
+    """The state of the service, and the counts of its engines by model."""
+
+    status: State
+    version: str
+    throttled: bool
+    engines: dict[str, dict[str, int]]
+
+
+class Readiness(Answer):
+    """The models of a server that takes requests, and the faults that it started with."""
+
+    status: State
+    models: list[str]
+    faults: list[str]
+
+
+@ROUTES.get(
+    "/health",
+    access=Access.OPEN,
+    operation="health",
+    summary="Whether requests are taken",
+    answer=Health,
+    is_polled=True,
+)
 async def health(request: web.Request) -> web.Response:
-    """`status` is starting, unclaimed, ok, degraded (a bundle or the settings were refused), draining or safe."""
+    """Return the state; degraded means that a bundle or the settings were refused."""
     context = request.app[CONTEXT]
-    state = _state(context)
+    state = context.state
     pool = context.pool
-    engines = {m.bundle.name: asdict(m.engine.stats()) for m in pool.loaded() if isinstance(m, ChatModel)}
-    body = {
+    engines = {m.bundle.name: asdict(stats) for m in pool.loaded() if (stats := m.thread.stats()) is not None}
+    body: Health = {
         "status": state,
         "version": __version__,
         "throttled": context.thermal().is_throttled,
@@ -34,31 +59,19 @@ async def health(request: web.Request) -> web.Response:
     return web.json_response(body, status=200 if state in _ALIVE else 503)
 
 
-@ROUTES.get("/ready")
+@ROUTES.get("/ready", access=Access.INFERENCE, answer=Readiness, is_polled=True)
 async def ready(request: web.Request) -> web.Response:
-    """200 while new requests are taken, else 503; what is wrong is told here, behind the key."""
+    """Answer 200 while new requests are taken, else 503; faults are listed here, behind the key."""
     context = request.app[CONTEXT]
-    state = _state(context)
+    state = context.state
     if state not in {"ok", "degraded"}:
         raise UnavailableError(f"The server is {state}.")
-    faults = [*context.faults, *(f"{name}: {reason}" for name, reason in sorted(context.pool.damaged.items()))]
-    return web.json_response({"status": state, "models": [m.id for m in context.pool.listed()], "faults": faults})
+    body: Readiness = {"status": state, "models": [m.id for m in context.pool.listed()], "faults": context.all_faults()}
+    return web.json_response(body)
 
 
-@ROUTES.get("/metrics")
+@ROUTES.get("/metrics", access=Access.INFERENCE, is_polled=True)
 async def metrics(request: web.Request) -> web.Response:
-    """Prometheus' text format."""
+    """Return the metrics in Prometheus' text format."""
     page = await asyncio.to_thread(request.app[CONTEXT].metrics.text)
     return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_LATEST})
-
-
-def _state(context: ServerContext) -> str:
-    if context.is_safe_mode:
-        return "safe"
-    if context.is_draining():
-        return "draining"
-    if not context.pool.is_ready:
-        return "starting"
-    if context.keys.is_unclaimed:
-        return "unclaimed"
-    return "degraded" if context.pool.damaged or context.faults else "ok"

@@ -42,7 +42,7 @@ class Detokenizer:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was met; nothing follows."""
+        """True after a stop string was met; no text follows."""
         return self._stops.found is not None
 
     @property
@@ -62,7 +62,7 @@ class Detokenizer:
         return self._stops.push(text) if text else ""
 
     def finish(self) -> str:
-        """The text that was held back; an unfinished character becomes U+FFFD."""
+        """Return the text that was held back; an unfinished character becomes U+FFFD."""
         return self._stops.push(self._decode(b"", True)) + self._stops.finish()
 
 
@@ -93,12 +93,12 @@ class StopStrings:
         return text[: len(text) - size]
 
     def finish(self) -> str:
-        """What was held back for a stop string that did not come."""
+        """Return the text held back for a stop string that did not come."""
         held, self._held = self._held, ""
         return held
 
     def end(self, stop: str) -> str:
-        """A stop string came as a token of its own: give what was held back, and nothing from now on."""
+        """Return the text held back, and nothing from now on: a stop string came as a token of its own."""
         held = self.finish()
         if self.found is None:
             self.found = stop

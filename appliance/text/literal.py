@@ -26,11 +26,11 @@ class LiteralEncoder:
         self._names = {entry.content: f"q{self._secret}q{token}q" for token, entry in self._added.items()}
 
     def name_of(self, special: str) -> str:
-        """What to write where a special token is really meant."""
+        """Return the text to write for an intended special token."""
         return self._names[special]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of the wrapped tokenizer."""
+        """Return ids of the wrapped tokenizer."""
         twin, ids = self._twin
         return [ids.get(token, token) for token in twin.encode(text, add_special_tokens=False).ids]
 
@@ -51,7 +51,7 @@ class LiteralEncoder:
         return twin, ids
 
     def _model_without_specials(self) -> Any:
-        """The shared model; or a copy, for the kinds that find a special token's text in their vocabulary."""
+        """Return the shared model, or a copy for the kinds that find a special token's text in their vocabulary."""
         model = self._main.model
         special = {entry.content for entry in self._added.values() if entry.special}
         finds_whole_pieces = isinstance(model, Unigram) or getattr(model, "ignore_merges", False)

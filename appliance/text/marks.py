@@ -46,7 +46,7 @@ class UserMarks:
             self.characters = self._before + self._after + self._edge
 
     def mark(self, value: object) -> object:
-        """The value with its risky strings marked, keys included; the value itself where nothing is risky."""
+        """Return the value with its risky strings marked, keys included; the same object if nothing is risky."""
         return self._marked(value) if self._is_needed else value
 
     def resolve(self, rendered: str) -> RenderedPrompt:
@@ -84,7 +84,7 @@ class UserMarks:
         return self._spellings.may_be_inside(core) and not self._is_compared(core)
 
     def _is_compared(self, core: str) -> bool:
-        """Whether the template knows the string, and so may compare with it: a mark would make them differ."""
+        """Tell if the template knows the string and so may compare with it: a mark would make them differ."""
         return f"'{core}'" in self._source or f'"{core}"' in self._source
 
     def _marked(self, value: object) -> object:

@@ -38,10 +38,10 @@ class PairFrame:
         return len(self.prefix) + len(self.between) + len(self.suffix)
 
     def room_beside(self, first: Sequence[int], limit: int) -> int:
-        """How many tokens the second text may have where the whole has at most `limit`; not positive for none."""
+        """Return the number of tokens left for the second text of a pair of at most `limit`; not positive for none."""
         return limit - self.num_tokens - len(first)
 
     def join(self, first: Sequence[int], second: Sequence[int]) -> tuple[tuple[int, ...], int]:
-        """The whole sequence, and where its second segment starts."""
+        """Return the whole sequence and the index at which its second segment starts."""
         start = len(self.prefix) + len(first) + self.num_between_in_first
         return (*self.prefix, *first, *self.between, *second, *self.suffix), start

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
-    """What a chat template made of a conversation.
+    """A conversation as rendered by a chat template.
 
     `user_spans` are the half-open ranges of `text` that spell a special token with characters that a user sent;
     every other spelling is the template's own and becomes the token. Ordered, not overlapping, mostly empty.

@@ -18,12 +18,15 @@ class ReasoningDelta:
 
 
 def opens_reasoning(prompt: str) -> bool:
-    """Whether a rendered prompt ends inside of reasoning, as some templates begin the answer."""
+    """Tell if a rendered prompt ends inside of reasoning, as some templates begin the answer."""
     return prompt.rstrip().endswith(THINK)
 
 
 class ReasoningSplitter:
-    """Reasoning is a message's first part only; tags further on are text. Blanks at its edges are dropped."""
+    """Reasoning is a message's first part only; tags further on are text. Blanks at its edges are dropped.
+
+    A model whose reasoning was closed by force may close it once more: end tags right behind the first one are dropped.
+    """
 
     def __init__(self, *, starts_inside: bool = False) -> None:
         self._is_open = starts_inside
@@ -43,8 +46,8 @@ class ReasoningSplitter:
                 events.append(ReasoningDelta(reasoning))
         if self._is_text:
             if self._drops_blanks:
-                self._held = self._held.lstrip()
-            if self._held:
+                self._drop_edge()
+            if self._held and not (self._drops_blanks and END_THINK.startswith(self._held)):
                 self._drops_blanks = False
                 events.append(TextDelta(self._held))
                 self._held = ""
@@ -57,6 +60,12 @@ class ReasoningSplitter:
             held = held.rstrip()
             return [ReasoningDelta(held)] if held else []
         return [TextDelta(held)] if held else []
+
+    def _drop_edge(self) -> None:
+        """Drop blanks and further end tags between the reasoning and the text."""
+        self._held = self._held.lstrip()
+        while self._held.startswith(END_THINK):
+            self._held = self._held.removeprefix(END_THINK).lstrip()
 
     def _look_for_opening(self) -> None:
         rest = self._held.lstrip()

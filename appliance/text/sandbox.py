@@ -32,7 +32,7 @@ class RenderLimitError(TemplateError):
 
 
 class _Rendering(threading.local):
-    """What one thread is rendering; outside of a rendering, as while compiling, nothing is bounded."""
+    """The rendering of one thread; outside of a rendering, as while compiling, nothing is bounded."""
 
     deadline = math.inf
     marks = ""
@@ -78,22 +78,22 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return "".join(pieces)
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
-        """Every call in a template; a place to look at the clock, as the next two are."""
+        """Check the clock at every call in a template, as the next two do."""
         self._check_time()
         return super().call(*args, **kwargs)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        """Every subscript in a template."""
+        """Check the clock at every subscript in a template."""
         self._check_time()
         return super().getitem(obj, argument)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Every attribute in a template."""
+        """Check the clock at every attribute in a template."""
         self._check_time()
         return super().getattr(obj, attribute)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """Every product, which a few characters of a template can make arbitrarily large."""
+        """Bound every product, which a few characters of a template can make arbitrarily large."""
         for sequence, count in ((left, right), (right, left)):
             if isinstance(sequence, str | list | tuple) and isinstance(count, int):
                 self._check_length(len(sequence) * count)
@@ -115,7 +115,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         separators: tuple[str, str] | None = None,
         sort_keys: bool = False,
     ) -> str:
-        """The filter `tojson` with the signature that templates use; jinja2's own would escape HTML."""
+        """Serialize for the filter `tojson`, with the signature that templates use; jinja2's own would escape HTML."""
         text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
         return _NOT_ASCII.sub(self._escaped, text) if ensure_ascii else text
 

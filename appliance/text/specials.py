@@ -1,4 +1,4 @@
-"""Where the texts of special tokens are spelled in a string; pure, shared by the tokenizer and the template."""
+"""Special tokens' texts inside of strings: where they are spelled; pure, shared by the tokenizer and the template."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class SpecialSpellings:
         self._max_part = max(map(len, longest_first), default=1) - 1
 
     def occurs_in(self, text: str) -> bool:
-        """Whether a whole special token is spelled somewhere."""
+        """Tell if a whole special token is spelled in the text."""
         return self._pattern.search(text) is not None
 
     def spans(self, text: str) -> list[tuple[int, int]]:
-        """Where special tokens are spelled, leftmost and longest first, as the tokenizer matches them."""
+        """Return the spans of spelled special tokens, leftmost and longest first, as the tokenizer matches them."""
         return [match.span() for match in self._pattern.finditer(text)]
 
     def wrap(self, text: str, before: str, after: str) -> str:
-        """The text with every spelled special token between two marks."""
+        """Put every spelled special token between two marks."""
         return self._pattern.sub(lambda match: before + match[0] + after, text)
 
     def may_finish(self, text: str) -> bool:
-        """Whether a special token could begin before this text and end in it."""
+        """Tell if a special token could begin before this text and end in it."""
         return any(text[:n] in self._tails for n in range(1, min(len(text), self._max_part) + 1))
 
     def may_begin(self, text: str) -> bool:
-        """Whether a special token could begin in this text and end after it."""
+        """Tell if a special token could begin in this text and end after it."""
         return any(text[-n:] in self._heads for n in range(1, min(len(text), self._max_part) + 1))
 
     def may_be_inside(self, text: str) -> bool:
-        """Whether the whole text is a piece of a special token."""
+        """Tell if the whole text is a piece of a special token."""
         return 0 < len(text) <= self._max_part and text in self._all

@@ -6,7 +6,6 @@ and says which of it a user wrote, where that matters.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -16,6 +15,8 @@ from jinja2 import Template, TemplateError
 from jinja2.exceptions import SecurityError
 
 from appliance.errors import BundleError, InvalidRequestError
+from appliance.text.arguments import arguments_object, arguments_text
+from appliance.text.conventions import conventions_of
 from appliance.text.marks import UserMarks
 from appliance.text.prompt import RenderedPrompt
 from appliance.text.sandbox import RenderLimitError, RequestRefusedError, Sandbox
@@ -29,8 +30,12 @@ _OWN_NAMES = frozenset({"messages", "tools", "add_generation_prompt", "bos_token
 _PROBE: tuple[Message, ...] = ({"role": "user", "content": "Hello"},)
 
 
+class TemplateRefusalError(InvalidRequestError):
+    """The template does not take these messages; it may take the same words in another form."""
+
+
 class ChatTemplate:
-    """One compiled template."""
+    """One compiled template. `conventions`: the messages that it takes as they are."""
 
     def __init__(
         self,
@@ -63,10 +68,11 @@ class ChatTemplate:
         self._sandbox = Sandbox(max_characters=max_characters, timeout_s=timeout_s, now=now)
         self._template = self._compiled()
         self._takes_arguments_as_text = self._wants_text_arguments()
+        self.conventions = conventions_of(self._tried)
 
     @property
     def supports_tools(self) -> bool:
-        """Whether the template says anything about tools; else they have to be described in a message."""
+        """True if the template mentions tools; else they have to be described in a message."""
         return re.search(r"\btools\b", self.source) is not None
 
     def render(
@@ -80,27 +86,39 @@ class ChatTemplate:
         """Write a conversation as the model was taught to read it.
 
         Args:
-            messages: in OpenAI's form, contents as the template takes them; arguments of tool calls as JSON text.
+            messages: in OpenAI's form, contents as the template takes them; arguments of tool calls as any text.
             tools: in OpenAI's form; none and an empty list are the same.
             add_generation_prompt: end where the assistant's answer begins.
             extra: further variables, such as `enable_thinking`.
 
         Raises:
-            InvalidRequestError: the template refuses these messages, cannot render them, or takes too much.
+            TemplateRefusalError: the template refuses these messages, or cannot render them.
+            InvalidRequestError: a variable is the template's own, or the rendering takes too much.
         """
         sent: dict[str, object] = dict(extra or {})
         for name in sent.keys() & (_OWN_NAMES | self._sandbox.globals.keys()):
             raise InvalidRequestError(f"the template variable {name!r} cannot be set", param="chat_template_kwargs")
         try:
-            sent["messages"] = [self._with_arguments(message, i) for i, message in enumerate(messages)]
+            sent["messages"] = [self._with_arguments(message) for message in messages]
             if tools:
                 sent["tools"] = list(tools)
             marks = UserMarks(self._spellings, self.source, sent)
             variables = {name: marks.mark(value) for name, value in sent.items()} | self._tokens
             variables["add_generation_prompt"] = add_generation_prompt
             return marks.resolve(self._sandbox.render(self._template, variables, marks=marks.characters))
-        except _RENDER_ERRORS as err:
+        except (RenderLimitError, SecurityError) as err:
             raise InvalidRequestError(_complaint(err), param="messages") from err
+        except _RENDER_ERRORS as err:
+            raise TemplateRefusalError(_complaint(err), param="messages") from err
+
+    def _tried(self, messages: Sequence[Message], tools: Sequence[Tool]) -> str | None:
+        """Render without a user's marks; None if the template refuses."""
+        variables: dict[str, object] = {"messages": [self._with_arguments(message) for message in messages]}
+        variables |= self._tokens | {"add_generation_prompt": True} | ({"tools": list(tools)} if tools else {})
+        try:
+            return self._sandbox.render(self._template, variables)
+        except _RENDER_ERRORS:
+            return None
 
     def _compiled(self) -> Template:
         try:
@@ -113,7 +131,7 @@ class ChatTemplate:
         return template
 
     def _wants_text_arguments(self) -> bool:
-        """Whether the template fails on a tool call whose arguments are an object: some take them as JSON text."""
+        """Tell if the template fails on a tool call whose arguments are an object: some take them as JSON text."""
         if "arguments" not in self.source:
             return False
         call = {"id": "000000000", "type": "function", "function": {"name": "f", "arguments": {}}}
@@ -126,32 +144,21 @@ class ChatTemplate:
             return False
         return False
 
-    def _with_arguments(self, message: Message, index: int) -> Message:
-        """The message with its tool calls' arguments checked, and parsed where the template takes objects."""
+    def _with_arguments(self, message: Message) -> Message:
+        """Return the message with the arguments of its calls as the template takes them: objects, or their text."""
         calls = message.get("tool_calls")
         if not isinstance(calls, Sequence):
             return message
         changed = []
-        for number, call in enumerate(calls):
+        for call in calls:
             function = call.get("function") if isinstance(call, Mapping) else None
             text = function.get("arguments") if isinstance(function, Mapping) else None
             if function is None or not isinstance(text, str):
                 changed.append(call)
                 continue
-            parsed = _parsed_object(text, f"messages[{index}].tool_calls[{number}].function.arguments")
-            arguments = (text or "{}") if self._takes_arguments_as_text else parsed
+            arguments = arguments_text(text) if self._takes_arguments_as_text else arguments_object(text)
             changed.append({**call, "function": {**function, "arguments": arguments}})
         return {**message, "tool_calls": changed}
-
-
-def _parsed_object(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text or "{}")
-    except (ValueError, RecursionError) as err:
-        raise InvalidRequestError("the arguments of a tool call are not JSON", param=where) from err
-    if not isinstance(value, dict):
-        raise InvalidRequestError("the arguments of a tool call are not a JSON object", param=where)
-    return value
 
 
 def _complaint(err: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Which bytes each token of a vocabulary stands for; pure, built once for a tokenizer.
+"""The bytes of each token of a vocabulary; pure, computed once for a tokenizer.
 
 Knows GPT-2's byte-level alphabet and SentencePiece's conventions (a blank is U+2581, `<0x0A>` is one byte). Other
 vocabularies, such as WordPiece, give the token's own text: they belong to encoders, which generate nothing.
@@ -45,7 +45,7 @@ def build_byte_table(spec: Mapping[str, object], vocab: Mapping[str, int], added
 
 
 def _components(node: object) -> Iterator[Mapping[str, object]]:
-    """A normalizer, pre-tokenizer or decoder of a tokenizer's JSON, and all that it is made of."""
+    """Yield a normalizer, pre-tokenizer or decoder of a tokenizer's JSON, and all parts inside of it."""
     if isinstance(node, dict):
         yield node
         for key in ("decoders", "pretokenizers", "normalizers"):

@@ -25,6 +25,7 @@ from appliance.text.prompt import RenderedPrompt
 from appliance.text.specials import SpecialSpellings
 from appliance.text.token_bytes import ByteTable, build_byte_table
 
+_RARE_TEXT = "a \u0378\U000f0000"  # a word, an unassigned character, and one for private use
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -101,10 +102,11 @@ class Tokenizer:
         return PairFrame.of(self._tokenizer)
 
     def token_bytes(self, token: int) -> bytes:
-        """The exact bytes that a token adds to the text; none for a special token or an id that has no token."""
-        if token in self._special_ids or not 0 <= token < len(self.vocabulary_bytes):
+        """Return the exact bytes that a token adds to the text; empty for a special token or an id without a token."""
+        vocabulary = self._byte_table.token_bytes
+        if token in self._special_ids or not 0 <= token < len(vocabulary):
             return b""
-        return self.vocabulary_bytes[token]
+        return vocabulary[token]
 
     @property
     def vocabulary_bytes(self) -> tuple[bytes, ...]:
@@ -113,7 +115,7 @@ class Tokenizer:
 
     @property
     def has_leading_blank(self) -> bool:
-        """Whether the vocabulary puts a blank in front of every text, which decoding takes away again."""
+        """True if the vocabulary puts a blank in front of every text, which decoding takes away again."""
         return self._byte_table.has_leading_blank
 
     @property
@@ -127,11 +129,11 @@ class Tokenizer:
         return self._special_ids
 
     def is_special(self, token: int) -> bool:
-        """Whether a token stands for no text."""
+        """Tell if a token stands for no text."""
         return token in self._special_ids
 
     def token_id(self, text: str) -> int | None:
-        """The id of a token by its text in the vocabulary, special or not."""
+        """Return the id of a token by its text in the vocabulary, special or not."""
         found: int | None = self._tokenizer.token_to_id(text)
         return found
 
@@ -154,7 +156,7 @@ class Tokenizer:
 
 
 def _build(data: bytes) -> tuple[FastTokenizer, dict[str, Any]]:
-    """The tokenizer and its JSON.
+    """Build the tokenizer from its JSON; return both.
 
     Some byte-level vocabularies lack a few control bytes and name the end of the text as their unknown token: without
     an unknown token such a byte is left out, instead of ending the text.
@@ -167,6 +169,7 @@ def _build(data: bytes) -> tuple[FastTokenizer, dict[str, Any]]:
         special = {entry["content"] for entry in spec["added_tokens"] if entry["special"]}
         if isinstance(tokenizer.model, BPE) and tokenizer.model.unk_token in special:
             tokenizer.model.unk_token = None
+        tokenizer.encode(_RARE_TEXT)  # a vocabulary without its unknown token fails at such a text, in a request
     except Exception as err:  # tokenizers 0.22 raises nothing narrower
         reason = (str(err).splitlines() or [""])[0][:200]
         raise BundleError(f"the tokenizer cannot be built ({reason}); copy the bundle again") from err
@@ -174,5 +177,5 @@ def _build(data: bytes) -> tuple[FastTokenizer, dict[str, Any]]:
 
 
 def _whole_characters(text: str) -> str:
-    """Halves of surrogate pairs replaced one for one, so that places stay; tokenizers 0.22 refuses a text with any."""
+    """Replace halves of surrogate pairs one for one, so that places stay; tokenizers 0.22 refuses a text with any."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)

@@ -11,16 +11,20 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+from images.deb.kernels import add_kernels
+from images.token_table import table_files
 from images.wheels import site_packages
-from images.workplace import ROOT, VERSION, run, say, source_date_epoch
+from images.workplace import ROOT, VERSION, cache, run, say, source_date_epoch
 
 _HERE = Path(__file__).parent
 _PREFIX = "opt/lantern"
 _UNITS = "usr/lib/systemd/system"
+_KERNELS = "appliance/engine/kernels/build"
+_SOURCES = ("LICENSE", "kernels.mk")
 
 
 def package_version(python: str) -> str:
-    """The version that dpkg sees: one for each Python, since the wheels belong to one."""
+    """Return the version that dpkg sees: one for each Python, since the wheels belong to one."""
     return f"{VERSION}+py{python.replace('.', '')}"
 
 
@@ -28,7 +32,7 @@ def build_deb(architecture: str, python: str, out: Path, *, is_committed_only: b
     """Build the package for one processor and one Python into the folder `out`.
 
     Raises:
-        SystemExit: a wheel is missing, or dpkg-deb fails.
+        SystemExit: a wheel or the table of tokens is missing, or dpkg-deb fails.
     """
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"lantern_{package_version(python)}_{architecture}.deb"
@@ -36,7 +40,9 @@ def build_deb(architecture: str, python: str, out: Path, *, is_committed_only: b
         tree = Path(scratch) / "tree"
         site = tree / _PREFIX / "lib" / f"python{python}" / "site-packages"
         shutil.copytree(site_packages(architecture, python), site, symlinks=True)
+        _add_token_table(site)
         _add_source(tree, site, is_committed_only=is_committed_only)
+        add_kernels(tree.parent / "source", architecture, site / _KERNELS)
         _add_commands(tree, python)
         _add_control(tree, architecture, python)
         _settle(tree)
@@ -47,11 +53,11 @@ def build_deb(architecture: str, python: str, out: Path, *, is_committed_only: b
 
 
 def _add_source(tree: Path, site: Path, *, is_committed_only: bool) -> None:
-    """The appliance and its units, as committed or as they lie there."""
+    """Add the appliance and its units, as committed or as they lie there."""
     source = tree.parent / "source"
     if is_committed_only:
         archive = subprocess.run(
-            ["git", "-C", str(ROOT), "archive", "HEAD", "appliance", "systemd", "LICENSE"],
+            ["git", "-C", str(ROOT), "archive", "HEAD", "appliance", "systemd", *_SOURCES],
             capture_output=True,
             check=True,
         ).stdout
@@ -59,10 +65,13 @@ def _add_source(tree: Path, site: Path, *, is_committed_only: bool) -> None:
             tar.extractall(source, filter="data")
     else:
         for name in ("appliance", "systemd"):
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-        shutil.copy(ROOT / "LICENSE", source / "LICENSE")
+            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "build"))
+        for name in _SOURCES:
+            shutil.copy(ROOT / name, source / name)
     (source / "appliance" / "requirements.lock").unlink()
-    shutil.copytree(source / "appliance", site / "appliance")
+    shutil.copytree(
+        source / "appliance", site / "appliance", ignore=shutil.ignore_patterns("sources", "find_header.sh")
+    )
     units = tree / _UNITS
     units.mkdir(parents=True)
     for pattern in ("*.service", "*.socket", "*.path", "*.timer"):
@@ -73,8 +82,18 @@ def _add_source(tree: Path, site: Path, *, is_committed_only: bool) -> None:
     shutil.copy(source / "LICENSE", documents / "copyright")
 
 
+def _add_token_table(site: Path) -> None:
+    try:
+        files = table_files(cache())
+    except OSError as err:
+        raise SystemExit(str(err)) from err
+    for path, place in files.items():
+        (site / place).parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, site / place)
+
+
 def _add_commands(tree: Path, python: str) -> None:
-    """A virtual environment without its activation scripts, and the command in the path."""
+    """Add a virtual environment without its activation scripts, and the command in the path."""
     bin_folder = tree / _PREFIX / "bin"
     bin_folder.mkdir()
     (bin_folder / "python").symlink_to(f"/usr/bin/python{python}")
@@ -93,7 +112,7 @@ def _add_commands(tree: Path, python: str) -> None:
 
 
 def _add_control(tree: Path, architecture: str, python: str) -> None:
-    """control, the maintainer scripts, and the sums that `dpkg --verify` compares."""
+    """Add control, the maintainer scripts, and the sums that `dpkg --verify` compares."""
     files = sorted(p for p in tree.rglob("*") if p.is_file() and not p.is_symlink())
     control = tree / "DEBIAN"
     control.mkdir()
@@ -117,7 +136,7 @@ def _add_control(tree: Path, architecture: str, python: str) -> None:
 
 
 def _settle(tree: Path) -> None:
-    """The same modes and times whoever builds, and whenever."""
+    """Set the same modes and times for every builder and every time."""
     epoch = source_date_epoch()
     for path in [tree, *tree.rglob("*")]:
         if not path.is_symlink():

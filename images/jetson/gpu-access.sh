@@ -14,7 +14,7 @@ if [ -z "$nodes" ]; then
     echo "lantern-gpu: no GPU"
     exit 0
 fi
-if ! "$python" -m appliance.engine.product CUDAExecutionProvider; then
+if ! "$python" -m appliance.engine.runtime.product CUDAExecutionProvider; then
     echo "lantern-gpu: there is a GPU, but onnxruntime computes nothing right on it; the processor is used"
     exit 0
 fi

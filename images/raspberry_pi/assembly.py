@@ -39,7 +39,7 @@ def assemble(tree: Path, system: Path, data: Path, target: Path, scratch: Path) 
 
 
 def _collect_boot_files(tree: Path, boot: Path) -> None:
-    """The firmware's own files, ours, the kernels of slot a, and the same once more in the root.
+    """Collect the firmware's own files, ours, the kernels of slot a, and the same once more in the root.
 
     The firmware ignores os_prefix in silence where a kernel or the board's device tree is missing: with something to
     start in the root, such a card still starts.
@@ -58,7 +58,7 @@ def _collect_boot_files(tree: Path, boot: Path) -> None:
 
 
 def _fat(partition: Partition, label: str, folder: Path | None, scratch: Path) -> Path:
-    """A FAT file system with the folder's files, sorted, of one time."""
+    """Make a FAT file system with the folder's files, sorted, of one time."""
     image = scratch / f"p{partition.number}"
     with image.open("wb") as file:
         file.truncate(FAT_MIB * _MIB)

@@ -32,12 +32,12 @@ _ADD_BACKPORTS_KERNEL = (
 
 
 def packages() -> list[str]:
-    """What packages.txt asks for."""
+    """Return the packages of packages.txt."""
     return [line for line in (_HERE / "packages.txt").read_text("utf-8").splitlines() if line[:1] not in ("", "#")]
 
 
 def base_tarball() -> Path:
-    """The tarball for the present list of packages, made where it is absent."""
+    """Return the tarball for the present list of packages; make it if it is absent."""
     recipe = "\n".join([*packages(), *_OPTIONS, _SHORT_INITRAMFS, _ADD_BACKPORTS_KERNEL])
     tarball = cache() / f"raspberry-pi-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}.tar"
     if not tarball.exists():

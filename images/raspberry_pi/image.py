@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from images import inventory, release
+from images import downloads, inventory
 from images.deb.build import build_deb
 from images.raspberry_pi.assembly import assemble
 from images.raspberry_pi.models import add_models
@@ -21,7 +21,7 @@ _NAME = "raspberry-pi"
 
 
 def build_image(out: Path, *, version: str = VERSION, is_committed_only: bool = True, compressed: bool = True) -> Path:
-    """lantern-VERSION-raspberry-pi.img, assembled twice and compared, with all that belongs to it.
+    """Build lantern-VERSION-raspberry-pi.img, assembled twice and compared, with all that belongs to it.
 
     Raises:
         SystemExit: a step failed, or the two assemblies differ.
@@ -35,15 +35,40 @@ def build_image(out: Path, *, version: str = VERSION, is_committed_only: bool = 
         make_tree(deb, tree, version=version)
         put_together(tree, image, scratch)
     if compressed:
-        xz = release.compress(image)
-        release.write_sum(xz)
-        release.write_imager_manifest(image, xz)
-        say(f"{xz} ({xz.stat().st_size / 1e6:.0f} MB)")
+        _compress(image)
     return image
 
 
+def build_card_and_update(out: Path, deb: Path, *, version: str = VERSION) -> tuple[Path, Path]:
+    """Build the card of a release and the update that carries the same system, which is made twice and compared.
+
+    Raises:
+        SystemExit: a step failed, or the two systems differ.
+    """
+    image = out / f"lantern-{version}-{_NAME}.img"
+    with tempfile.TemporaryDirectory(dir=cache(), prefix="release-") as folder:
+        scratch = Path(folder)
+        tree, again = scratch / "tree", scratch / "again"
+        again.mkdir()
+        make_tree(deb, again, version=version)
+        squash(again, scratch / "again.squashfs")
+        shutil.rmtree(again)
+        wanted = downloads.sha256_of(scratch / "again.squashfs")
+        (scratch / "again.squashfs").unlink()
+        tree.mkdir()
+        make_tree(deb, tree, version=version)
+        put_together(tree, image, scratch)
+        found = downloads.sha256_of(scratch / "system.squashfs")
+        if found != wanted:
+            raise SystemExit(f"Two systems of the same parts differ: {wanted} and {found}.")
+        say(f"Two systems are the same: sha256 {found}")
+        update = sign_update(scratch / "system.squashfs", out, version=version, keys=update_keys())
+    _compress(image)
+    return image, update
+
+
 def put_together(tree: Path, image: Path, scratch: Path) -> None:
-    """The card of a system: squashed, with the starter models, assembled twice, compared, and with its inventory.
+    """Assemble the card of a system: squashed, with the starter models, assembled twice, compared, with its inventory.
 
     Raises:
         SystemExit: something does not fit, or the two assemblies differ.
@@ -60,7 +85,7 @@ def put_together(tree: Path, image: Path, scratch: Path) -> None:
 def build_update(
     out: Path, *, version: str = VERSION, is_committed_only: bool = True, change: Callable[[Path], None] | None = None
 ) -> Path:
-    """lantern-VERSION-raspberry-pi.raucb, signed: what `lantern update push` sends; tests change the tree before.
+    """Build lantern-VERSION-raspberry-pi.raucb, signed, for `lantern update push`; tests change the tree before.
 
     Raises:
         SystemExit: a step failed.
@@ -78,7 +103,7 @@ def build_update(
 
 
 def sign_update(system: Path, out: Path, *, version: str, keys: Path) -> Path:
-    """A RAUC bundle of one system file, signed with these keys."""
+    """Make a RAUC bundle of one system file, signed with these keys."""
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"lantern-{version}-{_NAME}.raucb"
     target.unlink(missing_ok=True)
@@ -96,6 +121,13 @@ def sign_update(system: Path, out: Path, *, version: str, keys: Path) -> Path:
     return target
 
 
+def _compress(image: Path) -> None:
+    xz = downloads.compress(image)
+    downloads.write_sum(xz)
+    downloads.write_imager_manifest(image, xz)
+    say(f"{xz} ({xz.stat().st_size / 1e6:.0f} MB)")
+
+
 def _assemble_twice(tree: Path, system: Path, data: Path, image: Path, scratch: Path) -> None:
     sums: list[str] = []
     for target in (scratch / "first.img", image):
@@ -103,7 +135,7 @@ def _assemble_twice(tree: Path, system: Path, data: Path, image: Path, scratch: 
         work.mkdir()
         assemble(tree, system, data, target, work)
         shutil.rmtree(work)
-        sums.append(release.sha256_of(target))
+        sums.append(downloads.sha256_of(target))
     if sums[0] != sums[1]:
         raise SystemExit(f"Two assemblies of the same parts differ: {sums[0]} and {sums[1]}.")
     (scratch / "first.img").unlink()

@@ -1,4 +1,4 @@
-"""Where everything is on the card. Devices in the field cannot be repartitioned: this does not change any more.
+"""The layout of the card. Devices in the field cannot be repartitioned: it does not change any more.
 
 MBR, since the Pi 3's ROM starts from nothing else. The boot state (usr/lib/lantern/slot.sh) lies in sectors 2048 and
 4096, before the first partition. The extended partition has type 05, since with 0f a Pi 3B+ does not start.

@@ -54,7 +54,7 @@ _FOLDERS = ("boot/firmware", "data", "etc/apt", "var/cache", "var/lib/private/la
 
 
 def make_tree(deb: Path, tree: Path, *, version: str) -> None:
-    """The whole root file system in the folder `tree`, boot files included.
+    """Make the whole root file system in the folder `tree`, boot files included.
 
     Raises:
         SystemExit: a step failed, or this machine cannot emulate.
@@ -74,7 +74,7 @@ def dress(tree: Path, *, version: str, basis: str) -> None:
 
 
 def squash(tree: Path, target: Path) -> None:
-    """The tree as one file: the same bytes for the same tree."""
+    """Squash the tree into one file: the same bytes for the same tree."""
     target.unlink(missing_ok=True)
     options = ("-comp", "zstd", "-Xcompression-level", "10", "-b", "256K", "-noappend", "-quiet", "-no-progress")
     run("mksquashfs", tree, target, *options)
@@ -118,7 +118,7 @@ def _add_overlay(tree: Path, version: str) -> None:
 
 
 def _add_boot_files(tree: Path, basis: str) -> None:
-    """Kernels, initramfs and device trees of every board, as they lie in a slot's folder on the FAT partition.
+    """Add kernels, initramfs and device trees of every board, as they lie in a slot's folder on the FAT partition.
 
     The newer kernel, of the backports, is for the Pi 5; its device tree too.
     """
@@ -142,7 +142,7 @@ def _add_boot_files(tree: Path, basis: str) -> None:
 
 
 def check_raw(kernel: Path) -> None:
-    """The firmware starts a raw arm64 Image, and nothing that unpacks itself by EFI."""
+    """Check for a raw arm64 Image, which the firmware starts; it starts nothing that unpacks itself by EFI."""
     with kernel.open("rb") as file:
         header = file.read(64)
     if header[56:60] != b"ARM\x64":
@@ -150,7 +150,7 @@ def check_raw(kernel: Path) -> None:
 
 
 def _kernels(tree: Path) -> list[str]:
-    """The two versions, older first."""
+    """Return the two versions, older first."""
     names = [p.name for p in (tree / "usr/lib/modules").iterdir()]
     if len(names) != 2:
         raise SystemExit(f"Two kernels are expected in the image, and there are {len(names)}: {', '.join(names)}.")

@@ -1,4 +1,4 @@
-"""The same questions to the float model and to the quantized one, both greedy, all of them in one batch."""
+"""Answers of the float model and of the quantized one to the same questions, both greedy, all in one batch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from tokenizers import Tokenizer
 
 from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import TOKENIZER_NAME
-from appliance.engine.model_runner import ModelRunner
-from appliance.engine.types import StepPlan
-from quantize.evaluation.decoder import Metrics, float_spec, load_runner
-from quantize.evaluation.findings import Answer
+from appliance.engine.types import ModelRunner, StepPlan
+from quantize.evaluation.findings import AnswerPair
+from quantize.evaluation.metrics import Metrics
 from quantize.evaluation.questions import question_tokens
+from quantize.evaluation.runners import load_float_runner, load_runner
 from quantize.evaluation.tasks import OPEN_QUESTIONS, TASKS
+from quantize.progress import Progress
 
 NAME = "answers.json"
 
@@ -26,24 +27,31 @@ _MAX_TOKENS = 48
 
 
 def compare_answers(
-    float_folder: Path, quantized_folder: Path, checkpoint: Path, spec: DecoderSpec, report: Callable[[float], None]
-) -> list[Answer]:
-    """Every task's answers, then those to the open questions."""
+    float_folder: Path, quantized_folder: Path, checkpoint: Path, spec: DecoderSpec, progress: Progress
+) -> list[AnswerPair]:
+    """Ask both models, and return the answers to every task, then those to the open questions."""
     questions = [task.question for task in TASKS] + list(OPEN_QUESTIONS)
-    before = answers_of(float_folder, checkpoint, float_spec(spec), questions)
-    report(0.5)
+    before = answers_of(float_folder, checkpoint, spec, questions, load=load_float_runner)
+    progress.advance_to(0.5)
     after = answers_of(quantized_folder, checkpoint, spec, questions)
-    report(1.0)
+    progress.advance_to(1.0)
     found = []
     for index, (question, old, new) in enumerate(zip(questions, before, after, strict=True)):
         is_right = TASKS[index].is_right if index < len(TASKS) else None
         rights = (None, None) if is_right is None else (is_right(old), is_right(new))
-        found.append(Answer(question, old, new, *rights))
+        found.append(AnswerPair(question, old, new, *rights))
     return found
 
 
-def answers_of(folder: Path, texts_folder: Path, spec: DecoderSpec, questions: Sequence[str]) -> list[str]:
-    """Greedy answers; `texts_folder` holds the tokenizer and the chat template."""
+def answers_of(
+    folder: Path,
+    texts_folder: Path,
+    spec: DecoderSpec,
+    questions: Sequence[str],
+    *,
+    load: Callable[..., ModelRunner] = load_runner,
+) -> list[str]:
+    """Return greedy answers; `texts_folder` holds the tokenizer and the chat template, `load` makes the runner."""
     tokenizer = Tokenizer.from_file(str(texts_folder / TOKENIZER_NAME))
     limit = max(1, spec.context_length - _MAX_TOKENS)
     prompts = [
@@ -51,13 +59,13 @@ def answers_of(folder: Path, texts_folder: Path, spec: DecoderSpec, questions: S
         for question in questions
     ]
     capacity = max(map(len, prompts)) + _MAX_TOKENS
-    runner = load_runner(folder, spec, capacity=capacity, num_rows=len(prompts))
+    runner = load(folder, spec, capacity=capacity, num_slots=len(prompts))
     generated = continue_greedily(runner, prompts, frozenset(spec.eos_token_ids), max_tokens=_MAX_TOKENS)
     return [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in generated]
 
 
-def task_metrics(answers: Sequence[Answer]) -> Metrics:
-    """How many tasks were right, before and after."""
+def task_metrics(answers: Sequence[AnswerPair]) -> Metrics:
+    """Count the tasks that were right, before and after."""
     checked = [answer for answer in answers if answer.after_is_right is not None]
     return {
         "tasks": float(len(checked)),
@@ -69,8 +77,8 @@ def task_metrics(answers: Sequence[Answer]) -> Metrics:
 def continue_greedily(
     runner: ModelRunner, prompts: Sequence[Sequence[int]], stops: frozenset[int], *, max_tokens: int
 ) -> list[list[int]]:
-    """The likeliest token at every step, for all prompts together, each until a stop token."""
-    num_rows = len(prompts)
+    """Generate the likeliest token at every step, for all prompts together, each until a stop token."""
+    num_slots = len(prompts)
     logits = []
     for row, prompt in enumerate(prompts):
         last = np.array([len(prompt) - 1], np.int64)
@@ -78,7 +86,7 @@ def continue_greedily(
     chosen: NDArray[np.int64] = np.concatenate(logits).argmax(axis=1)
     lens = np.array([len(prompt) for prompt in prompts], np.int32)
     generated: list[list[int]] = [[] for _ in prompts]
-    done = [False] * num_rows
+    done = [False] * num_slots
     for step in range(max_tokens):
         for row, token in enumerate(chosen.tolist()):
             done[row] = done[row] or token in stops
@@ -86,17 +94,17 @@ def continue_greedily(
                 generated[row].append(token)
         if all(done) or step + 1 == max_tokens:
             break
-        plan = StepPlan(0, chosen[:, None], lens, np.arange(num_rows, dtype=np.int64))
+        plan = StepPlan(0, chosen[:, None], lens, np.arange(num_slots, dtype=np.int64))
         chosen = runner.run(plan).argmax(axis=1)
         lens = lens + np.int32(1)
     return generated
 
 
-def write_answers(folder: Path, answers: Sequence[Answer]) -> None:
-    """Keep them beside the metrics."""
+def write_answers(folder: Path, answers: Sequence[AnswerPair]) -> None:
+    """Write the answers beside the metrics."""
     (folder / NAME).write_text(json.dumps([asdict(answer) for answer in answers], ensure_ascii=False), encoding="utf-8")
 
 
-def load_answers(folder: Path) -> list[Answer]:
-    """What `write_answers` kept."""
-    return [Answer(**fields) for fields in json.loads((folder / NAME).read_text(encoding="utf-8"))]
+def load_answers(folder: Path) -> list[AnswerPair]:
+    """Read the answers that `write_answers` kept."""
+    return [AnswerPair(**fields) for fields in json.loads((folder / NAME).read_text(encoding="utf-8"))]

@@ -1,36 +1,42 @@
-"""What quantization cost, measured on the engine that ships: decoders against the fused float graph."""
+"""The cost of quantization in a decoder, measured against the fused float graph on the engine that ships."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from appliance.bundle import DecoderSpec
-from appliance.bundle.manifest import MODEL_NAME, TOKENIZER_NAME
-from appliance.engine.model_file import ModelFile
-from appliance.engine.model_runner import OrtModelRunner
+from appliance.bundle.manifest import TOKENIZER_NAME
+from appliance.engine.runtime.model_runner import OrtModelRunner
 from appliance.engine.types import StepPlan
 from quantize.evaluation import texts
 from quantize.evaluation.framing import windows_of
+from quantize.evaluation.hidden_states import HiddenStates
+from quantize.evaluation.metrics import Metrics
+from quantize.evaluation.runners import load_runner
+from quantize.progress import Progress
 
 WINDOW_TOKENS = 512
 _NUM_PROSE_WINDOWS = 4
 _NUM_CODE_WINDOWS = 2
 _CHUNK_TOKENS = 128
-_MAX_THREADS = 8
-
-Metrics = dict[str, float]
+_SLICE_POSITIONS = 8  # whose intermediate values stay in the cache, of 152,000 words also
+_MOST_KEPT_BYTES = 1 << 30
+_ROOM = 2  # times the reference's size must be free on the disk
 
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """One chunk's figures a position: KL in nats, whether both agree on the best token, and both log-likelihoods."""
+    """One chunk's figures a position: KL in nats, agreement on the best token, and both log-likelihoods."""
 
     kl: NDArray[np.float32]
     agrees: NDArray[np.bool_]
@@ -46,20 +52,78 @@ class DecoderEvaluation:
     kl: NDArray[np.float32]
 
 
+class Reference:
+    """The float model on the held-out text, for all evaluations within a `with` block; computed once, block by block.
+
+    Its hidden states stay in memory. The log-probabilities that the head makes of them are kept in a file without a
+    name if they are few; else each evaluation makes them anew, some positions at a time.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        checkpoint: Path,
+        spec: DecoderSpec,
+        scratch: Path,
+        *,
+        most_kept_bytes: int = _MOST_KEPT_BYTES,
+    ) -> None:
+        self.windows = held_out_windows(checkpoint, spec)
+        self.capacity = max(len(window) for window in self.windows)
+        self._folder, self._spec = folder, spec
+        size_bytes = 4 * spec.vocab_size * sum(len(window) for window in self.windows)
+        self._is_kept = size_bytes <= most_kept_bytes and shutil.disk_usage(scratch).free > _ROOM * size_bytes
+        self._file = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 - `__exit__` closes it
+        self._is_complete = False
+        self._hidden: HiddenStates | None = None
+        self._num_logits = spec.vocab_size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, tb: TracebackType | None) -> None:
+        self._file.close()
+
+    def prepare(self, progress: Progress) -> None:
+        """Compute the hidden states, unless an earlier evaluation has."""
+        if self._hidden is None:
+            self._hidden = HiddenStates.of(self._folder, self.windows, progress)
+        progress.advance_to(1.0)
+
+    def log_probs(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the log-probabilities (positions, V) of each chunk of each window in turn."""
+        assert self._hidden is not None
+        self._file.seek(0)
+        if self._is_complete:
+            for chunk in (chunk for window in self.windows for chunk in _chunks(window)):
+                yield np.fromfile(self._file, np.float32, len(chunk) * self._num_logits).reshape(len(chunk), -1)
+            return
+        head = self._hidden.head()
+        for index, window in enumerate(self.windows):
+            for chunk in _chunks(window):
+                found = _log_softmax(head(index, chunk))
+                self._num_logits = found.shape[1]
+                if self._is_kept:
+                    self._file.write(found.data)
+                yield found
+        self._file.flush()
+        self._is_complete = self._is_kept
+
+
 def evaluate_decoder(
-    float_folder: Path, quantized_folder: Path, checkpoint: Path, spec: DecoderSpec, report: Callable[[float], None]
+    reference: Reference, quantized_folder: Path, spec: DecoderSpec, progress: Progress
 ) -> DecoderEvaluation:
-    """Mean and 99th percentile of KL, top-1 agreement, and both perplexities, on held-out text."""
-    windows = held_out_windows(checkpoint, spec)
-    capacity = max(len(window) for window in windows)
-    reference = load_runner(float_folder, float_spec(spec), capacity=capacity)
-    candidate = load_runner(quantized_folder, spec, capacity=capacity)
-    parts = []
-    for index, window in enumerate(windows):
+    """Measure mean and 99th percentile of KL, top-1 agreement, and both perplexities, on held-out text."""
+    with_floats, comparing = progress.parts(2)
+    reference.prepare(with_floats)
+    candidate = load_runner(quantized_folder, spec, capacity=reference.capacity)
+    parts, wanted = [], reference.log_probs()
+    for index, window in enumerate(reference.windows):
         for chunk in _chunks(window):
             targets = window[chunk.start + 1 : chunk.stop + 1]
-            parts.append(_compare(_log_probs(reference, window, chunk), _log_probs(candidate, window, chunk), targets))
-        report((index + 1) / len(windows))
+            parts += _compare(next(wanted), _log_probs(candidate, window, chunk), targets)
+        comparing.advance_to((index + 1) / len(reference.windows))
+    assert next(wanted, None) is None  # which also completes the file
     kl = np.concatenate([part.kl for part in parts])
     metrics = {
         "kl_mean": float(kl.mean()),
@@ -73,7 +137,7 @@ def evaluate_decoder(
 
 
 def perplexity(folder: Path, tokenizer_folder: Path, spec: DecoderSpec) -> float:
-    """Of one model by itself, on the held-out text."""
+    """Measure the perplexity of one model by itself, on the held-out text."""
     windows = held_out_windows(tokenizer_folder, spec)
     runner = load_runner(folder, spec, capacity=max(len(window) for window in windows))
     logliks = []
@@ -84,13 +148,8 @@ def perplexity(folder: Path, tokenizer_folder: Path, spec: DecoderSpec) -> float
     return float(np.exp(-np.concatenate(logliks).mean()))
 
 
-def float_spec(spec: DecoderSpec) -> DecoderSpec:
-    """The same model before quantization."""
-    return spec.model_copy(update={"kv_cache_dtype": "float32"})
-
-
 def held_out_windows(checkpoint: Path, spec: DecoderSpec) -> list[NDArray[np.int64]]:
-    """Token windows that calibration never sees."""
+    """Return token windows that calibration never sees."""
     tokenizer = Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME))
     length = min(WINDOW_TOKENS, spec.context_length)
     windows = []
@@ -99,43 +158,45 @@ def held_out_windows(checkpoint: Path, spec: DecoderSpec) -> list[NDArray[np.int
     return windows
 
 
-def runner_threads() -> int:
-    """Threads for onnxruntime on this workstation."""
-    return min(os.cpu_count() or 1, _MAX_THREADS)
-
-
-def load_runner(folder: Path, spec: DecoderSpec, *, capacity: int, num_rows: int = 1) -> OrtModelRunner:
-    """The engine's own runner over a folder's model."""
-    return OrtModelRunner(
-        ModelFile(folder / MODEL_NAME),
-        spec,
-        num_rows=num_rows,
-        capacity=capacity,
-        num_threads=runner_threads(),
-        spinning=False,
-    )
-
-
 def _chunks(window: NDArray[np.int64]) -> list[range]:
-    """The window's positions in steps small enough for large vocabularies; the last token predicts nothing."""
+    """Split the window's positions into chunks small enough for large vocabularies; the last token predicts nothing."""
     count = len(window) - 1
     return [range(at, min(at + _CHUNK_TOKENS, count)) for at in range(0, count, _CHUNK_TOKENS)]
 
 
 def _log_probs(runner: OrtModelRunner, window: NDArray[np.int64], chunk: range) -> NDArray[np.float32]:
-    """(positions, V) for a chunk; those before it are in the cache already."""
+    """Compute log-probabilities (positions, V) of a chunk; the K/V cache already holds the positions before it."""
     past_lens = np.array([chunk.start], np.int32)
     tokens = window[None, chunk.start : chunk.stop]
-    logits = runner.run(StepPlan(0, tokens, past_lens, np.arange(len(chunk), dtype=np.int64)))
-    logits -= logits.max(axis=1, keepdims=True)
-    return np.asarray(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), np.float32)
+    return _log_softmax(runner.run(StepPlan(0, tokens, past_lens, np.arange(len(chunk), dtype=np.int64))))
 
 
-def _compare(reference: NDArray[np.float32], candidate: NDArray[np.float32], targets: NDArray[np.int64]) -> Divergence:
-    positions = np.arange(len(targets))
-    return Divergence(
-        kl=(np.exp(reference) * (reference - candidate)).sum(axis=1),
-        agrees=reference.argmax(axis=1) == candidate.argmax(axis=1),
-        loglik_float=reference[positions, targets],
-        loglik=candidate[positions, targets],
-    )
+def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Replace logits (positions, V) by their log-probabilities, some positions at a time."""
+    for rows in _slices(len(logits)):
+        part = logits[rows]
+        part -= part.max(axis=1, keepdims=True)
+        part -= np.log(np.exp(part).sum(axis=1, keepdims=True))
+    return logits
+
+
+def _compare(
+    reference: NDArray[np.float32], candidate: NDArray[np.float32], targets: NDArray[np.int64]
+) -> list[Divergence]:
+    found = []
+    for rows in _slices(len(targets)):
+        wanted, got, target = reference[rows], candidate[rows], targets[rows]
+        positions = np.arange(len(target))
+        found.append(
+            Divergence(
+                kl=(np.exp(wanted) * (wanted - got)).sum(axis=1),
+                agrees=wanted.argmax(axis=1) == got.argmax(axis=1),
+                loglik_float=wanted[positions, target],
+                loglik=got[positions, target],
+            )
+        )
+    return found
+
+
+def _slices(count: int) -> list[slice]:
+    return [slice(at, at + _SLICE_POSITIONS) for at in range(0, count, _SLICE_POSITIONS)]

@@ -1,4 +1,4 @@
-"""What a run found out beyond the manifest's figures: plain records for the report."""
+"""The findings of a run beyond the manifest's figures: plain records for the report."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One question's two answers; whether each is right, where that can be said."""
+class AnswerPair:
+    """Both models' answers to one question; right or wrong, or None if that cannot be checked."""
 
     question: str
     before: str
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Empty where a scheme or an architecture gives no such thing.
+    """All findings; a field is empty if the scheme or the architecture yields none.
 
     `tries` holds the chosen one last; `sensitivity` the KL that int4 costs each part; `widths` the bits of each.
     """
@@ -40,4 +40,4 @@ class Findings:
     sensitivity: Mapping[str, float] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
     distribution: Distribution | None = None
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[AnswerPair, ...] = ()

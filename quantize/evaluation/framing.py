@@ -1,4 +1,4 @@
-"""Texts in tokens as the model was trained to see them: after the tokens that its vocabulary begins every text with.
+"""Texts in tokens as the model was trained to see them: after the tokens with which its vocabulary begins every text.
 
 A device encodes prompts by the same rule, the tokenizer's own post-processor; Gemma is lost without its <bos>.
 """
@@ -13,7 +13,7 @@ Tokens = NDArray[np.int64]
 
 
 def opening(tokenizer: Tokenizer) -> list[int]:
-    """The tokens that come before every text; none for many models."""
+    """Return the tokens that come before every text; many models have none."""
     encoding = tokenizer.encode("a", add_special_tokens=True)
     mask: list[int] = encoding.special_tokens_mask
     ids: list[int] = encoding.ids
@@ -23,7 +23,7 @@ def opening(tokenizer: Tokenizer) -> list[int]:
 def windows_of(
     tokenizer: Tokenizer, text: str, *, length: int, count: int, vocab_size: int, spread: bool = False
 ) -> list[Tokens]:
-    """At most `count` windows of a text, each of `length` tokens and each with the opening.
+    """Cut at most `count` windows of a text, each of `length` tokens, the opening included.
 
     They follow one another, or with `spread` lie evenly over the text. Random models may have fewer tokens than their
     tokenizer, hence the vocabulary's size.

@@ -17,7 +17,7 @@ _TODAY = datetime(2026, 1, 1)  # templates may write the date, and the same inpu
 
 
 def question_tokens(tokenizer: Tokenizer, folder: Path, spec: DecoderSpec, question: str) -> list[int]:
-    """The prompt's tokens as a device would have them; the bare question where the folder has no chat template."""
+    """Return the prompt's tokens as on a device; the bare question if the folder has no chat template."""
     source = chat_template(folder)
     if source is None:
         return [*opening(tokenizer), *_ids(tokenizer, question)]
@@ -34,7 +34,7 @@ def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def chat_template(checkpoint: Path) -> str | None:
-    """The chat template, from its own file or from tokenizer_config.json."""
+    """Read the chat template, from its own file or from tokenizer_config.json."""
     path = checkpoint / CHAT_TEMPLATE_NAME
     if path.is_file():
         return path.read_text(encoding="utf-8")

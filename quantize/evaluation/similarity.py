@@ -1,4 +1,4 @@
-"""Pairs of sentences that people have rated, and how well a model's cosines keep their order."""
+"""Pairs of sentences that people have rated, and the correlation of a model's cosines with those ratings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FEWEST = 10
 
 @dataclass(frozen=True, slots=True)
 class RatedPair:
-    """Two sentences, and how alike they are on any scale."""
+    """Two sentences, and their similarity on any scale."""
 
     first: str
     second: str
@@ -44,7 +44,7 @@ def read_rated_pairs(path: Path) -> list[RatedPair]:
 
 
 def spearman(pairs: Sequence[RatedPair], embed: Callable[[Sequence[str]], NDArray[np.float32]]) -> float:
-    """The correlation of the ranks of cosines and ratings."""
+    """Return the correlation of the ranks of cosines and ratings."""
     vectors = embed([text for pair in pairs for text in (pair.first, pair.second)])
     cosines = (vectors[0::2] * vectors[1::2]).sum(axis=1)
     ratings = np.array([pair.rating for pair in pairs])
@@ -52,7 +52,7 @@ def spearman(pairs: Sequence[RatedPair], embed: Callable[[Sequence[str]], NDArra
 
 
 def ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """From 0, equal values share the mean of theirs."""
+    """Return ranks from 0; equal values share the mean of their ranks."""
     ordered = np.sort(values)
     first, last = np.searchsorted(ordered, values, "left"), np.searchsorted(ordered, values, "right")
     return np.asarray((first + last - 1) / 2, np.float64)

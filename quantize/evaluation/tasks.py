@@ -1,4 +1,4 @@
-"""A few fixed questions whose answers can be checked, and a few that people read side by side."""
+"""Fixed questions with answers that a rule can check, and some that people read side by side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A question, and whether an answer is right."""
+    """A question, and the rule that decides if an answer is right."""
 
     question: str
     is_right: Callable[[str], bool]
@@ -24,7 +24,7 @@ OPEN_QUESTIONS = (
 
 
 def number(expected: int) -> Callable[[str], bool]:
-    """Right when the answer's last number is this one."""
+    """Return a rule: the answer's last number is this one."""
 
     def check(answer: str) -> bool:
         found = re.findall(r"-?\d+", answer.replace(",", ""))
@@ -34,7 +34,7 @@ def number(expected: int) -> Callable[[str], bool]:
 
 
 def exact_json(expected: object) -> Callable[[str], bool]:
-    """Right when the answer, a code fence around it left out, is this JSON value."""
+    """Return a rule: the answer, without a code fence around it, is this JSON value."""
 
     def check(answer: str) -> bool:
         text = re.sub(r"^\s*```(?:json)?|```\s*$", "", answer.strip())
@@ -47,7 +47,7 @@ def exact_json(expected: object) -> Callable[[str], bool]:
 
 
 def says(expected: str) -> Callable[[str], bool]:
-    """Right when the answer holds these words, whatever their case."""
+    """Return a rule: the answer holds these words, in upper or lower case."""
     return lambda answer: expected.lower() in answer.lower()
 
 

@@ -1,4 +1,4 @@
-"""Text that every machine has: Python's own language reference and sources. What evaluates is never what calibrates."""
+"""Text that every machine has: Python's own language reference and sources. Evaluation and calibration share none."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _MODULE_CHARS = 8000
 
 
 def held_out_prose() -> str:
-    """Prose for evaluation."""
+    """Return prose for evaluation."""
     return " ".join(_words(topics[name]) for name in sorted(_HELD_OUT_TOPICS) if name in topics)
 
 
 def held_out_code() -> str:
-    """Source code for evaluation."""
+    """Return source code for evaluation."""
     return "\n".join(_source(name) for name in _HELD_OUT_MODULES)
 
 
 def prose() -> list[str]:
-    """Prose for calibration, one text a topic; topics that repeat a passage of the held-out ones are left out."""
+    """Return prose for calibration, one text a topic, without topics that repeat a passage of the held-out ones."""
     held_out = _passages(held_out_prose())
     return [text for _, topic in sorted(topics.items()) if held_out.isdisjoint(_passages(text := _words(topic)))]
 
 
 def code() -> list[str]:
-    """Source code for calibration, one text a module."""
+    """Return source code for calibration, one text a module."""
     return [_source(name) for name in _MODULES]
 
 
 def snippets(texts: list[str], lengths: list[int], step: int) -> list[str]:
-    """Pieces of the given numbers of words, taken from all over the texts in a fixed order."""
+    """Cut pieces of the given numbers of words from all over the texts, in a fixed order."""
     words = " ".join(texts).split()
     return [
         " ".join(words[(at := index * step % max(1, len(words) - length)) : at + length])

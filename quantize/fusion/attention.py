@@ -1,4 +1,4 @@
-"""One layer's exported attention becomes GroupQueryAttention with rotary positions and packed Q, K and V.
+"""The fusion of exported attention into GroupQueryAttention with rotary positions and packed Q, K and V.
 
 Found from the names that optimum guarantees (past_key_values.I, present.I) and by dataflow, not by a pattern of the
 whole subgraph, so that bias, query and key norms, windows and one fused projection need no form of their own.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from quantize.fusion.rope import RopeTables
+from quantize.fusion.rope import unrotate
 from quantize.graph.edit import (
     MICROSOFT,
     Editor,
@@ -22,23 +22,25 @@ from quantize.graph.edit import (
     scalar_of,
     source_of,
 )
+from quantize.graph.rope_tables import RopeTables
 from quantize.sources.decoder_config import DecoderConfig
 
 _NORM = "SimplifiedLayerNormalization"
 _NUM_QKV = 3
+_TOLERANCE = 1e-5
 _ALONG_VALUES = frozenset({"Unsqueeze", "Expand", "Reshape", "Cast", "Identity"})
 
 
 @dataclass(frozen=True, slots=True)
 class StepInputs:
-    """The graph inputs that say where in the K/V rows a step's tokens lie."""
+    """The graph inputs that place a step's tokens in the K/V rows."""
 
     seqlens_k: ir.Value
     total_sequence_length: ir.Value
 
 
 class AttentionFuser:
-    """Fuses the layers of one graph, one after another."""
+    """The fusion of one graph's layers, one after another."""
 
     def __init__(self, edit: Editor, config: DecoderConfig, step: StepInputs, tables: RopeTables) -> None:
         self._edit = edit
@@ -60,22 +62,30 @@ class AttentionFuser:
         weighted_sum = _find_weighted_sum(values)
         end = _end_of(weighted_sum)
         q_rotated, scale = _query_and_scale(weighted_sum)
-        q, tables = self._tables.unrotate(q_rotated)
-        k, tables_k = self._tables.unrotate(k_rotated)
-        if tables != tables_k:
-            raise refuse(end, "queries and keys are rotated differently")
+        design = self._config.design
+        if not np.isclose(scale, design.attention_scale, rtol=_TOLERANCE, atol=0):
+            raise refuse(end, f"scores are scaled by {scale:g}; config.json says {design.attention_scale:g}")
+        rotation = design.rotations[layer]
+        q, k = unrotate(q_rotated, rotation), unrotate(k_rotated, rotation)
         prefix = f"/layers.{layer}/attn"
         qkv = self._projected([_Projected.of(value) for value in (q, k, v)], layer, end)
         outputs = self._edit.nodes(
             "GroupQueryAttention",
-            [*qkv, past_k, past_v, self._step.seqlens_k, self._step.total_sequence_length, *tables],
+            [
+                *qkv,
+                past_k,
+                past_v,
+                self._step.seqlens_k,
+                self._step.total_sequence_length,
+                *self._tables.of(rotation),
+            ],
             [f"{prefix}/out", f"{prefix}/present_key", f"{prefix}/present_value"],
             name=f"{prefix}/GroupQueryAttention",
             attributes={
                 "num_heads": self._config.num_heads,
                 "kv_num_heads": self._config.num_kv_heads,
-                "scale": scale,
-                "do_rotary": int(bool(tables)),
+                "scale": float(np.float32(design.attention_scale)),  # exported as a product of two roots
+                "do_rotary": int(rotation is not None),
                 "rotary_interleaved": 0,
                 "local_window_size": self._config.window_of(layer) or -1,
             },
@@ -106,7 +116,7 @@ class AttentionFuser:
         outputs[outputs.index(old)] = new
 
     def _projected(self, parts: list[_Projected], layer: int, before: ir.Node) -> list[ir.Value | None]:
-        """Queries, keys and values from one product where they can be; joined as well where nothing norms the heads."""
+        """Compute Q, K and V in one product if possible, and leave its output joined if nothing norms the heads."""
         flat = [part.flat for part in parts]
         joined = self._joined(flat, layer, before)
         norms = [part.norm for part in parts]
@@ -124,7 +134,7 @@ class AttentionFuser:
         ]
 
     def _normed(self, flat: ir.Value, norm: ir.Node, before: ir.Node, name: str) -> ir.Value:
-        """Each head of (B, S, N * D) normed by itself, between two reshapes."""
+        """Norm each head of (B, S, N * D) by itself, between two reshapes."""
         by_head = self._edit.constant("shape_heads", np.array([0, 0, -1, self._config.head_dim], np.int64))
         whole = self._edit.constant("shape_whole", np.array([0, 0, -1], np.int64))
         heads = self._edit.node("Reshape", [flat, by_head], f"{name}/heads", before=before)
@@ -134,7 +144,7 @@ class AttentionFuser:
         return self._edit.node("Reshape", [normed[0], whole], f"{name}/flat", before=before)
 
     def _joined(self, qkv: list[ir.Value], layer: int, before: ir.Node) -> ir.Value | None:
-        """One product for queries, keys and values where they are plain products of the same rows."""
+        """Join Q, K and V into one product, if they are plain products of the same rows."""
         sources = [source_of(value) for value in qkv]
         if all(node.op_type == "Slice" for node in sources) and len({node.inputs[0] for node in sources}) == 1:
             whole: ir.Value = sources[0].inputs[0]
@@ -158,7 +168,7 @@ class AttentionFuser:
 
 @dataclass(frozen=True, slots=True)
 class _Projected:
-    """What makes heads (B, N, S, D): a projection (B, S, N * D), and the norm of each head behind it, or None.
+    """The source of heads (B, N, S, D): a projection (B, S, N * D), and the norm of each head behind it, or None.
 
     The norm may come before the transpose or after it.
     """
@@ -178,7 +188,7 @@ class _Projected:
 
 
 def _appended(present: ir.Value, past: ir.Value) -> ir.Value:
-    """What a step appends to the past."""
+    """Find the value that a step appends to the past."""
     concat = source_of(present, "Concat")
     added = [value for value in concat.inputs if value is not past]
     if len(added) != 1:
@@ -188,7 +198,7 @@ def _appended(present: ir.Value, past: ir.Value) -> ir.Value:
 
 
 def _find_weighted_sum(values: ir.Value) -> ir.Node:
-    """The product of the probabilities and the values."""
+    """Find the product of the probabilities and the values."""
     todo = [values]
     while todo:
         for use in todo.pop().uses():
@@ -209,7 +219,7 @@ def _end_of(weighted_sum: ir.Node) -> ir.Node:
 
 
 def _query_and_scale(weighted_sum: ir.Node) -> tuple[ir.Value, float]:
-    """Back from the weighted sum over softmax and mask to the rotated queries, and all factors on the way."""
+    """Trace the weighted sum back over softmax and mask to the rotated queries, and multiply all factors on the way."""
     node = source_of(weighted_sum.inputs[0], "Where", "Softmax")
     if node.op_type == "Where":
         node = source_of(node.inputs[2], "Softmax")
@@ -234,7 +244,7 @@ def _scores(value: ir.Value) -> ir.Value | None:
 
 
 def _peel(value: ir.Value) -> tuple[ir.Value, float]:
-    """A value without the constant factors in front of it, and their product."""
+    """Strip a value of its constant factors, and return it with their product."""
     scale = 1.0
     node = value.producer()
     while node is not None and node.op_type in {"Mul", "Cast", "Identity"}:

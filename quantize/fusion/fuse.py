@@ -1,4 +1,4 @@
-"""The exported decoder becomes the graph that engine/model_runner.py describes; an unknown structure is refused."""
+"""The fusion of an exported decoder into the graph that the engine runs; an unknown structure is refused."""
 
 from __future__ import annotations
 
@@ -15,13 +15,22 @@ from quantize.fusion.attention import AttentionFuser, StepInputs
 from quantize.fusion.head import unscaled_head
 from quantize.fusion.mlp import fuse_gate_up, split_halves
 from quantize.fusion.norms import fuse_norms, fuse_skips
-from quantize.fusion.rope import RopeTables
-from quantize.graph.edit import MICROSOFT, Editor, constant_of, new_input, refuse, replace_value
+from quantize.graph.edit import (
+    MICROSOFT,
+    Editor,
+    computed_input,
+    constant_of,
+    new_input,
+    refuse,
+    replace_value,
+    scalar_of,
+)
+from quantize.graph.rope_tables import RopeTables
 from quantize.sources.decoder_config import DecoderConfig
 
 _FLOAT = int(ir.DataType.FLOAT)
 _FLOAT_OPS = frozenset({"MatMul", "Gather", "SkipSimplifiedLayerNormalization", "GroupQueryAttention", "Add", "Mul"})
-# All that a fused decoder may consist of: what is left over was not understood.
+# All operators of a fused decoder; any other one was not recognized.
 _KNOWN_OPS = frozenset(
     {"Add", "Cast", "Constant", "Cos", "Div", "Erf", "Gather", "Gelu", "GroupQueryAttention", "MatMul", "Mul", "Pow"}
     | {"Range", "Reshape", "Sigmoid", "SimplifiedLayerNormalization", "Sin", "SkipSimplifiedLayerNormalization"}
@@ -37,7 +46,7 @@ def fuse_file(exported: Path, target: Path, config: DecoderConfig, *, context_le
 
 
 def fuse(model: ir.Model, config: DecoderConfig, *, context_length: int) -> Counter[str]:
-    """Fuse in place; the operators that the graph then has.
+    """Fuse in place, and count the operators that the graph then has.
 
     Raises:
         QuantizeError: naming the node that was not recognized.
@@ -53,6 +62,7 @@ def fuse(model: ir.Model, config: DecoderConfig, *, context_length: int) -> Coun
         new_input("total_sequence_length", ir.DataType.INT32, []),
     )
     logit_rows = new_input("logit_rows", ir.DataType.INT64, ["rows"])
+    _read_shared_weights(graph)
     fuse_norms(edit)
     attention = AttentionFuser(edit, config, step, RopeTables(edit, context_length, next(iter(graph))))
     for layer in range(config.num_layers):
@@ -65,6 +75,13 @@ def fuse(model: ir.Model, config: DecoderConfig, *, context_length: int) -> Coun
     graph.inputs.extend([tokens, step.seqlens_k, step.total_sequence_length, logit_rows, *past])
     _clean(model)
     return _check(graph)
+
+
+def _read_shared_weights(graph: ir.Graph) -> None:
+    """Let every node read its weight itself: torch stores equal weights once and puts an Identity before the others."""
+    for node in list(graph):
+        if node.op_type == "Identity" and constant_of(node.inputs[0]) is not None:
+            replace_value(node.outputs[0], node.inputs[0])
 
 
 def _gather_rows_before_head(edit: Editor, config: DecoderConfig, logit_rows: ir.Value) -> None:
@@ -82,10 +99,12 @@ def _gather_rows_before_head(edit: Editor, config: DecoderConfig, logit_rows: ir
 
 
 def _clean(model: ir.Model) -> None:
-    """Drop what only the exported attention used, and casts from float to float that norms left behind."""
+    """Drop nodes that only the exported attention used, casts from float to float that norms left, and factors of 1."""
     graph = model.graph
     for node in list(graph):
-        if node.op_type == "Cast" and node.attributes["to"].as_int() == _FLOAT and _is_float(node.inputs[0]):
+        if node.op_type == "Mul" and scalar_of(node) == 1.0:
+            replace_value(node.outputs[0], computed_input(node))
+        elif node.op_type == "Cast" and node.attributes["to"].as_int() == _FLOAT and _is_float(node.inputs[0]):
             replace_value(node.outputs[0], node.inputs[0])
     passes.RemoveUnusedNodesPass()(model)
     graph.sort()

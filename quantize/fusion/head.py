@@ -1,4 +1,4 @@
-"""The product that gives the logits; a factor behind it moves into the norm before it, where it costs nothing."""
+"""The product that gives the logits; a factor behind it moves into the norm before it, so that it costs nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WEIGHT_INPUTS = {"SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormali
 
 
 def unscaled_head(edit: Editor, logits: ir.Value) -> ir.Node:
-    """The product itself, which from now on is the output `logits`.
+    """Make the product itself the output `logits`, and return it.
 
     Raises:
         QuantizeError: naming the node that is neither a product nor a factor.
@@ -32,7 +32,7 @@ def unscaled_head(edit: Editor, logits: ir.Value) -> ir.Node:
 
 
 def _scale_norm(edit: Editor, norm: ir.Node, factor: float) -> None:
-    only_user(norm)  # nothing else may read what is scaled
+    only_user(norm)  # nothing else may read the scaled value
     at = _WEIGHT_INPUTS[norm.op_type]
     weight = constant_of(norm.inputs[at])
     if weight is None:

@@ -1,4 +1,4 @@
-"""Products of the same rows become one: fewer, larger products keep the threads busy."""
+"""The fusion of products of the same rows: fewer, larger products keep the threads busy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MAX_STEPS_TO_SHAPE = 6
 
 
 def fuse_gate_up(edit: Editor) -> int:
-    """Merge each pair of gate and up projections into one product and a split; the count of pairs."""
+    """Merge each pair of gate and up projections into one product and a split, and count the pairs."""
     count = 0
     for gate in list(edit.graph):
         up = _partner(gate)
@@ -34,7 +34,7 @@ def fuse_gate_up(edit: Editor) -> int:
 
 
 def split_halves(edit: Editor) -> int:
-    """Where a product of gate and up is sliced at half of its computed width, split it at the known one; the count."""
+    """Split each product of gate and up at its known half instead of the computed one, and count the splits."""
     count = 0
     for product in list(edit.graph):
         weight = constant_of(product.inputs[1]) if product.op_type == "MatMul" else None
@@ -57,7 +57,7 @@ def split_halves(edit: Editor) -> int:
 
 
 def _halves(product: ir.Node) -> tuple[ir.Node, ir.Node] | None:
-    """The two slices of a product's last axis that meet in its middle."""
+    """Find the two slices of a product's last axis that meet in its middle."""
     slices = [use.node for use in product.outputs[0].uses() if use.node.op_type == "Slice" and use.idx == 0]
     if len(slices) != _NUM_HALVES:
         return None
@@ -69,7 +69,7 @@ def _halves(product: ir.Node) -> tuple[ir.Node, ir.Node] | None:
 
 
 def _is_half(value: ir.Value | None, product: ir.Node) -> bool:
-    """Whether a number is computed as half of the product's width, rounded up, as torch's chunk does."""
+    """Tell if a number is computed as half of the product's width, rounded up, as torch's chunk does."""
     divided = False
     for _ in range(_MAX_STEPS_TO_SHAPE):
         node = None if value is None else value.producer()

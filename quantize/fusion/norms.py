@@ -1,4 +1,4 @@
-"""RMS norms written out in small operators become one, together with the residual sum in front of them."""
+"""The fusion of RMS norms, which are exported as small operators, with the residual sum in front of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _BETWEEN = frozenset({"Sqrt", "Div", "Reciprocal", "Cast", "Mul"})
 
 
 def fuse_norms(edit: Editor) -> int:
-    """Replace x / sqrt(mean(x^2) + eps) * weight everywhere; the count of norms found."""
+    """Replace x / sqrt(mean(x^2) + eps) * weight everywhere, and count the norms."""
     count = 0
     for mean in list(edit.graph):
         power = mean.inputs[0].producer() if mean.op_type == "ReduceMean" else None
@@ -23,7 +23,7 @@ def fuse_norms(edit: Editor) -> int:
 
 
 def fuse_skips(edit: Editor) -> int:
-    """Merge the residual sum in front of a norm into it; the count of sums merged."""
+    """Merge the residual sum in front of each norm into it, and count the sums."""
     count = 0
     for norm in list(edit.graph):
         if norm.op_type != _NORM:

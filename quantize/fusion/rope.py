@@ -1,7 +1,4 @@
-"""Rotary position embeddings: found in the exported graph, given to the attention operator as two tables.
-
-The tables are nodes over the inverse frequencies, which onnxruntime folds once at load; so the file stays small.
-"""
+"""Rotary position embeddings of an exported graph: found, held against config.json, and taken off queries and keys."""
 
 from __future__ import annotations
 
@@ -9,71 +6,52 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from quantize.graph.edit import Editor, constant_of, refuse, scalar_of, source_of
+from quantize.graph.edit import constant_of, refuse, scalar_of, source_of
+from quantize.sources.rotations import Rotation
 
 _MAX_STEPS_TO_TRIG = 6
-_NOT_ROTATED = frozenset({"Transpose", "SimplifiedLayerNormalization"})  # what heads come from
+_NOT_ROTATED = frozenset({"Transpose", "SimplifiedLayerNormalization"})  # the sources of heads without rotation
+_TOLERANCE = 1e-5  # torch's powers differ from processor to processor in the last bit
 
 
-class RopeTables:
-    """The pairs of cosine and sine tables of one graph; layers with the same frequencies share one."""
+def unrotate(rotated: ir.Value, expected: Rotation | None) -> ir.Value:
+    """Return the tensor before its rotation, which must be the one that config.json describes.
 
-    def __init__(self, edit: Editor, num_positions: int, anchor: ir.Node) -> None:
-        self._edit = edit
-        self._num_positions = num_positions
-        self._anchor = anchor
-        self._made: dict[str, tuple[ir.Value, ir.Value]] = {}
+    Raises:
+        QuantizeError: the value is rotated in another form than x * cos + half(x) * sin, or by other angles.
+    """
+    source = source_of(rotated)
+    if source.op_type in _NOT_ROTATED:
+        if expected is not None:
+            raise refuse(source, "the heads have no rotary positions, but config.json asks for them")
+        return rotated
+    total = source_of(rotated, "Add", "Concat")
+    if expected is None:
+        raise refuse(total, "the heads have rotary positions, but config.json asks for none")
+    if total.op_type == "Concat":  # only the first part of each head is rotated
+        total = source_of(total.inputs[0], "Add")
+    terms = [_split(source_of(value, "Mul")) for value in total.inputs]
+    straight = next((t for t in terms if t[1].op_type == "Cos"), None)
+    if straight is None or len(terms) != 2:
+        raise refuse(total, "expected a rotation by cosine and sine")
+    x, trig = straight
+    _check(trig, expected)
+    before = x.producer()
+    if before is not None and before.op_type == "Slice":
+        x = before.inputs[0]
+    return x
 
-    def unrotate(self, rotated: ir.Value) -> tuple[ir.Value, tuple[()] | tuple[ir.Value, ir.Value]]:
-        """The tensor before its rotation, and the tables that rotate it; none in a layer without positions.
 
-        Raises:
-            QuantizeError: the value is not rotated in the form x * cos + half(x) * sin.
-        """
-        if source_of(rotated).op_type in _NOT_ROTATED:
-            return rotated, ()
-        total = source_of(rotated, "Add", "Concat")
-        if total.op_type == "Concat":  # only the first part of each head turns
-            total = source_of(total.inputs[0], "Add")
-        terms = [_split(source_of(value, "Mul")) for value in total.inputs]
-        straight = next((t for t in terms if t[1].op_type == "Cos"), None)
-        if straight is None or len(terms) != 2:
-            raise refuse(total, "expected a rotation by cosine and sine")
-        x, trig = straight
-        before = x.producer()
-        if before is not None and before.op_type == "Slice":
-            x = before.inputs[0]
-        return x, self._tables(trig)
-
-    def _tables(self, trig: ir.Node) -> tuple[ir.Value, ir.Value]:
-        frequencies, scale = _frequencies(trig), _scale_after(trig)
-        key = f"{frequencies.tobytes().hex()}:{scale}"
-        if key not in self._made:
-            self._made[key] = self._build(frequencies, scale, f"rope_{len(self._made)}")
-        return self._made[key]
-
-    def _build(self, frequencies: NDArray[np.float32], scale: float, name: str) -> tuple[ir.Value, ir.Value]:
-        edit, at = self._edit, self._anchor
-        zero, one = edit.constant("rope_zero", np.float32(0)), edit.constant("rope_one", np.float32(1))
-        limit = edit.constant("rope_positions", np.float32(self._num_positions))
-        column = edit.constant("rope_column", np.array([-1, 1], np.int64))
-        steps = edit.node("Range", [zero, limit, one], f"{name}/steps", before=at)
-        steps = edit.node("Reshape", [steps, column], f"{name}/column", before=at)
-        angles = edit.node(
-            "Mul", [steps, edit.constant(f"{name}/freq", frequencies[None])], f"{name}/angles", before=at
-        )
-        tables = []
-        for op in ("Cos", "Sin"):
-            table = edit.node(op, [angles], f"{name}/{op.lower()}", before=at)
-            if scale != 1.0:
-                factor = edit.constant(f"{name}/scale", np.float32(scale))
-                table = edit.node("Mul", [table, factor], f"{name}/{op.lower()}_scaled", before=at)
-            tables.append(table)
-        return tables[0], tables[1]
+def _check(trig: ir.Node, expected: Rotation) -> None:
+    frequencies, wanted = _frequencies(trig), expected.array()
+    scale = _scale_after(trig)
+    same = frequencies.shape == wanted.shape and np.allclose(frequencies, wanted, rtol=_TOLERANCE, atol=0)
+    if not same or not np.isclose(scale, expected.scale, rtol=_TOLERANCE, atol=0):
+        raise refuse(trig, "its rotary frequencies are not those of config.json")
 
 
 def _split(product: ir.Node) -> tuple[ir.Value, ir.Node]:
-    """A product's data and the Cos or Sin node that its other factor comes from."""
+    """Return a product's data and the Cos or Sin node that its other factor comes from."""
     for data, factor in ((0, 1), (1, 0)):
         trig = _trig_of(product.inputs[factor])
         if trig is not None:

@@ -1,4 +1,4 @@
-"""The few words with which graphs are read and built: on top of onnx-ir, refusing with the node's name."""
+"""The few operations with which graphs are read and built, on top of onnx-ir; a refusal names the node."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ TRANSPARENT = frozenset({"Cast", "Identity"})
 
 
 def refuse(node: ir.Node | None, what: str) -> QuantizeError:
-    """The error for a structure that is not known, naming the node where reading stopped."""
+    """Return the error for an unknown structure, naming the node at which reading stopped."""
     if node is None:
         return QuantizeError(f"the graph is not of a known form: {what}")
     return QuantizeError(f"the graph is not of a known form at {node.name} ({node.op_type}): {what}")
 
 
 def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
-    """The array of an initializer or Constant node, None where the value is computed."""
+    """Return the array of an initializer or Constant node; None if the value is computed."""
     if value is None:
         return None
     tensor = value.const_value
@@ -38,7 +38,7 @@ def constant_of(value: ir.Value | None) -> NDArray[Any] | None:
 
 
 def scalar_of(node: ir.Node) -> float | None:
-    """The one-element constant among a node's inputs."""
+    """Return the one-element constant among a node's inputs."""
     for value in node.inputs:
         array = constant_of(value)
         if array is not None and array.size == 1:
@@ -47,7 +47,7 @@ def scalar_of(node: ir.Node) -> float | None:
 
 
 def computed_input(node: ir.Node) -> ir.Value:
-    """The only input that is not a constant."""
+    """Return the only input that is not a constant."""
     found = [value for value in node.inputs if constant_of(value) is None]
     if len(found) != 1:
         raise refuse(node, f"it has {len(found)} computed inputs instead of one")
@@ -55,7 +55,7 @@ def computed_input(node: ir.Node) -> ir.Value:
 
 
 def source_of(value: ir.Value, *ops: str) -> ir.Node:
-    """The node that computes a value, casts and identities skipped.
+    """Return the node that computes a value, skipping casts and identities.
 
     Raises:
         QuantizeError: it is none of the wanted operators.
@@ -71,7 +71,7 @@ def source_of(value: ir.Value, *ops: str) -> ir.Node:
 
 
 def only_user(node: ir.Node) -> ir.Node:
-    """The single node that reads this node's first output."""
+    """Return the single node that reads this node's first output."""
     uses = list(node.outputs[0].uses())
     if len(uses) != 1:
         raise refuse(node, f"{len(uses)} nodes read its output; expected one")
@@ -81,12 +81,12 @@ def only_user(node: ir.Node) -> ir.Node:
 
 @dataclass(slots=True)
 class Editor:
-    """Adds constants and nodes to one graph; nodes go before a given one, or to the end."""
+    """A writer of constants and nodes into one graph; nodes go before a given one, or to the end."""
 
     graph: ir.Graph
 
     def constant(self, name: str, array: NDArray[Any] | np.generic) -> ir.Value:
-        """An initializer; a second one of the same name is the first one again."""
+        """Add an initializer, or return the one that has this name."""
         if name in self.graph.initializers:
             return self.graph.initializers[name]
         tensor = ir.tensor(np.ascontiguousarray(array) if np.ndim(array) else np.asarray(array), name=name)
@@ -105,7 +105,7 @@ class Editor:
         domain: str = "",
         before: ir.Node | None = None,
     ) -> list[ir.Value]:
-        """Insert a node; an output named "" is left out."""
+        """Insert a node; an output named "" is omitted."""
         node = ir.node(
             op, inputs, dict(attributes or {}), domain=domain, num_outputs=len(outputs), name=name or f"/{outputs[0]}"
         )
@@ -132,10 +132,10 @@ class Editor:
 
 
 def new_input(name: str, dtype: ir.DataType, dims: Sequence[int | str]) -> ir.Value:
-    """A graph input."""
+    """Make a graph input."""
     return ir.Value(name=name, shape=ir.Shape(dims), type=ir.TensorType(dtype))
 
 
 def replace_value(old: ir.Value, new: ir.Value) -> None:
-    """Let every reader of one value, the graph's outputs among them, read another."""
+    """Make every reader of one value, the graph's outputs included, read another."""
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

@@ -18,7 +18,7 @@ _LINE_BYTES = 64
 
 
 def save_graph(model: ir.Model, folder: Path, shared: Mapping[str, str] | None = None) -> None:
-    """Write model.onnx and model.onnx.data; `shared` maps a tensor's name to the one whose bytes it uses."""
+    """Write model.onnx and model.onnx.data; `shared` maps a tensor's name to the one that owns its bytes."""
     shared = shared or {}
     written: dict[str, tuple[int, int]] = {}
     values = sorted(model.graph.initializers.values(), key=lambda value: (value.name in shared, value.name))
@@ -26,7 +26,7 @@ def save_graph(model: ir.Model, folder: Path, shared: Mapping[str, str] | None =
         for value in values:
             array: NDArray[Any] = value.const_value.numpy()
             if array.nbytes < _INLINE_BYTES:
-                # Maybe it still points into the data file that the graph was loaded from.
+                # It may still point into the data file from which the graph was loaded.
                 value.const_value = ir.tensor(array, dtype=value.const_value.dtype, name=value.name)
                 continue
             owner = shared.get(value.name, value.name)

@@ -13,7 +13,7 @@ _LOW_BITS, _WIDEST = 4, 8
 
 
 def scales(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | None = None) -> ir.Value:
-    """One byte a block in the file; onnxruntime folds the product with the rows' units once, at load."""
+    """Add the scales, one byte a block in the file; onnxruntime multiplies them by the rows' units once, at load."""
     units = edit.constant(f"{name}.units_f16", stored.units)
     steps = edit.constant(f"{name}.steps", stored.steps)
     to = ir.DataType.FLOAT
@@ -28,7 +28,7 @@ def scales(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | N
 
 
 def codes(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | None = None) -> ir.Value:
-    """(N, blocks, bytes a block) as the kernel reads it; 5 and 6 bits become the upper ones of 8, once, at load."""
+    """Add the codes (N, blocks, bytes a block); 5 and 6 bits become the upper ones of 8 once, at load."""
     if stored.bits in KERNEL_BITS:
         return edit.constant(f"{name}.codes", stored.packed())
     shape = np.array([stored.num_outputs, -1, BLOCK], np.int64)
@@ -48,9 +48,9 @@ def codes(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | No
 
 
 def product(
-    edit: Editor, x: ir.Value, stored: QuantizedMatrix, name: str, output: str, before: ir.Node
+    edit: Editor, x: ir.Value, stored: QuantizedMatrix, name: str, output: str, before: ir.Node | None
 ) -> tuple[ir.Value, ir.Value]:
-    """X times the matrix transposed; and the scales, for whoever shares the table."""
+    """Multiply X by the matrix transposed, and return the scales too, for a node that shares the table."""
     table = codes(edit, name, stored, before)
     by_block = scales(edit, name, stored, before)
     result = edit.node(
@@ -69,7 +69,7 @@ def product(
 
 
 def codes_of(product: ir.Value) -> ir.Value:
-    """What a product multiplies with."""
+    """Return the codes with which a product multiplies."""
     node = product.producer()
     assert node is not None
     value: ir.Value = node.inputs[1]
@@ -77,9 +77,12 @@ def codes_of(product: ir.Value) -> ir.Value:
 
 
 def rows_of(edit: Editor, stored: QuantizedMatrix, computed: ir.Value | None, before: ir.Node) -> ir.Value:
-    """A table's codes (N, K), to be looked up by rows; made from the kernel's form of them where that is `computed`."""
+    """Return a table's codes for lookups by row, made from the kernel's form if that is `computed`.
+
+    They are (N, K), or (N, K / 2) of 4 bits.
+    """
     if computed is None or stored.bits in KERNEL_BITS:
-        return edit.constant("embed.codes", stored.codes)
+        return edit.constant("embed.codes", stored.packed().reshape(stored.num_outputs, -1))
     shape = edit.constant("shape_table", np.array([stored.num_outputs, -1], np.int64))
     return edit.node("Reshape", [computed, shape], "embed.codes", before=before)
 
@@ -89,17 +92,18 @@ def lookup(
     table: ir.Value,
     indices: ir.Value,
     by_block: ir.Value,
+    stored: QuantizedMatrix,
     output: str,
     before: ir.Node | None = None,
 ) -> ir.Value:
-    """Rows of an int8 table (N, K) in float."""
+    """Look up rows of a table of `rows_of` in float."""
     return edit.node(
         "GatherBlockQuantized",
         [table, indices, by_block],
         output,
         domain=MICROSOFT,
         before=before,
-        bits=8,
+        bits=4 if stored.bits == 4 else _WIDEST,
         block_size=BLOCK,
         gather_axis=0,
         quantize_axis=1,

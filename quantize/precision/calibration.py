@@ -1,11 +1,11 @@
-"""The text that weights are fitted to: prose, code, and answers of the float model itself, in windows of tokens.
+"""The calibration text: prose, code, and answers of the float model itself, in windows of tokens.
 
-None of it is what the evaluation measures with, and all of it is the same on every machine with this Python.
+The evaluation uses none of it, and all of it is the same on every machine with this Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +17,13 @@ from appliance.bundle.manifest import TOKENIZER_NAME
 from appliance.engine.types import StepPlan
 from appliance.errors import QuantizeError
 from quantize.evaluation import texts
-from quantize.evaluation.decoder import float_spec, load_runner
 from quantize.evaluation.framing import windows_of
 from quantize.evaluation.questions import question_tokens
+from quantize.evaluation.runners import load_float_runner
+from quantize.progress import Progress
 from quantize.recipe import CalibrationPart
 
-WINDOWS_NAME = "windows.npy"
+_WINDOWS_NAME = "windows.npy"
 
 _QUESTIONS = (
     "Explain how a bicycle stays upright.",
@@ -47,16 +48,16 @@ Windows = NDArray[np.int64]
 
 
 def calibration_windows(
-    checkpoint: Path, float_folder: Path, spec: DecoderSpec, part: CalibrationPart, report: Callable[[float], None]
+    checkpoint: Path, float_folder: Path, spec: DecoderSpec, part: CalibrationPart, progress: Progress
 ) -> Windows:
-    """(num_windows, window_tokens): a third each of prose, code and chat; one kind fills in where another is short."""
+    """Return (num_windows, window_tokens): a third each of prose, code and chat; one fills in if another is short."""
     tokenizer = Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME))
     part = part.model_copy(update={"window_tokens": min(part.window_tokens, spec.context_length // 2)})
     text = part.own_text()
     if text is not None:
         return _own_windows(tokenizer, text, part, spec.vocab_size)
     share = -(-part.num_windows // 3)
-    chat = _chat_windows(tokenizer, checkpoint, float_folder, spec, part, min(share, len(_QUESTIONS)), report)
+    chat = _chat_windows(tokenizer, checkpoint, float_folder, spec, part, min(share, len(_QUESTIONS)), progress)
     prose = _text_windows(tokenizer, texts.prose(), part, spec.vocab_size)
     code = _text_windows(tokenizer, texts.code(), part, spec.vocab_size)
     mixed: list[Windows] = []
@@ -64,6 +65,17 @@ def calibration_windows(
         for kind in (chat, prose, code):
             mixed += kind[index : index + 1]
     return np.stack(mixed[: part.num_windows])
+
+
+def save_windows(folder: Path, windows: Windows) -> None:
+    """Keep the windows for the stages that fit to them."""
+    np.save(folder / _WINDOWS_NAME, windows)
+
+
+def load_windows(folder: Path) -> Windows:
+    """Read the windows that `save_windows` kept."""
+    windows: Windows = np.load(folder / _WINDOWS_NAME)
+    return windows
 
 
 def _own_windows(tokenizer: Tokenizer, text: str, part: CalibrationPart, vocab_size: int) -> Windows:
@@ -74,7 +86,7 @@ def _own_windows(tokenizer: Tokenizer, text: str, part: CalibrationPart, vocab_s
 
 
 def _text_windows(tokenizer: Tokenizer, pieces: Sequence[str], part: CalibrationPart, vocab_size: int) -> list[Windows]:
-    """Windows spread evenly over the pieces."""
+    """Cut windows spread evenly over the pieces."""
     joined = "\n\n".join(pieces)
     length, count = part.window_tokens, part.num_windows
     return windows_of(tokenizer, joined, length=length, count=count, vocab_size=vocab_size, spread=True)
@@ -87,14 +99,14 @@ def _chat_windows(
     spec: DecoderSpec,
     part: CalibrationPart,
     count: int,
-    report: Callable[[float], None],
+    progress: Progress,
 ) -> list[Windows]:
-    """Answers of the float model, sampled at temperature 1; what follows the end of an answer is text as well."""
+    """Sample answers of the float model at temperature 1; the tokens after the end of an answer count as text too."""
     questions = [question_tokens(tokenizer, checkpoint, spec, question) for question in _QUESTIONS[:count]]
     prompts = [tokens[: part.window_tokens - 1] for tokens in questions]
     num_steps = part.window_tokens - min(map(len, prompts))
     capacity = max(map(len, prompts)) + num_steps
-    runner = load_runner(float_folder, float_spec(spec), capacity=capacity, num_rows=count)
+    runner = load_float_runner(float_folder, spec, capacity=capacity, num_slots=count)
     rng = np.random.default_rng(part.seed)
     rows = [np.asarray(prompt, np.int64) % spec.vocab_size for prompt in prompts]
     logits = []
@@ -108,10 +120,10 @@ def _chat_windows(
         plan = StepPlan(0, last[:, None], past_lens, np.arange(count, dtype=np.int64))
         if step + 1 < num_steps:
             last = _sample(runner.run(plan), rng)
-        report((step + 1) / num_steps)
+        progress.advance_to((step + 1) / num_steps)
     return [row[: part.window_tokens] for row in rows]
 
 
 def _sample(logits: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.int64]:
-    """One token a row at temperature 1, by the Gumbel trick."""
+    """Sample one token a row at temperature 1, by the Gumbel trick."""
     return np.asarray((logits + rng.gumbel(size=logits.shape)).argmax(axis=1), np.int64)

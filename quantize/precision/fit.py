@@ -1,15 +1,17 @@
-"""Every matrix of a decoder in each width needed, fitted once to the calibration text; what the schemes choose from.
+"""Every matrix of a decoder in each width of the scheme, fitted once to the calibration text, over all cores.
 
-Kept are the codes, and what each width costs each part: the squared error of its outputs over that text.
+This process computes the float graph piece by piece and leaves the rows that the matrices multiply in files. Worker
+processes map them, sum up their moments and fit the matrices meanwhile. The bytes of the result depend neither on the
+number of workers nor on their order.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -17,36 +19,48 @@ from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import MODEL_NAME
-from quantize.graph.codec import KERNEL_BITS, Bits, Float32, QuantizedMatrix, from_planes, round_to_nearest
-from quantize.precision.gptq import gptq, one_thread, row_errors
-from quantize.precision.hessians import hessians
-from quantize.precision.parts import parts_of
-from quantize.precision.weights import Matrix, matrices_of
+from appliance.errors import QuantizeError
+from appliance.host.cores import usable_cores
+from appliance.host.memory import available_bytes
+from quantize.evaluation.segments import feeds_of, segments_of
+from quantize.graph.codec import HEAD_WIDTHS, Bits, round_to_nearest
+from quantize.graph.factors import Factors
+from quantize.pipeline import PARTIAL
+from quantize.precision.fitted import Errors, save_errors, save_fitted
+from quantize.precision.kv_scales import KvPeaks
+from quantize.precision.matrices import Matrix, matrices_of
+from quantize.precision.segments import run_segments
+from quantize.precision.workers import Inline, Message, Workers
+from quantize.progress import Progress
 
-HEAD_WIDTHS: tuple[Bits, ...] = (6, 8)  # where a choice is made; 8 else
-
-_ERRORS_NAME = "errors.json"
-_HESSIAN_SHARE = 0.6  # of the time
+_WORKER = "quantize.precision.fit_worker"  # not imported here: it loads torch, which stays in memory
+_HEAD_ROWS = 4096  # that are compared at a time
+_GRAPH_SHARE = 0.25  # of the time
+_SEGMENT_BYTES = 256 << 20  # of rows that one segment leaves
+_MAX_WAITING_BYTES = 1 << 30  # of rows that no worker has done with
+_SMALL = 1e10  # multiplications; fewer are done before workers have started
+_WORKER_BYTES = 350 << 20  # of a worker without any matrix
+_MOMENT_COPIES = 4  # in float32, at the peak: the moments, their factor in float64, and in float32
+_WEIGHT_COPIES = 7
 
 
 @dataclass(frozen=True, slots=True)
-class PartErrors:
-    """The squared error of a part's outputs, summed over the calibration text, by width.
+class Product:
+    """One value of the graph that is multiplied by matrices: its width, and their weights in all."""
 
-    The head's is that of its weights, since only shares are compared.
-    """
+    name: str
+    width: int
+    num_weights: int
 
-    by_width: Mapping[Bits, float]
+    def cost(self, num_rows: int, num_widths: int) -> float:
+        """Estimate the multiplications of its moments and fits."""
+        products = 1 + 8 * num_widths
+        return num_rows * self.width**2 / 2 + self.width**3 / 2 + products * self.num_weights * self.width
 
     @property
-    def narrowest(self) -> Bits:
-        """The fewest bits that the part can have."""
-        return min(self.by_width)
-
-    def share(self, bits: Bits) -> float:
-        """What a width leaves of the damage of the narrowest."""
-        most = self.by_width[self.narrowest]
-        return min(1.0, self.by_width[bits] / most) if most > 0 else 1.0
+    def memory_bytes(self) -> int:
+        """The memory of a worker at its peak."""
+        return _WORKER_BYTES + 4 * (_MOMENT_COPIES * self.width**2 + _WEIGHT_COPIES * self.num_weights)
 
 
 def fit_matrices(
@@ -55,79 +69,150 @@ def fit_matrices(
     widths: Sequence[Bits],
     windows: NDArray[np.int64],
     spec: DecoderSpec,
-    report: Callable[[float], None],
+    progress: Progress,
+    *,
+    smoothed: Path | None = None,
+    int8: Sequence[str] | None = None,
+    num_workers: int | None = None,
 ) -> None:
-    """GPTQ in the given widths for every matrix; the head is rounded, and only where there is a width for it."""
+    """Quantize every matrix by GPTQ in the given widths; the head is rounded, if the widths include its own.
+
+    The same pass over the texts gives the scales of keys and values.
+
+    `smoothed` is a folder with factors, with which values and matrices are taken. `int8` are patterns of the parts that
+    will be stored in 8 bits, if that is decided: all others then need 4 alone.
+    `num_workers` is 0 for none beside this process, and None for as many as cores and memory allow.
+
+    Raises:
+        QuantizeError: a matrix cannot be fitted, or a worker died.
+    """
     every = matrices_of(ir.load(fused / MODEL_NAME).graph)
-    matrices = [matrix for matrix in every if not matrix.is_head]
-    inputs = {matrix.input_name: matrix.num_inputs for matrix in matrices}
-    errors: dict[str, dict[str, float]] = {}
+    products = _products([matrix for matrix in every if not matrix.is_head])
+    errors: Errors = {}
+    peaks = KvPeaks(fused)
     if set(HEAD_WIDTHS) <= set(widths):
         errors |= _fit_head(next(matrix for matrix in every if matrix.is_head), target)
-    done = 0
-    for group in hessians(fused, inputs, windows, spec, lambda share: report(share * _HESSIAN_SHARE)):
-        with one_thread():
-            for matrix in [m for m in matrices if m.input_name in group]:
-                errors |= _fit_matrix(matrix, group[matrix.input_name], target, widths, spec)
-                done += 1
-                report(_HESSIAN_SHARE + (1 - _HESSIAN_SHARE) * done / len(matrices))
-    (target / _ERRORS_NAME).write_text(json.dumps(errors, sort_keys=True))
+    num_widths = len(widths) if int8 is None else 1
+    if num_workers is None:
+        num_workers = choose_num_workers(products, windows.size, num_widths, available_bytes())
+    setup = _setup_message(fused, target, widths, spec, smoothed, int8)
+    with tempfile.TemporaryDirectory(dir=target, prefix=PARTIAL) as scratch, _pool(setup, num_workers) as pool:
+        groups = groups_of(products, windows.size)
+        names = [[product.name for product in group] for group in groups]
+        factors = None if smoothed is None else Factors.load(smoothed)
+        segments = segments_of(fused, names, [*itertools.chain(*names), *peaks.names], factors=factors)
+        feeds = feeds_of(fused, list(windows))
+        computed, fitted = progress.together(_GRAPH_SHARE, 1 - _GRAPH_SHARE)
+        costs = {product.name: product.cost(windows.size, num_widths) for product in products}
+        queue = _Queue(pool, costs, fitted)
+        runs = run_segments(fused, segments, feeds, Path(scratch), computed, peaks=peaks, factors=factors)
+        for group, files in zip(groups, runs, strict=True):
+            for product in sorted(group, key=lambda product: -costs[product.name]):
+                queue.put(product, files[product.name])
+            queue.wait(_MAX_WAITING_BYTES)
+        queue.wait(0)
+    peaks.save(target)
+    save_errors(target, errors | queue.errors)
 
 
-def save_fitted(target: Path, matrix: str, stored: QuantizedMatrix) -> None:
-    """Keep one matrix, its codes packed as the bundle will hold them."""
-    path = target / _file_name(matrix, stored.bits)
-    planes = [stored.packed().reshape(stored.num_outputs, -1)] if stored.bits in KERNEL_BITS else stored.planes()
-    kept: dict[str, Any] = {f"plane_{index}": plane for index, plane in enumerate(planes)}
-    np.savez(path, num_inputs=stored.num_inputs, steps=stored.steps, units=stored.units, **kept)
+def choose_num_workers(products: Sequence[Product], num_rows: int, num_widths: int, free_bytes: int) -> int:
+    """Return the number of processes that cores and memory allow; 0 for so little work that none is worth it.
+
+    Raises:
+        QuantizeError: the memory is short of a single one.
+    """
+    if sum(product.cost(num_rows, num_widths) for product in products) < _SMALL:
+        return 0
+    needed = max(product.memory_bytes for product in products)
+    if free_bytes < needed:
+        raise QuantizeError(
+            f"fit needs {needed / 1e9:.1f} GB of memory for the widest matrix and {free_bytes / 1e9:.1f} GB are free; "
+            "close other programs, or build on a larger machine"
+        )
+    return min(usable_cores(), free_bytes // needed, len(products))
 
 
-def load_fitted(folder: Path, matrix: str, bits: Bits) -> QuantizedMatrix:
-    """One fitted matrix."""
-    with np.load(folder / _file_name(matrix, bits)) as arrays:
-        num_inputs, packed = int(arrays["num_inputs"]), arrays["plane_0"]
-        steps, units = arrays["steps"], arrays["units"]
-        codes = packed if bits in KERNEL_BITS else from_planes(packed, arrays["plane_1"], bits)
-    if bits == 4:
-        codes = np.empty((len(packed), 2 * packed.shape[1]), np.uint8)
-        codes[:, 0::2], codes[:, 1::2] = packed & 15, packed >> 4
-    return QuantizedMatrix(bits, num_inputs, codes, steps, units)
+def groups_of(products: Sequence[Product], num_rows: int) -> list[list[Product]]:
+    """Group neighbours, so that the rows of a group stay within a size, or are those of one value."""
+    groups: list[list[Product]] = [[]]
+    size_bytes = 0
+    for product in products:
+        size_bytes += 4 * num_rows * product.width
+        if groups[-1] and size_bytes > _SEGMENT_BYTES:
+            groups.append([])
+            size_bytes = 4 * num_rows * product.width
+        groups[-1].append(product)
+    return groups
 
 
-def load_errors(folder: Path) -> dict[str, PartErrors]:
-    """The errors by the parts' names."""
-    raw: dict[str, dict[str, float]] = json.loads((folder / _ERRORS_NAME).read_text())
-    known: tuple[Bits, ...] = get_args(Bits)
+class _Queue:
+    """The tasks under way: `errors` grows and a file goes with each that is done. Owned by one thread."""
+
+    def __init__(self, pool: Workers | Inline, costs: Mapping[str, float], progress: Progress) -> None:
+        self.errors: Errors = {}
+        self._pool, self._costs, self._progress = pool, costs, progress
+        self._files: dict[str, Path] = {}
+        self._done = 0.0
+
+    def put(self, product: Product, rows: Path) -> None:
+        """Submit the matrices behind one value."""
+        self._files[product.name] = rows
+        self._pool.submit({"value": product.name, "rows": str(rows.absolute()), "width": product.width})
+
+    def wait(self, max_bytes: int) -> None:
+        """Wait until the files of waiting tasks take at most so many bytes."""
+        while self._pool.num_pending and sum(path.stat().st_size for path in self._files.values()) > max_bytes:
+            result = self._pool.next_result()
+            name = result["value"]
+            self.errors |= result["errors"]
+            self._files.pop(name).unlink()
+            self._done += self._costs[name]
+            self._progress.advance_to(self._done / sum(self._costs.values()))
+
+
+def _pool(setup: Message, num_workers: int) -> Workers | Inline:
+    if num_workers:
+        return Workers(_WORKER, setup, num_workers, "fit")
+    from quantize.precision.fit_worker import start
+
+    return Inline(start(setup))
+
+
+def _setup_message(
+    fused: Path,
+    target: Path,
+    widths: Sequence[Bits],
+    spec: DecoderSpec,
+    smoothed: Path | None,
+    int8: Sequence[str] | None,
+) -> Message:
+    """Return the first message for a worker: all that its tasks have in common."""
     return {
-        name: PartErrors({bits: errors[f"int{bits}"] for bits in known if f"int{bits}" in errors})
-        for name, errors in raw.items()
+        "fused": str(fused.absolute()),
+        "target": str(target.absolute()),
+        "smoothed": None if smoothed is None else str(smoothed.absolute()),
+        "widths": list(widths),
+        "int8": None if int8 is None else list(int8),
+        "spec": spec.model_dump(mode="json"),
     }
 
 
-def _fit_matrix(
-    matrix: Matrix, hessian: Float32, target: Path, widths: Sequence[Bits], spec: DecoderSpec
-) -> dict[str, dict[str, float]]:
-    weight = matrix.weight()
-    by_row = {}
-    for bits in widths:
-        stored = gptq(weight, hessian, bits)
-        by_row[f"int{bits}"] = row_errors(weight, stored, hessian)
-        save_fitted(target, matrix.name, stored)
-    return {
-        part.name: {scheme: float(rows[part.rows].sum()) for scheme, rows in by_row.items()}
-        for part in parts_of(matrix, spec)
-    }
+def _products(matrices: Sequence[Matrix]) -> list[Product]:
+    """Return the values that matrices multiply, in the order in which they arise."""
+    sizes: dict[str, tuple[int, int]] = {}
+    for matrix in matrices:
+        width, num_weights = sizes.get(matrix.input_name, (matrix.num_inputs, 0))
+        sizes[matrix.input_name] = width, num_weights + matrix.num_inputs * matrix.num_outputs
+    return [Product(name, *size) for name, size in sizes.items()]
 
 
 def _fit_head(head: Matrix, target: Path) -> dict[str, dict[str, float]]:
-    weight = head.weight()
+    weight = head.view()
     found = {}
     for bits in HEAD_WIDTHS:
         stored = round_to_nearest(weight, bits)
-        found[f"int{bits}"] = float(np.square(stored.dequantized() - weight).sum())
+        parts = [slice(at, at + _HEAD_ROWS) for at in range(0, len(weight), _HEAD_ROWS)]
+        differences = (stored.rows(part).dequantized() - weight[part] for part in parts)
+        found[f"int{bits}"] = sum(float(np.square(difference).sum()) for difference in differences)
         save_fitted(target, head.name, stored)
     return {head.name: found}
-
-
-def _file_name(matrix: str, bits: Bits) -> str:
-    return f"{matrix.replace('/', '.')}.int{bits}.npz"

@@ -1,4 +1,4 @@
-"""What gets a width of its own: a matrix, or a part of one that the fusion joined from several projections.
+"""The parts that have a width of their own: a matrix, or one of several projections that the fusion joined.
 
 A projection's outputs are rows of the stored matrix, so that queries, keys and values can differ though they are one
 product in the float graph.
@@ -12,11 +12,13 @@ from fnmatch import fnmatchcase
 
 from appliance.bundle import DecoderSpec
 from quantize.graph.codec import Bits, QuantizedMatrix, matrix_bytes
-from quantize.precision.weights import HEAD, Matrix
+from quantize.precision.matrices import HEAD, Matrix
 
 Widths = Mapping[str, Bits]  # by the parts' names
 
-_QKV, _GATE_UP = "qkv_proj", "gate_up_proj"
+_QKV = "qkv_proj"
+# Other projections that are one product: two of equal size.
+_HALVES = {"gate_up_proj": ("gate_proj", "up_proj"), "w1_w3": ("w1", "w3")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,12 @@ class Part:
 
     @property
     def is_head(self) -> bool:
-        """Whether it gives the logits."""
+        """True for the product that gives the logits."""
         return self.matrix == HEAD
 
     @property
     def num_codes(self) -> int:
-        """How many weights it has."""
+        """The number of its weights."""
         return (self.stop - self.start) * self.num_inputs
 
     @property
@@ -45,24 +47,25 @@ class Part:
         return slice(self.start, self.stop)
 
     def size_bytes(self, bits: Bits) -> int:
-        """What it takes in the file."""
+        """Return its bytes in the file."""
         return matrix_bytes(self.stop - self.start, self.num_inputs, bits)
 
     def matches(self, patterns: Sequence[str]) -> bool:
-        """Whether a pattern (fnmatch) names this part, or the matrix that it belongs to."""
+        """Tell if a pattern (fnmatch) names this part, or the matrix that it belongs to."""
         return any(fnmatchcase(name, pattern) for pattern in patterns for name in (self.name, self.matrix))
 
 
 def parts_of(matrix: Matrix, spec: DecoderSpec) -> list[Part]:
-    """The parts in the order of their rows; a matrix that is no joined one is its own only part."""
+    """Return the parts in the order of their rows; a matrix of one projection is its own only part."""
     ends, names = [matrix.num_outputs], [matrix.name]
-    if matrix.name.endswith(_QKV):
+    path, _, last = matrix.name.rpartition("/")
+    if last == _QKV:
         key_rows = spec.num_kv_heads * spec.head_dim
         ends = [matrix.num_outputs - 2 * key_rows, matrix.num_outputs - key_rows, matrix.num_outputs]
-        names = [f"{matrix.name.removesuffix(_QKV)}{letter}_proj" for letter in "qkv"]
-    elif matrix.name.endswith(_GATE_UP):
+        names = [f"{path}/{letter}_proj" for letter in "qkv"]
+    elif last in _HALVES:
         ends = [matrix.num_outputs // 2, matrix.num_outputs]
-        names = [f"{matrix.name.removesuffix(_GATE_UP)}{name}_proj" for name in ("gate", "up")]
+        names = [f"{path}/{name}" for name in _HALVES[last]]
     starts = [0, *ends[:-1]]
     return [
         Part(name, matrix.name, start, end, matrix.num_inputs)
@@ -71,7 +74,7 @@ def parts_of(matrix: Matrix, spec: DecoderSpec) -> list[Part]:
 
 
 def pieces_of(parts: Sequence[Part], widths: Widths, stored: Mapping[Bits, QuantizedMatrix]) -> list[QuantizedMatrix]:
-    """The matrix whole where all parts have one width, else part by part; `stored` holds it in each width needed."""
+    """Return the whole matrix if all parts have one width, else its parts; `stored` holds it in each width needed."""
     if len(stored) == 1:
         return list(stored.values())
     return [stored[widths[part.name]].rows(part.rows) for part in parts]

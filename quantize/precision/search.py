@@ -1,10 +1,12 @@
-"""Which width each part gets: the order follows the calibration text, the place where to stop follows the target.
+"""The search for each part's width: the calibration text decides the order, the target decides where to stop.
 
 All parts begin in the narrowest width. The best allocation is a prefix of one list: steps to a wider one, by the KL
-that each saves for a byte it costs. A width that saves less a byte than the one beyond it is stepped over, and where
-bytes are the target, a step that is larger than what is left, as the embedding's may be, makes room for those after
-it. What is multiplied at once keeps one width: apart, queries, keys and values would have a tenth less KL, in three
-products.
+that each saves for a byte that it costs. A width that saves less a byte than the next wider one is stepped over. If
+bytes are the target, a step that no longer fits, as the embedding's may be, makes room for those after it. The parts of
+one product keep one width: apart, queries, keys and values would have a tenth less KL, in three products.
+
+The price of a width is its bytes in the file. They are those that each token reads on every board as well, since
+Lantern's kernels pack 4 and 8 bits into as many; 5 and 6 bits, which save bytes of the file alone, are read as 8.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from appliance.errors import QuantizeError
 from quantize.evaluation.findings import Try
 from quantize.graph.codec import Bits
-from quantize.precision.fit import PartErrors
+from quantize.precision.fitted import PartErrors
 from quantize.precision.parts import Part, Widths
+from quantize.progress import Progress
 
 TRIES_NAME = "tries.json"
 ALLOCATION_NAME = "allocation.json"
@@ -32,8 +36,8 @@ Measure = Callable[[Widths], tuple[int, Mapping[str, float]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """The parts of one product in a wider form: the KL that it saves, and the bytes that it costs."""
+class Widening:
+    """The parts of one product in a wider form: the KL that they save, and the bytes that they cost."""
 
     names: tuple[str, ...]
     bits: Bits
@@ -42,21 +46,21 @@ class Step:
 
     @property
     def gain_per_byte(self) -> float:
-        """What orders the steps."""
+        """The KL saved a byte, which orders the steps."""
         return self.gain / self.extra_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The steps, those first that gain most for each byte; what is left when all are taken; and where they begin."""
+    """The steps, those that gain most a byte first; the KL left after all of them; the widths before the first."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[Widening, ...]
     floor: float
     narrowest: Widths
 
     @classmethod
     def create(cls, parts: Sequence[Part], sensitivity: Mapping[str, float], errors: Mapping[str, PartErrors]) -> Order:
-        """Order by the KL saved a byte; `sensitivity` is what each part's narrowest width costs."""
+        """Order the steps by the KL saved a byte; `sensitivity` is the KL that each part's narrowest width costs."""
         products: dict[str, list[Part]] = {}
         for part in parts:
             products.setdefault(part.matrix, []).append(part)
@@ -64,7 +68,7 @@ class Order:
         def damage(members: Sequence[Part], bits: Bits) -> float:
             return sum(sensitivity[part.name] * errors[part.name].share(bits) for part in members)
 
-        steps: list[Step] = []
+        steps: list[Widening] = []
         for members in products.values():
             known = sorted(errors[members[0].name].by_width)
             steps += _steps(members, {bits: damage(members, bits) for bits in known})
@@ -72,12 +76,12 @@ class Order:
         return cls(tuple(steps), damage(parts, 8), {part.name: errors[part.name].narrowest for part in parts})
 
     def filling(self, extra_bytes: int) -> Order:
-        """The same steps, with those first that fit into so many bytes when each in turn takes what it needs.
+        """Put those steps first that fit into so many bytes if each in turn takes its bytes.
 
-        A product whose step did not fit gets no later one either.
+        A product with a step that did not fit gets no later one either.
         """
-        first: list[Step] = []
-        rest: list[Step] = []
+        first: list[Widening] = []
+        rest: list[Widening] = []
         passed: set[str] = set()
         for step in self.steps:
             if step.extra_bytes <= extra_bytes and passed.isdisjoint(step.names):
@@ -89,32 +93,32 @@ class Order:
         return replace(self, steps=(*first, *rest))
 
     def widths(self, num_steps: int) -> dict[str, Bits]:
-        """Every part's width after so many steps."""
+        """Return every part's width after so many steps."""
         return {**self.narrowest, **{name: step.bits for step in self.steps[:num_steps] for name in step.names}}
 
     def extra_bytes(self, num_steps: int) -> int:
-        """What they take beyond the narrowest width."""
+        """Return the bytes of so many steps beyond the narrowest width."""
         return sum(step.extra_bytes for step in self.steps[:num_steps])
 
     def predicted(self, num_steps: int) -> float:
-        """KL, up to a factor that is the same for all."""
+        """Predict the KL, up to a factor that is the same for all."""
         return self.floor + sum(step.gain for step in self.steps[num_steps:])
 
 
-def smallest_within(order: Order, max_kl: float, measure: Measure, report: Callable[[float], None]) -> list[Try]:
-    """Try allocations until the smallest with a KL of at most `max_kl` is found; all of them, the chosen one last.
+def smallest_within(order: Order, max_kl: float, measure: Measure, progress: Progress) -> list[Try]:
+    """Try allocations for the smallest with a KL of at most `max_kl`, and return all tries, the chosen one last.
 
-    Where not even the widest form throughout is good enough, that one is chosen.
+    If not even the widest form throughout is good enough, that one is chosen.
     """
     tries: dict[int, Try] = {}
 
     def run(num_steps: int) -> Try:
         size_bytes, metrics = measure(order.widths(num_steps))
         tries[num_steps] = Try(num_steps, size_bytes, metrics["kl_mean"], metrics["top1_agreement"])
-        report(len(tries) / _MAX_TRIES)
+        progress.advance_to(len(tries) / _MAX_TRIES)
         return tries[num_steps]
 
-    low, high = run(0), run(len(order.steps))  # too bad, and good enough
+    low, high = run(0), run(len(order.steps))  # misses the target, and reaches it
     if low.kl_mean <= max_kl:
         high = low
     while len(tries) < _MAX_TRIES and high.num_steps - low.num_steps > 1:
@@ -125,50 +129,56 @@ def smallest_within(order: Order, max_kl: float, measure: Measure, report: Calla
     return [*(t for t in tries.values() if t != high), high]
 
 
-def best_within(
-    order: Order, max_bytes: int, measure: Measure, report: Callable[[float], None]
-) -> tuple[Order, list[Try]]:
-    """Try the largest allocation that fits; the order in which it is a prefix, and all tries, the chosen one last."""
+def best_within(order: Order, max_bytes: int, measure: Measure, progress: Progress) -> tuple[Order, list[Try]]:
+    """Try the largest allocation that fits; return its order of steps, and all tries, the chosen one last.
+
+    Raises:
+        QuantizeError: not even the narrowest one fits.
+    """
     tries: list[Try] = []
     num_steps: int | None = 0
     while num_steps is not None and len(tries) < _MAX_TRIES:
         size_bytes, metrics = measure(order.widths(num_steps))
         tries.append(Try(num_steps, size_bytes, metrics["kl_mean"], metrics["top1_agreement"]))
-        report(min(1.0, len(tries) / 3))
+        progress.advance_to(min(1.0, len(tries) / 3))
+        if num_steps == 0 and size_bytes > max_bytes:
+            raise QuantizeError(
+                f"--max-mb {max_bytes / 1e6:g} cannot be reached: the smallest file has {size_bytes / 1e6:.1f} MB; "
+                "allow that much"
+            )
         if num_steps == 0:
             order = order.filling(max_bytes - size_bytes)
         num_steps = _next_size(order, tries, max_bytes)
-    fitting = [t for t in tries if t.size_bytes <= max_bytes] or [min(tries, key=lambda t: t.size_bytes)]
-    best = min(fitting, key=lambda t: t.kl_mean)
+    best = min((t for t in tries if t.size_bytes <= max_bytes), key=lambda t: t.kl_mean)
     return order, [*(t for t in tries if t != best), best]
 
 
 def write_result(target: Path, order: Order, tries: Sequence[Try]) -> None:
-    """Keep the tries and the allocation that was chosen."""
+    """Write the tries and the allocation that was chosen."""
     (target / TRIES_NAME).write_text(json.dumps([asdict(t) for t in tries]))
     (target / ALLOCATION_NAME).write_text(json.dumps(order.widths(tries[-1].num_steps), sort_keys=True))
 
 
 def load_tries(folder: Path) -> list[Try]:
-    """The tries of a search, the chosen one last."""
+    """Read the tries of a search, the chosen one last."""
     return [Try(**fields) for fields in json.loads((folder / TRIES_NAME).read_text())]
 
 
 def load_allocation(folder: Path) -> Widths:
-    """Every part's width."""
+    """Read every part's width."""
     widths: Widths = json.loads((folder / ALLOCATION_NAME).read_text())
     return widths
 
 
-def _steps(members: Sequence[Part], damage: Mapping[Bits, float]) -> list[Step]:
-    """From the narrowest width to the widest, each step gaining less a byte than the one before it."""
+def _steps(members: Sequence[Part], damage: Mapping[Bits, float]) -> list[Widening]:
+    """Return steps from the narrowest width to the widest, each gaining less a byte than the one before it."""
     names = tuple(part.name for part in members)
     size_bytes = {bits: sum(part.size_bytes(bits) for part in members) for bits in damage}
     widths, steps = sorted(damage), []
     while len(widths) > 1:
         now = widths[0]
         onward = [
-            Step(names, bits, damage[now] - damage[bits], size_bytes[bits] - size_bytes[now]) for bits in widths[1:]
+            Widening(names, bits, damage[now] - damage[bits], size_bytes[bits] - size_bytes[now]) for bits in widths[1:]
         ]
         steps.append(max(onward, key=lambda step: (step.gain_per_byte, step.bits)))
         widths = [bits for bits in widths if bits >= steps[-1].bits]
@@ -176,7 +186,7 @@ def _steps(members: Sequence[Part], damage: Mapping[Bits, float]) -> list[Step]:
 
 
 def _between(order: Order, low: Try, high: Try, max_kl: float) -> int:
-    """Where the prediction, bent to go through both ends on a logarithmic scale, meets the target."""
+    """Find where the prediction, scaled to both ends on a logarithmic axis, meets the target."""
     ends = [_log(order.predicted(t.num_steps)) for t in (low, high)]
     real = [_log(t.kl_mean) for t in (low, high)]
     share = (_log(max_kl) - real[0]) / (real[1] - real[0]) if real[0] != real[1] else 0.5
@@ -186,7 +196,7 @@ def _between(order: Order, low: Try, high: Try, max_kl: float) -> int:
 
 
 def _next_size(order: Order, tries: Sequence[Try], max_bytes: int) -> int | None:
-    """The most steps that fit, judged from the last try; None where that was tried."""
+    """Return the most steps that fit, judged from the last try; None if that was tried."""
     last = tries[-1]
     base = last.size_bytes - order.extra_bytes(last.num_steps)
     if last.size_bytes > max_bytes:

@@ -13,7 +13,7 @@ from html import escape
 _WIDTH, _HEIGHT = 640, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 16, 44
 _NUM_SHADES = 9
-_NARROWEST = 4  # bits, of which nothing is said
+_NARROWEST = 4  # bits, which get no label
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Point:
 
 
 def scatter(points: Sequence[Point], *, x_title: str, y_title: str) -> str:
-    """Points joined in the order of x; a tooltip each."""
+    """Draw points joined in the order of x, each with a tooltip."""
     known = sorted((point for point in points if point.y > 0), key=lambda point: point.x)
     if not known:
         return ""
@@ -52,7 +52,7 @@ def scatter(points: Sequence[Point], *, x_title: str, y_title: str) -> str:
 
 
 def bars(edges: Sequence[float], counts: Sequence[int], *, x_title: str, y_title: str) -> str:
-    """A histogram whose edges are powers of ten, given by their exponents."""
+    """Draw a histogram whose edges are powers of ten, given by their exponents."""
     most = max(max(counts, default=0), 1)
     wide = (_WIDTH - _LEFT - _RIGHT) / max(len(counts), 1)
     tall = _HEIGHT - _TOP - _BOTTOM
@@ -69,7 +69,7 @@ def bars(edges: Sequence[float], counts: Sequence[int], *, x_title: str, y_title
 
 
 def shades(rows: Sequence[str], columns: Sequence[str], cells: Mapping[tuple[str, str], tuple[float, int]]) -> str:
-    """A table of (row, column) to a value and its bits; the darker, the larger (logarithmic)."""
+    """Draw a table of (row, column) to a value and its bits; darker means larger (logarithmic)."""
     values = [value for value, _ in cells.values() if value > 0]
     low, high = (math.log10(min(values)), math.log10(max(values))) if values else (0.0, 1.0)
     head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)

@@ -1,4 +1,4 @@
-"""report.html: what a bundle is, how good it is, and what else was tried. One page, no script, no network."""
+"""The page report.html: a bundle's facts, its quality, and what else was tried. No script, no network."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from html import escape
 from pathlib import Path
 
 from appliance.bundle import Manifest
+from appliance.bundle.manifest import Witness
 from quantize.evaluation.distribution import Distribution
-from quantize.evaluation.findings import Answer, Findings, Try
+from quantize.evaluation.findings import AnswerPair, Findings, Try
 from quantize.reporting.charts import Point, bars, scatter, shades
+from quantize.reporting.tables import EXPORT_WAYS, missed_target, witness_text
+from quantize.witness.verdict import doubts
 
 REPORT_NAME = "report.html"
 
@@ -27,6 +30,12 @@ _MEANINGS = {
     "kl_mean": "KL divergence from the float model, nats a token, mean",
     "kl_p99": "the same, 99th percentile",
     "top1_agreement": "how often both models hold the same token, or document, for the best",
+    "kl_mean_blocks": "the mean as x86 computes it, and Lantern's kernels everywhere",
+    "kl_mean_rows": "the mean as onnxruntime computes it on a Pi 5 or Orin: one scale of activations a row",
+    "kl_mean_floats": "the mean as onnxruntime computes it on a Pi 4: activations are not rounded",
+    "top1_agreement_blocks": "the same agreement by that arithmetic",
+    "top1_agreement_rows": "the same agreement by that arithmetic",
+    "top1_agreement_floats": "the same agreement by that arithmetic",
     "kl_mean_int8_kv": "the mean where the device keeps keys and values in int8 too",
     "top1_agreement_int8_kv": "the same agreement then",
     "perplexity": "of the held-out text",
@@ -50,7 +59,7 @@ _MEANINGS = {
 
 
 def report_page(manifest: Manifest, findings: Findings) -> bytes:
-    """The whole page; the same arguments give the same bytes."""
+    """Return the whole page; the same arguments give the same bytes."""
     sections = [
         _summary(manifest),
         _frontier(findings.tries),
@@ -81,9 +90,21 @@ def _summary(manifest: Manifest) -> str:
         if manifest.evaluation.gates_overruled
         else ""
     )
+    if missed := missed_target(manifest):
+        warning += f'<p class="warning">{escape(missed)}.</p>'
     text = f"<p>Measured on {escape(manifest.evaluation.text or 'held-out text')}, which nothing was fitted to.</p>"
+    if manifest.evaluation.witness is not None:
+        warning += _doubted(manifest.evaluation.witness)
+        text += f"<p>{escape(witness_text(manifest.evaluation.witness))}</p>"
     lead = f'<p class="lead">{escape(" · ".join(fact for fact in facts if fact))}</p>'
     return lead + warning + _section("Quality", text + _table(("figure", "value", "meaning"), rows))
+
+
+def _doubted(witness: Witness) -> str:
+    """Return the warning above a bundle whose float model is in doubt."""
+    if not witness.overruled:
+        return ""
+    return f'<p class="warning">{escape("; ".join(doubts(witness)).capitalize())}. Overruled with --force.</p>'
 
 
 def _frontier(tries: Sequence[Try]) -> str:
@@ -134,7 +155,7 @@ def _distribution(found: Distribution | None, kind: str) -> str:
     return _section("Distribution", chart + _table((f"share of {what[1]}", f"{what[0]} at most"), rows))
 
 
-def _answers(answers: Sequence[Answer]) -> str:
+def _answers(answers: Sequence[AnswerPair]) -> str:
     if not answers:
         return ""
     marks = {None: "", True: "right: ", False: "wrong: "}
@@ -146,7 +167,9 @@ def _answers(answers: Sequence[Answer]) -> str:
 def _origin(manifest: Manifest) -> str:
     source = manifest.source
     rows = [("source", source.uri), ("revision", source.revision or ""), ("SHA-256", source.sha256 or "")]
-    rows += [("license", manifest.license)]
+    rows += [("license", manifest.license), ("built for", manifest.built_for)]
+    rows += [("context", str(manifest.recipe.get("context_limit", "")))]
+    rows += [("float graph", EXPORT_WAYS.get(str(manifest.recipe.get("export")), ""))]
     rows += sorted(manifest.tools.items())
     recipe = json.dumps(manifest.recipe, indent=2, sort_keys=True, ensure_ascii=False)
     table = _table(("", ""), [row for row in rows if row[1]])

@@ -1,122 +1,140 @@
-"""What a checkpoint folder says of itself: config.json and its neighbours, checked against the weights."""
+"""A checkpoint's folder as it was published, read as a whole: every key and every tensor is used, left out, or refused.
+
+Reading touches headers and small files only; `prepare` writes what was read as the folder that later stages work on.
+"""
 
 from __future__ import annotations
 
-import json
-import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from appliance.errors import QuantizeError
+from quantize.sources.census import decoder_shapes
+from quantize.sources.decoder_keys import DECODERS, NESTED, read_decoder_keys
+from quantize.sources.encoder_census import encoder_shapes
+from quantize.sources.encoder_config import ENCODERS, read_encoder_keys
+from quantize.sources.fields import Fields, read_json, shown
+from quantize.sources.folder import inside, read_weight_files
+from quantize.sources.generation import read_generation
+from quantize.sources.matching import Weights, match_decoder, match_encoder
+from quantize.sources.quantized import read_quantization
 
-DECODERS = frozenset({"llama", "qwen2", "qwen3", "gemma3_text", "phi3", "mistral", "smollm3", "granite"})
-ENCODERS = frozenset({"bert", "roberta", "xlm-roberta", "mpnet", "nomic_bert", "modernbert"})
-_EMBEDDINGS = ("embed_tokens.weight", "word_embeddings.weight", "tok_embeddings.weight")
-_OTHER_NAMES = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer"}  # as the elders of some configs have it
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "Checkpoint",
+    "architecture_of",
+    "is_reranker",
+    "read_checkpoint",
+    "read_json",
+]
+
 _CLASSIFIER = "ForSequenceClassification"
-_MAX_HEADER_BYTES = 100 << 20
+_GENERATION = "generation_config.json"
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint's content: the canonical config.json, its weights, and the reason for each part that is left out.
+
+    `left_out` has keys like `config.json: use_cache` and the names of tensors and files.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    generation: Mapping[str, Any]
+    weights: Weights
+    left_out: Mapping[str, str]
+
+    @property
+    def architecture(self) -> str:
+        """Return the model type."""
+        return str(self.config["model_type"])
+
+
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Read and check everything but the tokenizer and the files around it.
 
     Raises:
-        QuantizeError: absent or not a JSON object.
+        QuantizeError: naming the key, the tensor or the file that stands in the way.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as err:
-        raise QuantizeError(f"the checkpoint has no {path.name}") from err
-    except (ValueError, RecursionError) as err:
-        raise QuantizeError(f"{path.name} is not JSON; copy the checkpoint again") from err
-    if not isinstance(value, dict):
-        raise QuantizeError(f"{path.name} is not a JSON object; copy the checkpoint again")
-    return value
+    architecture = architecture_of(folder)
+    raw = dict(read_json(inside(folder, "config.json")))
+    left_out: dict[str, str] = {}
+    quantization = read_quantization(raw)
+    generation: Mapping[str, Any] = {}
+    if architecture in DECODERS:
+        keys = read_decoder_keys(raw)
+        generation, reasons = _generation(folder, keys.config)
+        left_out |= _prefixed("config.json", keys.left_out) | _prefixed(_GENERATION, reasons)
+        files = read_weight_files(folder)
+        weights = match_decoder(files.tensors, keys, decoder_shapes(keys.config), quantization)
+        config: Mapping[str, Any] = keys.config
+    else:
+        found = read_encoder_keys(raw)
+        scores = is_reranker(folder)
+        left_out |= _prefixed("config.json", found.left_out)
+        files = read_weight_files(folder)
+        shapes = encoder_shapes(found.config, is_reranker=scores)
+        weights = match_encoder(files.tensors, found, shapes, is_reranker=scores, quantization=quantization)
+        config = found.canonical
+    left_out |= {**files.left_out, **weights.left_out}
+    return Checkpoint(folder, config, generation, weights, left_out)
 
 
 def architecture_of(folder: Path) -> str:
-    """The model type, when it is one that can be built.
+    """Return the model type if it is one that can be built.
 
     Raises:
         QuantizeError: unknown.
     """
-    name = read_json(folder / "config.json").get("model_type")
-    if name not in DECODERS | ENCODERS:
+    raw = read_json(inside(folder, "config.json"))
+    name = raw.get("model_type")
+    if name in NESTED and isinstance(text := raw.get("text_config"), dict):
+        found = text.get("model_type", NESTED[name])
+        if found != NESTED[name]:
+            raise QuantizeError(
+                f"text_config in config.json is a {shown(found)}; within {name}, {NESTED[name]} is known"
+            )
+        return NESTED[name]
+    if not isinstance(name, str) or name not in DECODERS | ENCODERS:
         known = ", ".join(sorted(DECODERS | ENCODERS))
-        raise QuantizeError(f"config.json names the architecture {name!r}; known are {known}")
-    return str(name)
+        raise QuantizeError(f"config.json names the architecture {shown(name)} (model_type); known are {known}")
+    return name
 
 
 def is_reranker(folder: Path) -> bool:
-    """Whether an encoder scores pairs of texts: it has a head with one label.
+    """Return True if an encoder scores pairs of texts: it has a head with one label.
 
     Raises:
         QuantizeError: its head has several labels.
     """
-    raw = read_json(folder / "config.json")
+    raw = read_json(inside(folder, "config.json"))
     names = raw.get("architectures") or []
     has_head = any(str(name).endswith(_CLASSIFIER) for name in names)
-    if raw.get("model_type") not in ENCODERS or not has_head or (folder / "1_Pooling").is_dir():
+    if raw.get("model_type") not in ENCODERS or not has_head or inside(folder, "1_Pooling").is_dir():
         return False
     labels = raw.get("num_labels") or len(raw.get("id2label") or (0, 1))
     if labels != 1:
-        raise QuantizeError(f"config.json has {labels} labels; a reranker has one")
+        raise QuantizeError(f"config.json has {labels} labels (id2label); a reranker has one")
     return True
 
 
-def check_weights(folder: Path) -> None:
-    """Read the headers of all safetensors files and hold them against config.json.
-
-    Raises:
-        QuantizeError: no weights, a truncated file, or an embedding of another shape than the config says.
-    """
-    shapes: dict[str, list[int]] = {}
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise QuantizeError("the checkpoint holds no safetensors file; convert its weights first")
-    for path in files:
-        shapes |= _safetensors_shapes(path)
-    raw = read_json(folder / "config.json")
-    raw = {**{name: raw.get(other) for name, other in _OTHER_NAMES.items()}, **raw}
-    expected = [count_in(raw, "vocab_size"), count_in(raw, "hidden_size")]
-    for name, shape in shapes.items():
-        if name.endswith(_EMBEDDINGS) and shape != expected:
-            raise QuantizeError(f"{name} has the shape {shape}, but config.json says {expected}")
-    layers = count_in(raw, "num_hidden_layers")
-    indices = {int(part) for name in shapes for part in name.split(".") if part.isdigit() and ".layer" in f".{name}"}
-    if indices and max(indices) + 1 != layers:
-        raise QuantizeError(f"the weights have {max(indices) + 1} layers, but config.json says {layers}")
+def _generation(folder: Path, config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, str]]:
+    """Return the canonical generation_config.json, empty where there is none, and what was left out of it."""
+    path = inside(folder, _GENERATION)
+    if not path.is_file():
+        return {}, {}
+    found = read_generation(Fields(read_json(path), _GENERATION, str(config["model_type"])), config["vocab_size"])
+    kept: dict[str, Any] = dict(found.sampling)
+    if found.bos_token_id is not None:
+        kept["bos_token_id"] = found.bos_token_id
+    if found.eos_token_ids:
+        kept["eos_token_id"] = list(found.eos_token_ids)
+    return kept, found.left_out
 
 
-def _safetensors_shapes(path: Path) -> dict[str, list[int]]:
-    size = path.stat().st_size
-    damaged = QuantizeError(f"{path.name} is truncated or damaged; copy the checkpoint again")
-    with path.open("rb") as file:
-        head = file.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
-        if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
-            raise damaged
-        try:
-            header = json.loads(file.read(length))
-            header.pop("__metadata__", None)
-            ends = [entry["data_offsets"][1] for entry in header.values()]
-            shapes = {name: list(entry["shape"]) for name, entry in header.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
-            raise damaged from err
-    if size != 8 + length + max(ends, default=0):
-        raise damaged
-    return shapes
-
-
-def count_in(raw: dict[str, Any], field: str, default: int | None = None) -> int:
-    """A positive number of config.json.
-
-    Raises:
-        QuantizeError: it is absent without a default, or anything else.
-    """
-    value = raw.get(field)
-    if value is None:
-        value = default
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise QuantizeError(f"{field} in config.json is {value!r}; a positive number is needed")
-    return value
+def _prefixed(file: str, reasons: Mapping[str, str]) -> dict[str, str]:
+    return {f"{file}: {name}": why for name, why in reasons.items()}

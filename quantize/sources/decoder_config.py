@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from appliance.errors import QuantizeError
-from quantize.sources.checkpoint import architecture_of, count_in, read_json
-
-_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+from quantize.sources.checkpoint import architecture_of
+from quantize.sources.decoder_design import DecoderDesign, decoder_design
+from quantize.sources.decoder_keys import read_decoder_keys
+from quantize.sources.fields import Fields, read_json
+from quantize.sources.generation import read_generation
+from quantize.sources.rope import QUERY_SCALE, SLIDING
 
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """The part of a causal model's config.json that the graph depends on."""
+    """The part of a causal model's config.json that the graph depends on.
+
+    Attributes:
+        max_positions: the tokens for which one table of positions holds.
+        published_positions: those that the configuration names.
+    """
 
     architecture: str
     hidden_size: int
@@ -24,14 +32,28 @@ class DecoderConfig:
     num_kv_heads: int
     head_dim: int
     max_positions: int
+    published_positions: int
     sliding_window: int | None
     layer_types: tuple[str, ...] | None
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
+    design: DecoderDesign
+
+    @property
+    def limit(self) -> str | None:
+        """Return the reason why fewer positions are built than the checkpoint names; None if all are."""
+        if self.max_positions == self.published_positions:
+            return None
+        reason = (
+            "its queries are scaled by their position, which the engine does not compute"
+            if self.architecture == "ministral3"
+            else "it needs the long factors of longrope, and one graph holds one set"
+        )
+        return f"{self.max_positions:,} of {self.published_positions:,} positions: beyond them {reason}"
 
     def window_of(self, layer: int) -> int | None:
-        """Tokens that this layer looks back, when it does not see them all."""
-        if self.layer_types is not None and self.layer_types[layer] != "sliding_attention":
+        """Return the tokens that this layer looks back, or None if it sees them all."""
+        if self.layer_types is not None and self.layer_types[layer] != SLIDING:
             return None
         return self.sliding_window
 
@@ -40,53 +62,43 @@ def read_decoder_config(folder: Path) -> DecoderConfig:
     """Parse config.json and generation_config.json.
 
     Raises:
-        QuantizeError: a field is missing, contradicts another, or asks for what the fusion does not know.
+        QuantizeError: a key is missing, not known, contradicts another, or asks for what the fusion does not know.
     """
-    raw = read_json(folder / "config.json")
-    _refuse_unknown_structure(raw)
-    hidden, heads = count_in(raw, "hidden_size"), count_in(raw, "num_attention_heads")
-    layers = count_in(raw, "num_hidden_layers")
-    types = raw.get("layer_types")
-    if types is not None and (len(types) != layers or not set(types) <= _LAYER_TYPES):
-        raise QuantizeError(f"layer_types in config.json must name full or sliding attention for {layers} layers")
-    window = raw.get("sliding_window") if raw.get("use_sliding_window", True) else None
-    kv_heads = count_in(raw, "num_key_value_heads", heads)
-    if heads % kv_heads:
-        raise QuantizeError(f"config.json has {heads} attention heads, which {kv_heads} key heads do not divide")
+    architecture_of(folder)
+    keys = read_decoder_keys(read_json(folder / "config.json")).config
+    path = folder / "generation_config.json"
+    return decoder_config(keys, read_json(path) if path.is_file() else {})
+
+
+def decoder_config(keys: Mapping[str, Any], generation: Mapping[str, Any]) -> DecoderConfig:
+    """Return what the graph depends on, out of a canonical configuration and generation_config.json."""
+    vocab_size: int = keys["vocab_size"]
+    found = read_generation(Fields(generation, "generation_config.json", str(keys["model_type"])), vocab_size)
+    types = keys.get("layer_types")
     return DecoderConfig(
-        architecture=architecture_of(folder),
-        hidden_size=hidden,
-        vocab_size=count_in(raw, "vocab_size"),
-        num_layers=layers,
-        num_heads=heads,
-        num_kv_heads=kv_heads,
-        head_dim=count_in(raw, "head_dim", hidden // heads),
-        max_positions=count_in(raw, "max_position_embeddings"),
-        sliding_window=window if isinstance(window, int) else None,
+        architecture=keys["model_type"],
+        hidden_size=keys["hidden_size"],
+        vocab_size=vocab_size,
+        num_layers=keys["num_hidden_layers"],
+        num_heads=keys["num_attention_heads"],
+        num_kv_heads=keys["num_key_value_heads"],
+        head_dim=keys["head_dim"],
+        max_positions=_max_positions(keys),
+        published_positions=keys["max_position_embeddings"],
+        sliding_window=keys.get("sliding_window"),
         layer_types=None if types is None else tuple(types),
-        bos_token_id=raw.get("bos_token_id") if isinstance(raw.get("bos_token_id"), int) else None,
-        eos_token_ids=_eos_ids(folder, raw),
+        bos_token_id=found.bos_token_id if keys["bos_token_id"] is None else keys["bos_token_id"],
+        eos_token_ids=tuple(sorted({*(keys["eos_token_id"] or ()), *found.eos_token_ids})),
+        design=decoder_design(keys),
     )
 
 
-def _refuse_unknown_structure(raw: dict[str, Any]) -> None:
-    for field in ("final_logit_softcapping", "attn_logit_softcapping", "num_local_experts", "num_experts"):
-        if raw.get(field):
-            raise QuantizeError(f"config.json sets {field} to {raw[field]!r}; such models are not known yet")
-    scaling = raw.get("rope_scaling") or {}
-    kind = scaling.get("rope_type", scaling.get("type", "default")) if isinstance(scaling, dict) else scaling
-    if kind in {"dynamic", "longrope", "su"}:
-        raise QuantizeError(
-            f"config.json asks for {kind!r} RoPE, whose table changes with the prompt; it is not known yet"
-        )
-
-
-def _eos_ids(folder: Path, raw: dict[str, Any]) -> tuple[int, ...]:
-    ids: set[int] = set()
-    sources = [raw]
-    if (folder / "generation_config.json").is_file():
-        sources.append(read_json(folder / "generation_config.json"))
-    for source in sources:
-        value = source.get("eos_token_id")
-        ids |= set(value) if isinstance(value, list) else {value} if isinstance(value, int) else set()
-    return tuple(sorted(ids))
+def _max_positions(keys: Mapping[str, Any]) -> int:
+    """Return the positions for which one table of frequencies holds."""
+    length: int = keys["max_position_embeddings"]
+    scaling = keys["rope_scaling"] or {}
+    if scaling.get("rope_type") == "longrope" and scaling["short_factor"] != scaling["long_factor"]:
+        return min(length, int(keys["original_max_position_embeddings"]))
+    if QUERY_SCALE in scaling:
+        return min(length, int(scaling["original_max_position_embeddings"]))
+    return length

@@ -17,7 +17,7 @@ _NUM_CONNECTIONS = 4
 
 
 def download_snapshot(hub_id: str, revision: str | None, cache: Path, *, offline: bool) -> Path:
-    """The snapshot's folder, whose name is the commit.
+    """Download a snapshot; return its folder, whose name is the commit.
 
     Raises:
         QuantizeError: unknown, gated, not reachable, or offline and not in the cache.

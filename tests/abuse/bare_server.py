@@ -6,23 +6,18 @@ import asyncio
 import contextlib
 import json
 import socket
-import ssl
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from appliance.bundle import BundleStore, TrustedKeys
+from appliance.config import Config, ServerConfig, TlsConfig
+from appliance.home import Home
 from appliance.host.thermal import Thermal
-from appliance.models import EngineSettings, ModelPool
-from appliance.server.app import make_app
-from appliance.server.context import ServerContext
-from appliance.server.guard import Guard
-from appliance.server.keys import KeyRing
-from appliance.server.limits import DEFAULT_LIMITS, ConnectionLimits
-from appliance.server.listener import Listener, bind
+from appliance.server.http.connection import DEFAULT_LIMITS, ConnectionLimits
+from appliance.server.http.listener import Listener
+from appliance.service.composition import compose
 
 HEAD = b"Host: localhost\r\nContent-Type: application/json\r\n"
 
@@ -64,33 +59,26 @@ def is_error_object(body: Any) -> bool:
 def bare_server(
     root: Path,
     limits: ConnectionLimits = DEFAULT_LIMITS,
-    keys: KeyRing | None = None,
-    tls: ssl.SSLContext | None = None,
-    thermal: Callable[[], Thermal] = Thermal,
+    *,
+    secure: bool = False,
+    thermal: Thermal | None = None,
+    **settings: object,
 ) -> Iterator[BareServer]:
-    """Serve until the block is left; in clear, or only over TLS where there is a context."""
-    pool = ModelPool(
-        BundleStore(root / "bundles", TrustedKeys({})),
-        cache=root / "cache",
-        settings=EngineSettings(),
-        aliases={},
-        on_failure=print,
-    )
-    started: list[BareServer] = []
+    """Serve until the block is left; in clear, or only over TLS. `settings` are those of the section [server]."""
+    caps = {"max_connections": limits.max_connections, "max_connections_per_address": limits.max_per_address}
+    server = ServerConfig().model_copy(update={"port": 0, "http": not secure, **caps, **settings})
+    config = Config().model_copy(update={"server": server, "tls": TlsConfig(enabled=secure, port=0)})
+    fast = replace(limits, close_timeout_s=0.2)
+    parts = compose(config, Home(root), limits=fast, read_heat=lambda: thermal or Thermal())
     ready, stop = threading.Event(), asyncio.Event()
 
     async def serve() -> None:
-        with ThreadPoolExecutor(1, thread_name_prefix="text") as threads:
-            guard = Guard(host_names=[])
-            context = ServerContext(pool, keys or KeyRing([]), guard, threads, started_s=0, thermal=thermal)
-            sockets = bind("127.0.0.1", 0)
-            plain, secure = ((), sockets) if tls is not None else (sockets, ())
-            listener = Listener(make_app(context), plain, tls_sockets=secure, tls=tls, limits=limits)
-            await listener.start()
-            started.append(BareServer(sockets[0].getsockname()[1], listener))
+        async with parts.heat, parts.listener as listener:
+            await listener.accept()
             ready.set()
             await stop.wait()
-            await listener.close(timeout_s=0.2)
+        parts.endpoints.close()
+        parts.text_threads.shutdown(wait=False)
 
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
@@ -98,7 +86,7 @@ def bare_server(
         thread.start()
         try:
             assert ready.wait(10)
-            yield started[0]
+            yield BareServer(parts.endpoints.port, parts.listener)
         finally:
             loop.call_soon_threadsafe(stop.set)
             thread.join(10)

@@ -1,4 +1,4 @@
-"""`make figures`: what TRUST promises of load and faults, in numbers of this machine.
+"""`make figures`: load and faults in numbers of this machine, beside the promises of SECURITY.md.
 
 Run as `python -m tests.abuse.figures`; the exit status is 1 where a promise was broken. The server is the real command
 over the models of LANTERN_HOME; its clients share the machine, so a quiet one is needed: the load average is printed.
@@ -25,16 +25,18 @@ from typing import Any
 import aiohttp
 import httpx2
 import numpy as np
+import psutil
 
 from appliance.home import Home, lantern_home
 from tests.abuse.server_process import ServerProcess, server_process
 
-CHAT = "smollm2-135m-instruct"
+CHAT, EMBEDDING = "smollm2-135m-instruct", "all-minilm-l6-v2"
 _PATH = "/v1/chat/completions"
 _SECONDS = 20.0
 _MAX_HEALTH_S = 0.25
 _MAX_FREE_S = 0.25
 _MAX_START_S = 3.0
+_MAX_IDLE_MB = 330.0
 
 
 def body(**changes: Any) -> dict[str, Any]:
@@ -44,7 +46,7 @@ def body(**changes: Any) -> dict[str, Any]:
 
 @dataclass
 class Verdict:
-    """What was broken, if anything."""
+    """The promises that were broken, if any."""
 
     broken: list[str] = field(default_factory=list)
 
@@ -82,6 +84,27 @@ def _is_ready(url: str) -> bool:
     with contextlib.suppress(httpx2.TransportError):
         return httpx2.get(url, timeout=5).status_code == 200
     return False
+
+
+def measure_memory(home: Home, verdict: Verdict) -> None:
+    """The resident memory of a server that nobody asks, and after each starter model was used once.
+
+    Weights are mapped: pages that were read count as resident, and the kernel takes them back if others need memory.
+    """
+    with server_process(home) as server, httpx2.Client(base_url=server.root_url, timeout=120) as client:
+        while not _is_ready(f"{server.root_url}/ready"):
+            time.sleep(0.05)
+        process = psutil.Process(server.pid)
+        idle_mb = process.memory_info().rss / 1e6
+        assert client.post(_PATH, json=body()).status_code == 200
+        assert client.post("/v1/embeddings", json={"model": EMBEDDING, "input": "a dog"}).status_code == 200
+        used = process.memory_info()
+    verdict.tell(
+        "resident memory",
+        f"{idle_mb:.0f} MB idle after the start (promised: {_MAX_IDLE_MB:.0f} MB); {used.rss / 1e6:.0f} MB after a "
+        "chat and embeddings",
+        holds=idle_mb <= _MAX_IDLE_MB,
+    )
 
 
 def measure_overload(home: Home, verdict: Verdict) -> None:
@@ -255,7 +278,7 @@ def main() -> int:
     """Measure all of it, over the models of LANTERN_HOME."""
     home, verdict = lantern_home(), Verdict()
     sys.stdout.write(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.2f}\n")
-    for measure in (measure_start, measure_overload, measure_leaving, measure_drain):
+    for measure in (measure_start, measure_memory, measure_overload, measure_leaving, measure_drain):
         measure(home, verdict)
     sys.stdout.write(f"load average {os.getloadavg()[0]:.2f}, of which this is a part\n")
     return 1 if verdict.broken else 0

@@ -44,7 +44,7 @@ _MIN_FOR_DRIFT = 1000  # below this, 10 % of a p95 is chance
 
 @dataclass
 class Soak:
-    """What happened so far; owned by the loop of the clients."""
+    """The state of the soak; owned by the loop of the clients."""
 
     session: aiohttp.ClientSession
     port: int
@@ -268,7 +268,7 @@ def main() -> int:
 
 
 def _copy_starters(source: Home, home: Home) -> None:
-    """What serves, and the keys that signed it; copied, for a store has every file to itself."""
+    """Copy the models and the keys that signed them: a store has every file to itself."""
     for path in source.trusted_keys.glob("*.pub"):
         shutil.copy(path, home.trusted_keys)
     for name in (CHAT, ENCODER):

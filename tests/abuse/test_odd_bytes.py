@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.server.keys import KeyRing
+from appliance.server.http.connection import ConnectionLimits
 from tests.abuse.bare_server import HEAD, BareServer, answer_of, bare_server, is_error_object
 
 GET = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
@@ -55,7 +55,8 @@ ODD: dict[str, list[bytes]] = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareServer]:
-    with bare_server(tmp_path_factory.mktemp("home")) as running:
+    limits = ConnectionLimits(body_idle_s=2.0, lingering_s=0.5)  # some of the clients wait for the end of one
+    with bare_server(tmp_path_factory.mktemp("home"), limits) as running:
         yield running
 
 
@@ -76,7 +77,7 @@ def test_odd_bytes_get_a_4xx_in_shape_and_no_traceback(
 
 def test_a_body_is_asked_for_only_of_who_may_send_it(tmp_path: Path) -> None:
     head = POST + b"Expect: 100-continue\r\nContent-Length: 2\r\n"
-    with bare_server(tmp_path, keys=KeyRing(["sk-of-a-user"])) as locked:
+    with bare_server(tmp_path, keys=["sk-of-a-user"]) as locked:
         with locked.connect(head + b"\r\n") as sock:
             assert sock.recv(65536).startswith(b"HTTP/1.1 401 ")
         with locked.connect(head + b"Authorization: Bearer sk-of-a-user\r\n\r\n") as sock:

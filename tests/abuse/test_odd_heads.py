@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from appliance.server.keys import KeyRing
 from tests.abuse.bare_server import BareServer, answer_of, bare_server, is_error_object
 
 KEY = "sk-of-a-user"
@@ -152,7 +151,7 @@ OWN_HOSTS = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BareServer]:
-    with bare_server(tmp_path_factory.mktemp("home"), keys=KeyRing([KEY])) as running:
+    with bare_server(tmp_path_factory.mktemp("home"), keys=[KEY]) as running:
         yield running
 
 

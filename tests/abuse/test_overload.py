@@ -16,6 +16,8 @@ from appliance.home import Home
 from tests.abuse.server_process import server_process
 from tests.conftest import RunningServer, a_config, serving
 
+pytestmark = pytest.mark.alone
+
 MODEL = "smollm2-135m-instruct"
 _PATIENCE = 4  # the promise is 250 ms; here other work shares the two cores
 LONG = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me a story."}], "ignore_eos": True}

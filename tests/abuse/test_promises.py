@@ -1,4 +1,4 @@
-"""What is promised to everybody else: a slow reader, one who leaves and one who floods cost only themselves."""
+"""Promises to all other clients: a slow reader, one who leaves and one who floods cost only themselves."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from appliance.engine.types import EngineStats
 from appliance.home import Home
 from appliance.host.thermal import Thermal
 from appliance.models import ChatModel
-from appliance.server.limits import ConnectionLimits
+from appliance.server.http.connection import ConnectionLimits
 from tests.abuse.bare_server import bare_server
 from tests.conftest import RunningServer, a_config, serving
+
+pytestmark = pytest.mark.alone
 
 MODEL = "smollm2-135m-instruct"
 LONG: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me."}], "ignore_eos": True}
@@ -120,7 +122,7 @@ def test_a_flood_of_one_key_delays_another_by_little(starter_home: Home) -> None
 
 
 def test_a_throttled_board_says_so_and_still_serves(tmp_path: Path) -> None:
-    with bare_server(tmp_path, thermal=lambda: Thermal(81.0, is_throttled=True)) as server:
+    with bare_server(tmp_path, thermal=Thermal(81.0, is_throttled=True)) as server:
         assert server.get("/health")[2]["throttled"] is True
         assert server.get("/v1/models")[0] == 200
 

@@ -17,6 +17,8 @@ import pytest
 
 from tests.conftest import RunningServer
 
+pytestmark = pytest.mark.alone
+
 MODEL, ENCODER = "smollm2-135m-instruct", "all-minilm-l6-v2"
 _STALL_S = 3.0
 _MIB = 1 << 20
@@ -83,7 +85,7 @@ HEAVY: dict[str, tuple[str, Callable[[], bytes]]] = {
 
 @contextmanager
 def canary(server: RunningServer) -> Iterator[list[float]]:
-    """How long each look at /health took."""
+    """Return the time of each look at /health."""
     stop, looked, times_s = threading.Event(), threading.Event(), list[float]()
 
     def look() -> None:

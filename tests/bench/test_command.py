@@ -64,7 +64,7 @@ def test_two_running_servers_are_compared_without_any_bundle(
 ) -> None:
     ours, theirs = peers
     groups = "stream,schema,embeddings,memory"
-    assert command("--url", ours.url, "--against", theirs.url, "--only", groups, "--quick", "--json") == 0
+    assert command("--device", ours.url, "--against", theirs.url, "--only", groups, "--quick", "--json") == 0
     report = json.loads(capsys.readouterr().out)
     assert [s["label"] for s in report["subjects"]] == ["ours", "theirs"]
     assert report["engine"] is None
@@ -78,7 +78,7 @@ def test_two_running_servers_are_compared_without_any_bundle(
 
 @pytest.mark.usefixtures("empty_lantern_home")
 def test_the_table_is_printed_for_people(peers: tuple[Peer, Peer], capsys: pytest.CaptureFixture[str]) -> None:
-    assert command("--url", peers[0].url, "--only", "turn", "--repeat", "1") == 0
+    assert command("--device", peers[0].url, "--only", "turn", "--repeat", "1") == 0
     assert "second turn, first token" in capsys.readouterr().out
 
 
@@ -88,9 +88,9 @@ def test_the_table_is_printed_for_people(peers: tuple[Peer, Peer], capsys: pytes
     [
         ([], BundleError, "no model is installed in .*; build the starter models with: lantern-quantize starter"),
         (["--only", "memory"], BundleError, "no model is installed"),
-        (["--url", NOWHERE], BenchError, "nothing answers at http://127.0.0.1:9/v1"),
+        (["--device", NOWHERE], BenchError, "nothing answers at http://127.0.0.1:9/v1"),
         (
-            ["--url", NOWHERE, "--only", "decode"],
+            ["--device", NOWHERE, "--only", "decode"],
             ConfigError,
             "decode cannot be measured on a server that runs already",
         ),
@@ -108,13 +108,13 @@ def test_what_cannot_be_measured_is_one_sentence(words: list[str], kind: type[La
 @pytest.mark.usefixtures("empty_lantern_home")
 def test_an_unknown_model_of_a_running_server_is_one_sentence(peers: tuple[Peer, Peer]) -> None:
     with pytest.raises(ModelNotFoundError, match="cannot use the model 'wrong'"):
-        command("--url", peers[0].url, "--model", "wrong")
+        command("--device", peers[0].url, "--model", "wrong")
 
 
 @pytest.mark.usefixtures("empty_lantern_home")
 def test_a_peer_that_does_not_answer_is_found_before_anything_is_measured(peers: tuple[Peer, Peer]) -> None:
     with pytest.raises(BenchError, match="nothing answers at"):
-        command("--url", peers[0].url, "--against", NOWHERE)
+        command("--device", peers[0].url, "--against", NOWHERE)
     assert not peers[0].asked
 
 
@@ -154,7 +154,6 @@ def test_a_plan_measures_only_what_fits_into_the_context() -> None:
     assert BenchPlan(("turn",), EngineSettings(), endpoint=Endpoint(NOWHERE)).wants("turn")
 
 
-@pytest.mark.models
 def test_a_server_of_our_own_is_started_measured_and_stopped(
     starter_home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,26 +14,33 @@ class RecordingRunner:
     """Remembers the plans, and insists that a row holds what a plan counts on."""
 
     vocab_size = 50
-    stepwise_width = None
-    num_rows = 8
+    verify_width = None
+    num_checkpoints = None
+    num_slots = 8
     capacity = 1024
 
     def __init__(self) -> None:
         self.plans: list[StepPlan] = []
-        self.num_filled = [0] * self.num_rows
+        self.num_filled = [0] * self.num_slots
 
     def run(self, plan: StepPlan) -> NDArray[np.float32]:
         self.plans.append(plan)
         for i, past in enumerate(plan.past_lens.tolist()):
-            row = plan.first_row + i
+            row = plan.first_slot + i
             assert past <= self.num_filled[row]
             self.num_filled[row] = max(self.num_filled[row], past + plan.input_ids.shape[1])
         return np.zeros((len(plan.logit_rows), self.vocab_size), np.float32)
 
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         raise NotImplementedError
 
-    def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
+    def swap_slots(self, a: int, b: int, num_tokens: int) -> None:
+        raise NotImplementedError
+
+    def keep_state(self, slot: int, place: int) -> None:
+        raise NotImplementedError
+
+    def restore_state(self, place: int, slot: int) -> None:
         raise NotImplementedError
 
 
@@ -42,8 +49,8 @@ def test_decode_runs_over_a_row_that_is_really_filled() -> None:
     bench = DecoderBench(runner)
     assert bench.decode_rate(1024, num_steps=3) > 0
     chunks, steps = runner.plans[:-4], runner.plans[-4:]
-    assert [p.num_new_tokens for p in chunks] == [256, 256, 256, 255]
-    assert [(p.num_rows, p.past_lens.tolist()) for p in steps] == [(1, [1023])] * 4
+    assert [p.input_ids.size for p in chunks] == [256, 256, 256, 255]
+    assert [(p.num_slots, p.past_lens.tolist()) for p in steps] == [(1, [1023])] * 4
 
 
 def test_a_smaller_context_needs_no_prompt_again() -> None:
@@ -70,15 +77,15 @@ def test_a_prompt_is_cut_as_the_engine_cuts_it() -> None:
     engine.add(Request("a", tuple(range(900)), SamplingParams(temperature=0, max_tokens=1)))
     while engine.has_work:
         engine.step()
-    assert runner.plans[0].num_new_tokens == CHUNK_TOKENS
+    assert runner.plans[0].input_ids.size == CHUNK_TOKENS
 
 
-@pytest.mark.parametrize("num_rows", [1, 2, 8])
-def test_a_batch_steps_all_rows_together(num_rows: int) -> None:
+@pytest.mark.parametrize("num_slots", [1, 2, 8])
+def test_a_batch_steps_all_rows_together(num_slots: int) -> None:
     runner = RecordingRunner()
-    DecoderBench(runner).batch_rate(num_rows, num_steps=2)
-    assert [p.num_rows for p in runner.plans[-2:]] == [num_rows] * 2
-    assert len(set(runner.plans[-1].past_lens.tolist())) == num_rows
+    DecoderBench(runner).batch_rate(num_slots, num_steps=2)
+    assert [p.num_slots for p in runner.plans[-2:]] == [num_slots] * 2
+    assert len(set(runner.plans[-1].past_lens.tolist())) == num_slots
 
 
 def test_the_bandwidth_is_that_of_all_threads() -> None:

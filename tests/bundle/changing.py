@@ -13,8 +13,10 @@ from pathlib import Path
 
 from appliance.bundle import BundleStore, TrustedKeys
 from appliance.bundle.archive import BundleArchive
+from appliance.bundle.folder import describe_bundle
 from appliance.bundle.uploads import Uploads
 from appliance.errors import BundleError, ConfigError
+from tests.bundle.workshop import install_untried
 
 _KEPT, _COMING_AND_GOING = "kept", "guest"
 
@@ -27,7 +29,7 @@ def change_for_ever(store: BundleStore, bundles: list[Path], seed: int) -> None:
         with store.writing():
             match draw.randrange(6):
                 case 0:
-                    store.add(made)
+                    install_untried(store, made)
                     store.prune(_KEPT, keep=2)
                 case 1:
                     _upload(store, uploads, made, draw)
@@ -42,20 +44,20 @@ def change_for_ever(store: BundleStore, bundles: list[Path], seed: int) -> None:
 
 
 def _upload(store: BundleStore, uploads: Uploads, made: Path, draw: random.Random) -> None:
-    upload = uploads.begin((made / "manifest.json").read_bytes(), (made / "manifest.sig").read_bytes())
-    for entry in upload.manifest.files:
-        data, offset = (made / entry.name).read_bytes(), upload.received()[entry.name]
+    upload = uploads.begin(describe_bundle(made, store.trusted))
+    for file in upload.files:
+        data, offset = (made / file.name).read_bytes(), file.received()
         while offset < len(data):
-            offset = uploads.write(upload, entry, offset, data[offset : offset + draw.randrange(1, 90_000)])
-    store.install(upload.folder)
+            offset = file.append(offset, data[offset : offset + draw.randrange(1, 90_000)])
+    store.activate(store.verify(upload.folder))
 
 
 def _unpack(store: BundleStore, packed: Path) -> None:
     with packed.open("rb") as file:
         archive = BundleArchive(file)
-        with store.stage(archive.manifest(store.trusted).size_bytes) as staged:
+        with store.stage(archive.manifest(store.trusted).manifest.size_bytes) as staged:
             archive.extract(staged)
-            store.install(staged)
+            store.activate(store.verify(staged))
 
 
 def _attempt(action: object) -> None:

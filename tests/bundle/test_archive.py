@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from appliance.bundle.archive import BundleArchive
 from appliance.errors import BundleError
-from tests.bundle.workshop import Workshop, content_of, snapshot
+from tests.bundle.workshop import Workshop, content_of, install_untried, snapshot
 
 
 @pytest.fixture
@@ -26,10 +26,10 @@ def workshop(tmp_path: Path) -> Workshop:
 def install(workshop: Workshop, data: bytes) -> bytes:
     """As the command does: look at everything, then write, verify and install."""
     archive = BundleArchive(io.BytesIO(data))
-    manifest = archive.manifest(workshop.trusted)
-    with workshop.store.stage(manifest.size_bytes) as staged:
+    signed = archive.manifest(workshop.trusted)
+    with workshop.store.stage(signed.manifest.size_bytes) as staged:
         archive.extract(staged)
-        return content_of(workshop.store.install(staged))
+        return content_of(workshop.store.activate(workshop.store.verify(staged)))
 
 
 def test_a_packed_bundle_installs_as_it_was_made(workshop: Workshop) -> None:
@@ -100,7 +100,7 @@ HOSTILE = {
 def test_a_hostile_member_is_refused_and_the_store_is_as_it_was(
     workshop: Workshop, harm: Callable[[tarfile.TarFile], None], is_first: bool
 ) -> None:
-    workshop.store.add(workshop.make(b"good"))
+    install_untried(workshop.store, workshop.make(b"good"))
     made, buffer, before = workshop.make(b"bad"), io.BytesIO(), snapshot(workshop.root / "store")
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
         if is_first:

@@ -17,14 +17,14 @@ from pathlib import Path
 from appliance.bundle import BundleStore
 from appliance.bundle.folder import open_bundle
 from appliance.bundle.uploads import Uploads
-from tests.bundle.workshop import Workshop, content_of
+from tests.bundle.workshop import Workshop, content_of, install_untried
 
 NUM_KILLS = int(os.environ.get("KILLS", "40"))
 KEPT, GUEST = "kept", "guest"
 
 
 def check(store: BundleStore, known: set[bytes]) -> None:
-    """What serves is whole, before anything was swept."""
+    """Check that the active bundle is whole, before anything is swept."""
     assert KEPT in store.names()
     for name in store.names():
         assert content_of(store.open(name)) in known
@@ -52,7 +52,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_store(tmp_path: Path) -> None:
         workshop.pack(made)
     known = {(made / "model.onnx").read_bytes() for made in bundles}
     store, seed = workshop.store, random.SystemRandom().randrange(1 << 30)
-    store.add(bundles[0])
+    install_untried(store, bundles[0])
     draw = random.Random(seed)
     program = [sys.executable, "-m", "tests.bundle.changing", str(store.root), str(tmp_path / "trusted")]
     with subprocess.Popen(
@@ -75,5 +75,5 @@ def test_a_kill_at_any_moment_leaves_a_whole_store(tmp_path: Path) -> None:
                 raise AssertionError(f"after kill {i} with seed {seed}") from err
         changing.stdin.close()
     with store.writing():
-        store.add(bundles[1])
+        install_untried(store, bundles[1])
     assert content_of(store.open(KEPT)) == (bundles[1] / "model.onnx").read_bytes()

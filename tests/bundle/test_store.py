@@ -8,7 +8,7 @@ import pytest
 
 from appliance.bundle import SigningKey, TrustedKeys, open_bundle
 from appliance.errors import BundleError, ConfigError, ConflictError, StorageFullError
-from tests.bundle.workshop import Workshop, content_of
+from tests.bundle.workshop import Workshop, content_of, install_untried
 
 
 @pytest.fixture
@@ -17,14 +17,14 @@ def workshop(tmp_path: Path) -> Workshop:
 
 
 def test_what_was_installed_is_what_was_made(workshop: Workshop) -> None:
-    workshop.store.add(workshop.make(b"one"))
+    install_untried(workshop.store, workshop.make(b"one"))
     assert workshop.store.names() == ["tiny"]
     assert content_of(workshop.store.open("tiny")) == b"one"
 
 
 def test_a_new_version_serves_and_the_old_one_comes_back(workshop: Workshop) -> None:
-    workshop.store.add(workshop.make(b"one"))
-    workshop.store.add(workshop.make(b"two"))
+    install_untried(workshop.store, workshop.make(b"one"))
+    install_untried(workshop.store, workshop.make(b"two"))
     assert content_of(workshop.store.open("tiny")) == b"two"
     workshop.store.rollback("tiny")
     assert content_of(workshop.store.open("tiny")) == b"one"
@@ -34,21 +34,21 @@ def test_a_new_version_serves_and_the_old_one_comes_back(workshop: Workshop) -> 
 
 def test_installing_the_same_bundle_again_changes_nothing(workshop: Workshop) -> None:
     folder = workshop.make()
-    first = workshop.store.add(folder)
-    assert workshop.store.add(folder).folder == first.folder
+    first = install_untried(workshop.store, folder)
+    assert install_untried(workshop.store, folder).folder == first.folder
     assert len(workshop.store.versions("tiny")) == 1
 
 
 def test_old_versions_are_pruned_and_the_active_one_is_kept(workshop: Workshop) -> None:
     for content in (b"1", b"2", b"3", b"4"):
-        workshop.store.add(workshop.make(content))
+        install_untried(workshop.store, workshop.make(content))
     workshop.store.prune("tiny", keep=2)
     assert len(workshop.store.versions("tiny")) == 2
     assert content_of(workshop.store.open("tiny")) == b"4"
 
 
 def test_a_removed_bundle_is_gone(workshop: Workshop) -> None:
-    workshop.store.add(workshop.make())
+    install_untried(workshop.store, workshop.make())
     workshop.store.remove("tiny")
     assert workshop.store.names() == []
     with pytest.raises(BundleError, match="not installed"):
@@ -111,13 +111,13 @@ def spoil_the_signature(folder: Path) -> None:
     ],
 )
 def test_a_harmed_bundle_is_refused_and_the_old_one_serves(workshop: Workshop, harm: Callable[[Path], None]) -> None:
-    workshop.store.add(workshop.make(b"good"))
+    install_untried(workshop.store, workshop.make(b"good"))
     with workshop.store.stage() as staged:
         for path in workshop.make(b"bad").iterdir():
             path.rename(staged / path.name)
         harm(staged)
         with pytest.raises(BundleError):
-            workshop.store.install(staged)
+            workshop.store.activate(workshop.store.verify(staged))
     assert content_of(workshop.store.open("tiny")) == b"good"
     assert len(workshop.store.versions("tiny")) == 1
 
@@ -135,24 +135,25 @@ def test_the_private_key_is_for_its_owner_only(workshop: Workshop) -> None:
 def test_a_key_counts_as_soon_as_it_is_trusted_and_no_longer_than_it_is(workshop: Workshop) -> None:
     stranger = workshop.stranger()
     made = workshop.make(key=stranger)
-    signer = TrustedKeys.add(workshop.root / "trusted", stranger.public)
-    assert workshop.store.add(made).signer == signer
-    TrustedKeys.remove(workshop.root / "trusted", signer)
+    by_command = TrustedKeys.load(workshop.root / "trusted")
+    signer = by_command.add(stranger.public)
+    assert install_untried(workshop.store, made).signer == signer
+    by_command.remove(signer)
     with pytest.raises(BundleError, match="not trusted"):
         workshop.store.open("tiny")
     with pytest.raises(ConfigError, match="not trusted"):
-        TrustedKeys.remove(workshop.root / "trusted", "../signing")
+        by_command.remove("../signing")
 
 
 def test_a_damaged_file_among_the_trusted_keys_costs_itself_only(workshop: Workshop) -> None:
     (workshop.root / "trusted" / "odd.pub").write_text("not a key")
-    assert workshop.store.add(workshop.make()).name == "tiny"
+    assert install_untried(workshop.store, workshop.make()).name == "tiny"
 
 
 def test_installing_an_older_version_again_makes_it_the_latest(workshop: Workshop) -> None:
     one, two = workshop.make(b"one"), workshop.make(b"two")
     for folder in (one, two, one):
-        workshop.store.add(folder)
+        install_untried(workshop.store, folder)
     assert content_of(workshop.store.rollback("tiny")) == b"two"
 
 

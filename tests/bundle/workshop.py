@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,11 +18,13 @@ class Workshop:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.key = SigningKey.load_or_create(root / "signing.pem")
-        TrustedKeys.add(root / "trusted", self.key.public)
         self.trusted = TrustedKeys.load(root / "trusted")
+        self.trusted.add(self.key.public)
         self.store = BundleStore(root / "store", self.trusted)
 
-    def make(self, content: bytes = b"weights", *, name: str = "tiny", key: SigningKey | None = None) -> Path:
+    def make(
+        self, content: bytes = b"weights", *, name: str = "tiny", key: SigningKey | None = None, built_for: str = "any"
+    ) -> Path:
         folder = self.root / f"made-{len(list(self.root.iterdir()))}"
         folder.mkdir()
         (folder / "model.onnx").write_bytes(content)
@@ -32,6 +35,7 @@ class Workshop:
             files=describe_files(folder, ["model.onnx", "tokenizer.json"]),
             license="MIT",
             source=Source(uri="here"),
+            built_for=built_for,
         )
         write_bundle(folder, manifest, key or self.key)
         return folder
@@ -46,6 +50,14 @@ class Workshop:
             binary: BinaryIO = file
             write_archive(folder, binary)
         return path
+
+
+def install_untried(store: BundleStore, folder: Path) -> Bundle:
+    """Copy a bundle's folder into the store and let it serve, without a trial."""
+    with store.stage() as staged:
+        for path in folder.iterdir():
+            shutil.copyfile(path, staged / path.name, follow_symlinks=False)
+        return store.activate(store.verify(staged))
 
 
 def content_of(bundle: Bundle) -> bytes:

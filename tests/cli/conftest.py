@@ -17,7 +17,7 @@ HOLD = b"(hold)"
 
 @dataclass
 class Play:
-    """What the server answers next, and what it was asked; written by the test, read by the server's thread."""
+    """The server's next answers, and the requests that it got; written by the test, read by the server's thread."""
 
     script: list[bytes] = field(default_factory=list)
     status: int = 200

@@ -35,7 +35,7 @@ _DONE = b"data: [DONE]\n\n"
 def run(play: Play, *arguments: str) -> int:
     parser = argparse.ArgumentParser()
     chat.add_arguments(parser)
-    return chat.run(parser.parse_args(["--url", play.base_url, *arguments]))
+    return chat.run(parser.parse_args(["--device", play.base_url, *arguments]))
 
 
 def test_one_prompt_is_answered_and_streamed_as_plain_openai(play: Play, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,15 +139,15 @@ def test_a_server_that_is_not_there_is_a_sentence() -> None:
     parser = argparse.ArgumentParser()
     chat.add_arguments(parser)
     with pytest.raises(ChatError, match=r"http://127\.0\.0\.1:1/v1 cannot be reached"):
-        chat.run(parser.parse_args(["--url", "127.0.0.1:1", "Hello"]))
+        chat.run(parser.parse_args(["--device", "127.0.0.1:1", "Hello"]))
 
 
-@pytest.mark.parametrize("url", ["ftp://x", "http://", "http://user@host", "a b", "http://x/v1?key=1"])
+@pytest.mark.parametrize("url", ["ftp://x", "http://", "http://user@host", "http://a b", "http://x/v1?key=1"])
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     parser = argparse.ArgumentParser()
     chat.add_arguments(parser)
     with pytest.raises(ConfigError, match="is no base URL"):
-        chat.run(parser.parse_args(["--url", url, "Hello"]))
+        chat.run(parser.parse_args(["--device", url, "Hello"]))
 
 
 def test_an_empty_prompt_is_refused(play: Play) -> None:
@@ -186,7 +186,7 @@ def _chat(play: Play, *arguments: str, **options: int) -> subprocess.Popen[bytes
         "import argparse, sys; from appliance.cli import chat; parser = argparse.ArgumentParser();"
         "chat.add_arguments(parser); sys.exit(chat.run(parser.parse_args()))"
     )
-    command = [sys.executable, "-W", "error", "-c", program, "--url", play.base_url, *arguments]
+    command = [sys.executable, "-W", "error", "-c", program, "--device", play.base_url, *arguments]
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | options
     return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(_ROOT)}, **streams)  # type: ignore[call-overload,no-any-return]
 

@@ -94,7 +94,8 @@ def test_a_device_is_forgotten_by_name(
 ) -> None:
     monkeypatch.setenv("LANTERN_HOME", str(tmp_path))
     KnownDevices.load(tmp_path / "known_devices").remember("a" * 16, "sha256//" + "A" * 43 + "=", name="kitchen")
-    assert main(["discover", "--forget", "Kitchen"]) == 0
+    assert main(["discover", "--forget", "--device", "Kitchen"]) == 0
     assert capsys.readouterr().err.startswith("Forgot kitchen (aaaaaaaaaaaaaaaa)")
     assert KnownDevices.load(tmp_path / "known_devices").all == ()
-    assert main(["discover", "--forget", "Kitchen"]) == 4
+    assert main(["discover", "--forget", "--device", "Kitchen"]) == 4
+    assert main(["discover", "--forget"]) == 2

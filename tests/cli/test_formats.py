@@ -1,4 +1,4 @@
-"""What other programs read: well-formed whatever the network says."""
+"""Configurations for other programs: well-formed whatever the network announces."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ print(answer.usage.completion_tokens, len(vector.data[0]["embedding"]))
 
 
 def configuration(form: str, server: RunningServer) -> str:
-    """What is printed when this server is the one that was found, beside one that is switched off."""
+    """Return the configuration for this server, found beside one that is switched off."""
     port = urlsplit(server.base_url).port or 0
     running = Device("kitchen", "lantern-a.local.", port, ("127.0.0.1",), ServiceRecord("a" * 16), {})
     off = Device("bath", "lantern-b.local.", 1, ("::1",), ServiceRecord("b" * 16), {})

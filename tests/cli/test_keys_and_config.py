@@ -8,8 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
-from appliance.config import Config
-from appliance.config_text import default_toml
+from appliance.config import Config, default_toml
 
 
 def lantern(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,11 +16,13 @@ import pytest
 from appliance.bundle.archive import write_archive
 from appliance.bundle.signing import key_id, public_pem
 from appliance.home import Home
+from appliance.identity.certificate import pin_of
 from appliance.remote.known_devices import KnownDevices
-from appliance.tls import pin_of
-from tests.bundle.workshop import snapshot
+from tests.bundle.workshop import install_untried, snapshot
 from tests.conftest import RunningServer, a_config, serving
 from tests.install.tiny_bundles import TinyDevice
+
+pytestmark = pytest.mark.slow
 
 KEY = "sk-the-administrator"
 
@@ -81,6 +83,12 @@ def test_without_a_server_models_are_changed_on_the_files(home: Home, device: Ti
     assert device.store.names() == []
 
 
+def test_a_narrow_terminal_shows_the_ids_that_clients_use_whole(home: Home, device: TinyDevice) -> None:
+    name = "qwen2.5-coder-0.5b-instruct"
+    done(home, "models", "install", str(pack(device.make(name=name))))
+    assert name in done(home, "models", "list", COLUMNS="60")
+
+
 def test_through_the_running_server_models_change_while_it_serves(home: Home, device: TinyDevice) -> None:
     with serving(a_config(server={"keys": [KEY]}), home) as server:
         assert served(server) == set()
@@ -136,7 +144,7 @@ def hostile(device: TinyDevice, name: str) -> Path:
 def test_a_hostile_archive_is_one_sentence_and_changes_nothing(
     home: Home, device: TinyDevice, name: str, is_running: bool
 ) -> None:
-    device.store.add(device.make(1))
+    install_untried(device.store, device.make(1))
     path, before = hostile(device, name), snapshot(home.bundles)
     if is_running:
         with serving(a_config(server={"keys": [KEY]}), home):
@@ -175,22 +183,28 @@ def test_a_device_is_claimed_administered_and_known_by_its_pin(home: Home, devic
     config = a_config(server={"claimable": True, "http": False}, tls={"enabled": True, "port": 0})
     with serving(config, home) as server:
         said = done(
-            mine, "claim", server.root_url, "--as", "me", PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring"
+            mine,
+            "claim",
+            "--device",
+            server.root_url,
+            "--as",
+            "me",
+            PYTHON_KEYRING_BACKEND="keyring.backends.null.Keyring",
         )
         pin = pin_of(home.tls)
         assert pin in said
         [known] = KnownDevices.load(mine.known_devices).all
         assert known.pin == pin
         key = next(line for line in said.splitlines() if line.startswith("sk-"))
-        again = lantern(mine, "claim", server.root_url)
+        again = lantern(mine, "claim", "--device", server.root_url)
         assert again.returncode == 7
         assert "claimed" in again.stderr
-        done(mine, "models", "install", str(device.make(1)), "--on", server.root_url, LANTERN_API_KEY=key)
-        assert "tiny" in done(mine, "models", "list", "--on", server.root_url, LANTERN_API_KEY=key)
-        phone = done(mine, "keys", "create", "phone", "--on", server.root_url, LANTERN_API_KEY=key).split()[0]
-        assert "phone" in done(mine, "keys", "list", "--on", server.root_url, LANTERN_API_KEY=key)
-        refused = lantern(mine, "models", "list", "--on", server.root_url, LANTERN_API_KEY=phone)
+        done(mine, "models", "install", str(device.make(1)), "--device", server.root_url, LANTERN_API_KEY=key)
+        assert "tiny" in done(mine, "models", "list", "--device", server.root_url, LANTERN_API_KEY=key)
+        phone = done(mine, "keys", "create", "phone", "--device", server.root_url, LANTERN_API_KEY=key).split()[0]
+        assert "phone" in done(mine, "keys", "list", "--device", server.root_url, LANTERN_API_KEY=key)
+        refused = lantern(mine, "models", "list", "--device", server.root_url, LANTERN_API_KEY=phone)
         assert refused.returncode == 7
         assert "--admin" in refused.stderr
-        done(mine, "keys", "revoke", "phone", "--on", server.root_url, LANTERN_API_KEY=key)
-        assert lantern(mine, "models", "list", "--on", server.root_url).returncode == 7
+        done(mine, "keys", "revoke", "phone", "--device", server.root_url, LANTERN_API_KEY=key)
+        assert lantern(mine, "models", "list", "--device", server.root_url).returncode == 7

@@ -12,6 +12,8 @@ from pathlib import Path
 import platformdirs
 import pytest
 
+from tests.locking import locked
+
 PROGRAMS = Path(__file__).parent / "programs"
 
 _INSTALL_TIMEOUT_S = 180.0
@@ -27,7 +29,7 @@ _OFFLINE = (
 
 
 def cache_folder() -> Path:
-    """Where environments are kept between sessions."""
+    """Return the folder that keeps environments between sessions."""
     named = os.environ.get("LANTERN_TEST_CACHE")
     return Path(named) if named else Path(platformdirs.user_cache_dir("lantern-tests"))
 
@@ -36,26 +38,46 @@ def python_with(*packages: str) -> Path:
     """A Python that has these packages, each pinned; installed once."""
     folder = _folder("venv", *packages, sys.version)
     python = folder / "bin" / "python"
-    if not _is_complete(folder):
-        uv = [sys.executable, "-m", "uv"]
-        _install([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], cwd=folder.parent)
-        _install([*uv, "pip", "install", "--quiet", "--python", str(python), *packages], cwd=folder.parent)
-        _complete(folder)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not _is_complete(folder):
+            uv = [sys.executable, "-m", "uv"]
+            _install([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], cwd=folder.parent)
+            _install([*uv, "pip", "install", "--quiet", "--python", str(python), *packages], cwd=folder.parent)
+            _complete(folder)
     return python
 
 
 def node_folder() -> Path:
     """A folder in which node finds the packages of package.json; installed once."""
-    if shutil.which("npm") is None:
-        pytest.skip("node and npm are not there")
+    _need_npm()
     manifest = PROGRAMS / "package.json"
     folder = _folder("npm", manifest.read_text("utf-8"))
-    if not _is_complete(folder):
-        folder.mkdir(parents=True)
-        shutil.copy(manifest, folder)
-        _install(["npm", "install", "--silent", "--no-audit", "--no-fund"], cwd=folder)
-        _complete(folder)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not _is_complete(folder):
+            folder.mkdir(parents=True)
+            shutil.copy(manifest, folder)
+            _install(["npm", "install", "--silent", "--no-audit", "--no-fund"], cwd=folder)
+            _complete(folder)
     return folder
+
+
+def npm_packages(*packages: str) -> Path:
+    """Return a `node_modules` with these packages, each pinned; installed once, and none of their code is run."""
+    _need_npm()
+    folder = _folder("npm", *packages)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not _is_complete(folder):
+            folder.mkdir(parents=True)
+            options = ["--silent", "--no-audit", "--no-fund", "--ignore-scripts", "--omit=dev", "--no-save"]
+            _install(["npm", "install", *options, *packages], cwd=folder)
+            _complete(folder)
+    return folder / "node_modules"
+
+
+def _need_npm() -> None:
+    """Skip where node is not: its clients are not dependencies of ours."""
+    if shutil.which("npm") is None:
+        pytest.skip("node and npm are not there")
 
 
 def _folder(kind: str, *parts: str) -> Path:
@@ -64,11 +86,10 @@ def _folder(kind: str, *parts: str) -> Path:
 
 
 def _is_complete(folder: Path) -> bool:
-    """Whether it was installed to the end; what was not is removed."""
+    """Return True if the folder was installed to the end; remove one that was not."""
     if (folder / "complete").exists():
         return True
     shutil.rmtree(folder, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     return False
 
 

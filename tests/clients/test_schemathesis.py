@@ -10,11 +10,8 @@ import pytest
 from tests.clients.conftest import RunProgram
 from tests.clients.environments import PROGRAMS, python_with
 from tests.conftest import RunningServer
-from tests.server.test_openapi import SLICE
+from tests.server.openai_document import openai_document
 
-pytestmark = pytest.mark.clients
-
-# OpenAI's own specification, which stays outside this repository.
 _OURS = "^/(chat/completions|completions|embeddings|models)"
 _CHECKS = "not_a_server_error,content_type_conformance,response_schema_conformance,response_headers_conformance"
 
@@ -46,14 +43,13 @@ def test_installed_models_answer_as_documented(
     assert "passed" in run_program(hooked)
 
 
-@pytest.mark.skipif(not SLICE.exists(), reason="OpenAI's specification is not beside this repository")
 def test_answers_are_what_openai_itself_documents(
     run_program: RunProgram, server: RunningServer, schemathesis: Path, tmp_path: Path
 ) -> None:
     shutil.copy(PROGRAMS / "real_models.py", tmp_path)
     asked: list[str | Path] = [
         "run",
-        SLICE,
+        openai_document(),
         "--url",
         server.base_url,
         "--include-path-regex",

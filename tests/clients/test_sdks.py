@@ -13,8 +13,6 @@ from tests.clients.conftest import RunProgram
 from tests.clients.environments import PROGRAMS, node_folder, python_with
 from tests.conftest import RunningServer
 
-pytestmark = pytest.mark.clients
-
 
 @pytest.mark.parametrize("version", ["2.54.0", "3.54.0"])
 def test_openai_for_python(run_program: RunProgram, version: str) -> None:

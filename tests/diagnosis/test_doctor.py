@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from appliance.access.keystore import KeyStore
+from appliance.bundle import BundleStore, TrustedKeys
 from appliance.config import Config
-from appliance.diagnosis.board import check_clock, check_heat, check_memory, check_storage
-from appliance.diagnosis.device import check_device
+from appliance.diagnosis.board import check_clock, check_heat, check_memory
+from appliance.diagnosis.capacity import check_capacity
+from appliance.diagnosis.examination import examine
 from appliance.diagnosis.finding import Finding, Level
 from appliance.diagnosis.installation import (
     check_bundles,
@@ -23,9 +26,11 @@ from appliance.diagnosis.installation import (
     check_versions,
     judge_unit,
 )
+from appliance.diagnosis.storage import check_storage
 from appliance.home import Home
+from appliance.host.processor import ProcessorKind
 from appliance.host.thermal import Thermal
-from appliance.keystore import KeyStore
+from tests.bundle.workshop import Workshop, install_untried
 
 
 def assert_bad(finding: Finding, said: str, level: Level = Level.BAD) -> None:
@@ -38,8 +43,9 @@ def test_what_the_board_lacks_is_said(tmp_path: Path) -> None:
     assert_bad(check_memory(100 << 20), "100 MiB")
     assert_bad(check_heat(Thermal(85.0, is_throttled=True)), "85")
     assert_bad(check_heat(Thermal(50.0, is_under_voltage=True)), "voltage")
+    assert_bad(check_heat(Thermal(50.0, was_under_voltage=True)), "too low since the start", Level.NOTE)
+    assert_bad(check_heat(Thermal(50.0, was_throttled=True)), "slowed down since the start", Level.NOTE)
     assert check_heat(Thermal(50.0)).level is Level.GOOD
-    assert_bad(check_clock(datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)), "1970", Level.NOTE)
     worn = tmp_path / "block/mmcblk0/device/life_time"
     worn.parent.mkdir(parents=True)
     worn.write_text("0x02 0x09\n")
@@ -48,17 +54,40 @@ def test_what_the_board_lacks_is_said(tmp_path: Path) -> None:
     assert check_storage(tmp_path / "not" / "yet", sys=tmp_path).level is Level.GOOD
 
 
-def test_a_gpu_that_computes_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("appliance.diagnosis.device.accelerators", lambda: ["NoExecutionProvider"])
-    finding = check_device()
-    assert finding is not None
-    assert_bad(finding, "NoExecutionProvider cannot compute", Level.NOTE)
-    monkeypatch.setattr("appliance.diagnosis.device.accelerators", lambda: ["CPUExecutionProvider"])
-    finding = check_device()
-    assert finding is not None
+def test_a_clock_before_the_release_was_never_set() -> None:
+    released = datetime.datetime(2026, 11, 28, 12, tzinfo=datetime.UTC)
+    for now in (datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC), datetime.datetime(2026, 9, 1, tzinfo=datetime.UTC)):
+        assert_bad(check_clock(now, released), "before this version was made (2026-11-28)", Level.NOTE)
+    assert check_clock(released, released).level is Level.GOOD
+    wheel = datetime.datetime(2020, 2, 2, tzinfo=datetime.UTC)
+    assert_bad(check_clock(datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC), wheel), "(2026-01-01)", Level.NOTE)
+    assert check_clock().level is Level.GOOD
+
+
+def test_a_model_that_outgrew_the_boards_memory_is_named(tmp_path: Path) -> None:
+    home, workshop = Home(tmp_path / "home"), Workshop(tmp_path)
+    trusted = TrustedKeys.load(home.trusted_keys)
+    trusted.add(workshop.key.public)
+    store = BundleStore(home.bundles, trusted)
+    assert check_capacity(home, Config()) == []
+    with store.writing():
+        install_untried(store, workshop.make(name="tiny"))
+    [finding] = check_capacity(home, Config(), total_bytes=64 << 20)
+    assert_bad(finding, "tiny needs")
+    assert "64 MiB is all there is" in finding.text
+    assert finding.remedy.startswith("Lower engine.slots")
+    limited = Config.model_validate({"models": {"memory_mib": 100}})
+    [finding] = check_capacity(home, limited, total_bytes=8 << 30)
+    assert_bad(finding, "100 MiB is all there is")
+    assert finding.remedy.startswith("Raise models.memory_mib")
+    [finding] = check_capacity(home, Config(), total_bytes=8 << 30)
     assert finding.level is Level.GOOD
-    monkeypatch.setattr("appliance.diagnosis.device.accelerators", list)
-    assert check_device() is None
+
+
+def test_faults_that_the_server_knows_are_told(tmp_path: Path) -> None:
+    found = list(examine(Home(tmp_path), is_served=True, faults=["responses cannot be stored: the disk is full"]))
+    [finding] = [finding for finding in found if finding.subject == "faults"]
+    assert_bad(finding, "the disk is full")
 
 
 def test_settings_that_are_not_valid_are_named(tmp_path: Path) -> None:
@@ -92,6 +121,19 @@ def test_keys_are_missed_where_the_network_can_connect(tmp_path: Path) -> None:
 def test_a_home_without_models_is_told_how_to_get_some(tmp_path: Path) -> None:
     [finding] = check_bundles(Home(tmp_path))
     assert_bad(finding, "none is installed")
+
+
+@pytest.mark.parametrize(("kind", "is_told"), [("dotprod", False), ("neon", True), ("x86", True)])
+def test_a_bundle_for_another_board_is_told(tmp_path: Path, kind: ProcessorKind, is_told: bool) -> None:
+    workshop, home = Workshop(tmp_path), Home(tmp_path / "home")
+    TrustedKeys.load(home.trusted_keys).add(workshop.key.public)
+    store = BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys))
+    install_untried(store, workshop.make(built_for="pi5"))
+    first, *others = check_bundles(home, kind)
+    assert first.level is Level.GOOD
+    assert len(others) == is_told
+    for finding in others:
+        assert_bad(finding, "was built for pi5", Level.NOTE)
 
 
 @pytest.mark.parametrize(

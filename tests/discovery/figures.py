@@ -1,4 +1,4 @@
-"""How fast a device is found, and what announcing costs: `python -m tests.discovery.figures`, as root, in quiet times.
+"""Figures of discovery and announcing: `python -m tests.discovery.figures`, as root, in quiet times.
 
 Two network namespaces and real multicast, as in the tests; prints each figure as a line of JSON once it is measured. A
 quiet machine takes about a minute.
@@ -107,7 +107,7 @@ def cpu_s(pid: int) -> float:
 
 
 def url_seen(watcher: Node, url: str) -> dict[str, float]:
-    """What the watcher said when it first had it."""
+    """Return the watcher's first word of the URL."""
     return watcher.wait(lambda facts: any(d["base_url"] == url for d in facts["devices"]), timeout_s=_TIMEOUT_S)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import json
 import socket
 import sys
@@ -16,7 +17,16 @@ import time
 from typing import Any
 
 from blockbuster import blockbuster_ctx
-from zeroconf import DNSIncoming, DNSOutgoing, ServiceInfo, ServiceStateChange, Zeroconf  # type: ignore[attr-defined]
+from zeroconf import (  # type: ignore[attr-defined]
+    AddressResolver,
+    DNSAddress,
+    DNSIncoming,
+    DNSOutgoing,
+    DNSQuestion,
+    ServiceInfo,
+    ServiceStateChange,
+    Zeroconf,
+)
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from appliance.discovery import Announcer, Browser, ServiceRecord, State, find
@@ -47,14 +57,22 @@ async def announce(args: argparse.Namespace) -> None:
     commands = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     hosts = args.hosts.split(",")
-    announcer = Announcer(record, name=args.name, port=8080, hosts=hosts, openai_alias=args.alias, ttl_s=args.ttl)
-    await announcer.start()
-    say(event="started")
-    await announcer.announced()
-    say(event="announced", name=announcer.name, addresses=announcer.addresses)
-    while (line := (await commands.readline()).decode().split()) and line[0] != "stop":
-        announcer.update(state=State(line[1]))
-    await announcer.stop()
+    announcer = Announcer(
+        record,
+        name=args.name,
+        port=8080,
+        hosts=hosts,
+        openai_alias=args.alias,
+        short_name=args.short,
+        on_short_name=lambda name: say(event="short", name=name),
+        ttl_s=args.ttl,
+    )
+    async with announcer:
+        say(event="started")
+        await announcer.announced()
+        say(event="announced", name=announcer.name, addresses=announcer.addresses)
+        while (line := (await commands.readline()).decode().split()) and line[0] != "stop":
+            announcer.update(state=State(line[1]))
     say(event="stopped")
 
 
@@ -208,6 +226,74 @@ async def resolve(args: argparse.Namespace) -> None:
     await asyncio.Event().wait()
 
 
+async def look_up(args: argparse.Namespace) -> None:
+    """Resolve a host name once."""
+    zeroconf = AsyncZeroconf(interfaces=list(await asyncio.to_thread(multicast_addresses)))
+    resolver = AddressResolver(f"{args.host}.")
+    await resolver.async_request(zeroconf.zeroconf, 5000)
+    say(event="looked up", addresses=sorted(resolver.parsed_addresses()))
+    await zeroconf.async_close()
+
+
+async def follow(args: argparse.Namespace) -> None:
+    """Resolve a host name again and again with an empty cache; `settled` once six answers, one by one, are equal.
+
+    A question without an answer settles nothing: two programs of one machine share the port, and an answer by unicast
+    (RFC 6762, section 5.4) reaches one of them.
+    """
+    interfaces = list(await asyncio.to_thread(multicast_addresses))
+    answer, same = list[str](), 0
+    while True:
+        zeroconf = AsyncZeroconf(interfaces=interfaces)
+        resolver = AddressResolver(f"{args.host}.")
+        await resolver.async_request(zeroconf.zeroconf, 1000)
+        await asyncio.sleep(0.3)  # a second host that answers, too
+        found = sorted(str(r) for r in _addresses_in(zeroconf.zeroconf, f"{args.host}."))
+        await zeroconf.async_close()
+        if found:
+            same = same + 1 if found == answer else 1
+            answer = found
+        say(event="settled" if found and same == 6 else "followed", addresses=found)
+
+
+def _addresses_in(zeroconf: Zeroconf, host: str) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    records = zeroconf.cache.entries_with_name(host)
+    return {ipaddress.ip_address(r.address) for r in records if isinstance(r, DNSAddress)}
+
+
+async def ask_all(args: argparse.Namespace) -> None:
+    """Ask for a host name by multicast, once."""
+    zeroconf = AsyncZeroconf(interfaces=list(await asyncio.to_thread(multicast_addresses)))
+    await zeroconf.zeroconf.async_wait_for_start()
+    out = DNSOutgoing(0)
+    out.add_question(DNSQuestion(f"{args.host}.", 1, 1))
+    zeroconf.zeroconf.async_send(out)
+    say(event="asked")
+    await asyncio.Event().wait()
+
+
+async def legacy(args: argparse.Namespace) -> None:
+    """Ask for a host name as a resolver that knows no multicast DNS, from a port of its own."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[DNSIncoming] = loop.create_future()
+
+    class Listener(asyncio.DatagramProtocol):
+        def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
+            if not answer.done():
+                answer.set_result(DNSIncoming(data, addr))
+
+    [own] = [address for address in await asyncio.to_thread(multicast_addresses) if ":" not in address]
+    transport, _ = await loop.create_datagram_endpoint(Listener, local_addr=(own, 0))
+    out = DNSOutgoing(0, multicast=False, id_=4711)
+    out.add_question(DNSQuestion(f"{args.host}.", 1, 1))
+    transport.sendto(out.packets()[0], ("224.0.0.251", 5353))
+    message = await answer
+    records = [r for r in message.answers() if isinstance(r, DNSAddress)]
+    told = [[_TYPES[r.type], r.ttl, r.unique, str(ipaddress.ip_address(r.address))] for r in records]
+    say(event="answered", id=message.id, records=told)
+    transport.close()
+
+
 async def capture(_args: argparse.Namespace) -> None:
     """Tell type and cache-flush bit of every record in the first announcement on the wire."""
     announcement: asyncio.Future[list[tuple[str, bool]]] = asyncio.get_running_loop().create_future()
@@ -232,7 +318,8 @@ async def capture(_args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     verbs = parser.add_subparsers(required=True)
-    for verb in (announce, watch, find_first, serve, get, rogue, claim, dispute, flood, resolve, capture):
+    verbs_of = (announce, watch, find_first, serve, get, rogue, claim, dispute, flood, resolve, capture)
+    for verb in (*verbs_of, look_up, follow, ask_all, legacy):
         sub = verbs.add_parser(verb.__name__)
         sub.set_defaults(run=verb)
         sub.add_argument("--name", default="Küche")
@@ -241,6 +328,7 @@ def main() -> None:
         sub.add_argument("--host", default="aaa")
         sub.add_argument("--addresses", default="127.0.0.1,0.0.0.0,224.0.0.1")
         sub.add_argument("--alias", action="store_true")
+        sub.add_argument("--short", default="")
         sub.add_argument("--url")
         sub.add_argument("--ttl", type=int, default=120)
         sub.add_argument("--seconds", type=float)

@@ -84,20 +84,22 @@ class Daemon:
 
 
 class Avahi(Daemon):
-    """What most Linux desktops resolve `.local` with."""
+    """The resolver of `.local` on most Linux desktops."""
 
-    def __init__(self, namespace: str, bus: Bus, folder: Path) -> None:
-        (folder / "avahi.conf").write_text(_AVAHI_CONFIGURATION, encoding="utf-8")
+    def __init__(self, namespace: str, bus: Bus, folder: Path, *, host_name: str = "") -> None:
+        """`host_name` is the first part of the machine's own name, instead of this machine's."""
+        own = f"host-name={host_name}\n" if host_name else ""
+        (folder / "avahi.conf").write_text(_AVAHI_CONFIGURATION + own, encoding="utf-8")
         super().__init__(namespace, bus, _START_AVAHI.format(folder=folder), sign="startup complete")
 
     def resolve(self, service_type: str, address: str) -> str:
-        """What `avahi-browse` tells of every instance, one of them at this address, as semicolon-separated lines."""
+        """Return `avahi-browse`'s semicolon-separated lines of every instance, one of them at this address."""
         command = ["avahi-browse", "--resolve", "--parsable", "--terminate", service_type]
         return self.ask(*command, wanted=f";{address};")
 
 
 class Resolved(Daemon):
-    """What systemd resolves with, where mDNS is switched on."""
+    """systemd's resolver, if mDNS is switched on."""
 
     def __init__(self, namespace: str, bus: Bus, folder: Path) -> None:
         daemon, self._resolvectl = resolved_programs()

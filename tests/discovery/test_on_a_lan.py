@@ -12,8 +12,6 @@ import pytest
 
 from tests.lan import Facts, Lan
 
-pytestmark = pytest.mark.netns
-
 
 def test_an_announced_device_is_found_with_its_address(ipv4_lan: Lan) -> None:
     ipv4_lan.node(ipv4_lan.a, "announce").event("announced")
@@ -220,7 +218,7 @@ def test_records_that_only_one_machine_may_have_carry_the_cache_flush_bit(ipv4_l
 
 
 def _is_at(*args: Any) -> bool:
-    """Whether the one device found has these IPv4 addresses and no others."""
+    """Tell if the one device found has these IPv4 addresses and no others."""
     *addresses, found = args
     return [[one for one in d["addresses"] if ":" not in one] for d in found] == [addresses]
 
@@ -235,7 +233,7 @@ def test_the_commands_print_what_is_there(ipv4_lan: Lan) -> None:
     listed = ipv4_lan.command(ipv4_lan.b, "discover", "--json", "--timeout", "2")
     [device] = json.loads(listed.stdout)
     assert (listed.returncode, device["name"], device["answer"]) == (0, "Küche", "no answer")
-    found = ipv4_lan.command(ipv4_lan.b, "url", "--name", "küche")
+    found = ipv4_lan.command(ipv4_lan.b, "url", "--device", "küche")
     assert (found.returncode, found.stdout) == (0, "http://10.77.0.1:8080/v1\n")
     assert "it is named 'küche'" in found.stderr
 

@@ -1,13 +1,9 @@
-"""What other people's resolvers see of a device: Avahi, systemd-resolved, and Node's bonjour-service."""
+"""Devices as other people's resolvers see them: Avahi, systemd-resolved, and Node's bonjour-service."""
 
 from __future__ import annotations
 
-import pytest
-
 from tests.discovery.resolvers import Avahi, Resolved
 from tests.lan import Lan
-
-pytestmark = pytest.mark.netns
 
 _TEXTS = ("txtvers=1", "path=/v1", "id=00112233aabbccdd", "st=ready")
 

@@ -16,28 +16,32 @@ class CountingRunner:
     def __init__(
         self,
         *,
-        num_rows: int = 4,
+        num_slots: int = 4,
         capacity: int = 256,
         vocab_size: int = VOCAB_SIZE,
-        stepwise_width: int | None = None,
+        verify_width: int | None = None,
+        num_checkpoints: int | None = None,
     ) -> None:
-        self.stepwise_width = stepwise_width
-        self.num_rows = num_rows
+        self.verify_width = verify_width
+        self.num_checkpoints = num_checkpoints
+        self.states: list[tuple[int, ...]] = [()] * (num_slots + (num_checkpoints or 0))  # what each one has read
+        self.num_slots = num_slots
         self.capacity = capacity
         self.vocab_size = vocab_size
-        self.rows: list[list[int]] = [[] for _ in range(num_rows)]
+        self.rows: list[list[int]] = [[] for _ in range(num_slots)]
         self.plans: list[StepPlan] = []
 
     def run(self, plan: StepPlan) -> NDArray[np.float32]:
-        assert plan.num_rows == 1 or plan.input_ids.shape[1] == 1
-        assert plan.variant != "stepwise" or plan.input_ids.shape == (1, self.stepwise_width)
+        assert plan.num_slots == 1 or plan.input_ids.shape[1] == 1
+        assert plan.variant != "verify" or plan.input_ids.shape == (1, self.verify_width)
         self.plans.append(plan)
         flat: list[tuple[int, int]] = []
-        for i in range(plan.num_rows):
-            row = self.rows[plan.first_row + i]
+        for i in range(plan.num_slots):
+            row = self.rows[plan.first_slot + i]
             past = int(plan.past_lens[i])
             assert past <= len(row), "the cache holds less than the plan counts on"
             del row[past:]
+            self._advance(plan.first_slot + i, plan.input_ids[i].tolist())
             for token in plan.input_ids[i].tolist():
                 row.append(token)
                 assert len(row) <= self.capacity
@@ -49,10 +53,27 @@ class CountingRunner:
             logits[k, (token + 2 + history) % self.vocab_size] = 4.0  # depends on the whole row
         return logits
 
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None:
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         assert num_tokens <= len(self.rows[source])
         self.rows[target] = self.rows[source][:num_tokens]
+        self.states[target] = self.states[source]
 
-    def swap_rows(self, a: int, b: int, num_tokens: int) -> None:
+    def swap_slots(self, a: int, b: int, num_tokens: int) -> None:
         assert num_tokens >= max(len(self.rows[a]), len(self.rows[b])) or num_tokens > 0
         self.rows[a], self.rows[b] = self.rows[b], self.rows[a]
+        self.states[a], self.states[b] = self.states[b], self.states[a]
+
+    def keep_state(self, slot: int, place: int) -> None:
+        self.states[self.num_slots + place] = self.states[slot]
+
+    def restore_state(self, place: int, slot: int) -> None:
+        self.states[slot] = self.states[self.num_slots + place]
+
+    def _advance(self, slot: int, tokens: list[int]) -> None:
+        """A state is all that it has read, so that one which does not belong to the row shows."""
+        if self.num_checkpoints is None:
+            return
+        row = self.rows[slot]
+        before = self.states[slot] if row else ()
+        assert before == tuple(row), "the state is not the one after the row's tokens"
+        self.states[slot] = (*before, *tokens)

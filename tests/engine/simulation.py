@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.engine import Engine
-from appliance.engine.types import Request, SamplingParams, StepPlan
+from appliance.engine.types import Request, Sampled, SamplingParams, StepPlan
 from tests.engine.fake_runner import CountingRunner
 
 _CHUNK_TOKEN_S = 1 / 1400
@@ -27,7 +27,7 @@ class Arrival:
 
 @dataclass(slots=True)
 class Outcome:
-    """How long each user's requests waited for their first token, and when everything was over."""
+    """The waiting times of each user's requests for their first token, and the end of the simulation."""
 
     first_token_s: dict[str, list[float]] = field(default_factory=dict)
     end_s: float = 0.0
@@ -40,13 +40,13 @@ class TimedRunner(CountingRunner):
 
     def run(self, plan: StepPlan) -> NDArray[np.float32]:
         is_decode = plan.input_ids.shape[1] == 1
-        self.now_s += _DECODE_S[plan.num_rows] if is_decode else plan.num_new_tokens * _CHUNK_TOKEN_S
+        self.now_s += _DECODE_S[plan.num_slots] if is_decode else plan.input_ids.size * _CHUNK_TOKEN_S
         return super().run(plan)
 
 
-def simulate(trace: list[Arrival], *, num_rows: int) -> Outcome:
+def simulate(trace: list[Arrival], *, num_slots: int) -> Outcome:
     """Run a trace to its end."""
-    runner = TimedRunner(num_rows=num_rows, capacity=4096)
+    runner = TimedRunner(num_slots=num_slots, capacity=4096)
     engine = Engine(runner, clock=lambda: runner.now_s)
     arrivals = sorted(enumerate(trace), key=lambda pair: pair[1].at_s)
     by_id = {f"r{i}": arrival for i, arrival in arrivals}
@@ -61,7 +61,7 @@ def simulate(trace: list[Arrival], *, num_rows: int) -> Outcome:
             params = SamplingParams(temperature=0.0, max_tokens=arrival.num_output)
             engine.add(Request(f"r{i}", prompt, params, cache_key=arrival.user))
         for output in engine.step():
-            if output.token is not None and output.request_id not in started:
+            if isinstance(output, Sampled) and output.request_id not in started:
                 started.add(output.request_id)
                 arrival = by_id[output.request_id]
                 outcome.first_token_s.setdefault(arrival.user, []).append(runner.now_s - arrival.at_s)

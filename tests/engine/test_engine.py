@@ -3,12 +3,13 @@ from __future__ import annotations
 import itertools
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from appliance.engine.engine import Engine
 from appliance.engine.scheduler import Scheduler
-from appliance.engine.types import FinishReason, Request, SamplingParams, StepOutput
+from appliance.engine.types import Admitted, Finished, FinishReason, Output, Request, Sampled, SamplingParams
 from tests.engine.fake_runner import CountingRunner
 
 
@@ -29,13 +30,13 @@ def drain(engine: Engine) -> dict[str, list[int]]:
     tokens: dict[str, list[int]] = {}
     while engine.has_work:
         for output in engine.step():
-            if output.token is not None:
+            if isinstance(output, Sampled):
                 tokens.setdefault(output.request_id, []).append(output.token)
     return tokens
 
 
-def outputs_of(engine: Engine) -> list[StepOutput]:
-    outputs = []
+def outputs_of(engine: Engine) -> list[Output]:
+    outputs: list[Output] = []
     while engine.has_work:
         outputs += engine.step()
     return outputs
@@ -45,18 +46,24 @@ def test_a_greedy_request_counts_on_from_its_prompt() -> None:
     assert run_all(Engine(CountingRunner()), [a_request("a", [10, 20, 30], max_tokens=3)]) == {"a": [31, 32, 33]}
 
 
-def test_the_last_output_says_why_it_ended() -> None:
+def test_each_output_is_one_thing_that_happened_and_the_last_one_is_the_end() -> None:
     engine = Engine(CountingRunner())
     engine.add(a_request("length", [1, 2], max_tokens=2))
     engine.add(a_request("stop", [996, 997], max_tokens=9))
-    last = {o.request_id: o for o in outputs_of(engine)}
-    assert last["length"].finish_reason is FinishReason.LENGTH
-    assert (last["stop"].token, last["stop"].finish_reason) == (None, FinishReason.STOP)
+    brought: dict[str, list[Output]] = {"length": [], "stop": []}
+    for output in outputs_of(engine):
+        brought[output.request_id].append(output)
+    admitted = [Admitted("length", 0), Sampled("length", 3), Sampled("length", 4)]
+    assert brought["length"] == [*admitted, Finished("length", FinishReason.LENGTH)]
+    assert brought["stop"] == [Admitted("stop", 0), Sampled("stop", 998), Finished("stop", FinishReason.STOP)]
 
 
+@pytest.mark.parametrize("num_checkpoints", [None, 0, 3, 40])  # None: a model without recurrent state
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_batched_output_equals_isolated_output_token_for_token(data: st.DataObject) -> None:
+def test_batched_output_equals_isolated_output_token_for_token(
+    num_checkpoints: int | None, data: st.DataObject
+) -> None:
     rng = random.Random(data.draw(st.integers(0, 10_000)))
     stems = [[rng.randrange(900) for _ in range(60)] for _ in range(2)]
     requests = [
@@ -73,14 +80,15 @@ def test_batched_output_equals_isolated_output_token_for_token(data: st.DataObje
     isolated: dict[str, list[int]] = {}
     for request in requests:
         isolated.update(run_all(Engine(CountingRunner()), [request]))
-    engine = Engine(CountingRunner(num_rows=rng.randrange(1, 6)), Scheduler(chunk_size=16, idle_chunk_size=32))
+    runner = CountingRunner(num_slots=rng.randrange(1, 6), num_checkpoints=num_checkpoints)
+    engine = Engine(runner, Scheduler(chunk_size=16, idle_chunk_size=32))
     batched: dict[str, list[int]] = {}
     waiting = list(requests)
     while waiting or engine.has_work:
         while waiting and rng.random() < 0.3:
             engine.add(waiting.pop(0))
         for output in engine.step():
-            if output.token is not None:
+            if isinstance(output, Sampled):
                 batched.setdefault(output.request_id, []).append(output.token)
     assert batched == isolated
 
@@ -89,7 +97,7 @@ def test_a_long_prompt_does_not_starve_a_running_stream() -> None:
     seconds = itertools.count()
     engine = Engine(CountingRunner(capacity=4096), Scheduler(), clock=lambda: float(next(seconds)))
     engine.add(a_request("stream", [1, 2], max_tokens=200))
-    while not any(o.token for o in engine.step()):
+    while not any(isinstance(o, Sampled) for o in engine.step()):
         pass
     engine.add(a_request("long", list(range(500)) * 3, max_tokens=1))
     engine.step()
@@ -113,7 +121,7 @@ def test_the_next_turn_of_a_chat_begins_where_the_last_one_ended() -> None:
     first = run_all(engine, [a_request("1", list(range(50)), max_tokens=10)])["1"]
     engine.add(a_request("2", [*range(50), *first, 7, 8, 9], max_tokens=2))
     admitted = engine.step()[0]
-    assert admitted.num_cached_tokens == 59  # the last token of the answer was sampled, never computed
+    assert admitted == Admitted("2", 59)  # the last token of the answer was sampled, never computed
     assert runner.plans[-1].input_ids.shape == (1, 4)
 
 
@@ -121,7 +129,7 @@ def test_prefixes_are_not_shared_between_keys() -> None:
     engine = Engine(CountingRunner())
     run_all(engine, [a_request("1", list(range(50)), key="alice")])
     engine.add(a_request("2", list(range(50)), key="bob"))
-    assert engine.step()[0].num_cached_tokens == 0
+    assert engine.step()[0] == Admitted("2", 0)
 
 
 def test_a_prompt_waits_for_another_one_that_computes_its_beginning() -> None:
@@ -132,23 +140,23 @@ def test_a_prompt_waits_for_another_one_that_computes_its_beginning() -> None:
     for i in range(3):
         engine.add(a_request(f"r{i}", [*system, 500 + i, 600 + i], max_tokens=2))
     for output in outputs_of(engine):
-        if output.num_cached_tokens is not None:
+        if isinstance(output, Admitted):
             outputs[output.request_id] = output.num_cached_tokens
     assert outputs == {"r0": 0, "r1": 100, "r2": 100}
 
 
 def test_cancelling_frees_the_slot_for_the_next_step() -> None:
-    engine = Engine(CountingRunner(num_rows=1))
+    engine = Engine(CountingRunner(num_slots=1))
     engine.add(a_request("hog", [1, 2, 3], max_tokens=200))
     engine.add(a_request("next", [5, 6], max_tokens=1))
     engine.step()
     engine.cancel("hog")
-    assert [o.request_id for o in engine.step()] == ["next", "next"]
+    assert [type(o) for o in engine.step() if o.request_id == "next"] == [Admitted, Sampled, Finished]
     assert not engine.has_work
 
 
 def test_a_queued_and_a_prefilling_request_can_be_cancelled() -> None:
-    engine = Engine(CountingRunner(num_rows=1, capacity=4096), Scheduler(idle_chunk_size=16))
+    engine = Engine(CountingRunner(num_slots=1, capacity=4096), Scheduler(idle_chunk_size=16))
     engine.add(a_request("prefilling", list(range(64))))
     engine.add(a_request("queued", [1, 2]))
     engine.step()

@@ -87,15 +87,15 @@ def test_an_empty_scheduler_has_nothing_to_do() -> None:
 def test_a_flood_of_one_key_delays_another_by_one_request_at_most() -> None:
     flood = [Arrival(0.0, "flood", num_prompt=100, num_output=50) for _ in range(40)]
     polite = Arrival(1.0, "polite", num_prompt=100, num_output=50)
-    alone = simulate([polite], num_rows=1).first_token_s["polite"][0]
-    among = simulate([*flood, polite], num_rows=1)
-    one_request = simulate(flood[:1], num_rows=1).end_s
+    alone = simulate([polite], num_slots=1).first_token_s["polite"][0]
+    among = simulate([*flood, polite], num_slots=1)
+    one_request = simulate(flood[:1], num_slots=1).end_s
     assert among.first_token_s["polite"][0] <= alone + one_request + 1e-9
 
 
 def test_a_recorded_hour_keeps_its_tail_short() -> None:
     trace = [Arrival(0.37 * i, f"user{i % 5}", 40 + 61 * (i % 7), 20 + 13 * (i % 4)) for i in range(300)]
-    result = simulate(trace, num_rows=4)
+    result = simulate(trace, num_slots=4)
     waits = sorted(w for user in result.first_token_s.values() for w in user)
     assert len(waits) == 300
     p50, p95, p99 = (waits[int(len(waits) * q)] for q in (0.5, 0.95, 0.99))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from appliance.engine.slots import Claim, RowCopy, RowSwap, SlotPool, shared_prefix
+from appliance.engine.slots import Claim, SlotCopy, SlotPool, SlotSwap, shared_prefix
 
 
 def claim(pool: SlotPool, owner: str, prompt: list[int], key: str = "") -> Claim:
@@ -15,7 +15,7 @@ def test_no_row_is_given_twice() -> None:
     claim(pool, "a", [1, 2, 3])
     claim(pool, "b", [4, 5, 6])
     assert pool.claim("c", [7, 8], "") is None
-    assert {pool.row_of("a"), pool.row_of("b")} == {0, 1}
+    assert {pool.slot_of("a"), pool.slot_of("b")} == {0, 1}
 
 
 def test_decoding_rows_stay_contiguous_when_one_in_the_middle_leaves() -> None:
@@ -23,46 +23,46 @@ def test_decoding_rows_stay_contiguous_when_one_in_the_middle_leaves() -> None:
     for owner in "abc":
         claim(pool, owner, [ord(owner)] * 5)
         pool.start_decoding(owner)
-    assert pool.release("a") == (RowSwap(0, 2, 5),)
+    assert pool.release("a") == (SlotSwap(0, 2, 5),)
     assert pool.decoding_owners() == ["c", "b"]
-    assert [pool.row_of("c"), pool.row_of("b")] == [0, 1]
+    assert [pool.slot_of("c"), pool.slot_of("b")] == [0, 1]
 
 
 def test_a_prompt_that_finishes_first_goes_in_front_of_one_still_under_way() -> None:
     pool = SlotPool(3)
     claim(pool, "slow", [1] * 9)
     claim(pool, "fast", [2] * 4)
-    assert pool.start_decoding("fast") == (RowSwap(1, 0, 9),)
-    assert (pool.row_of("fast"), pool.row_of("slow")) == (0, 1)
+    assert pool.start_decoding("fast") == (SlotSwap(1, 0, 9),)
+    assert (pool.slot_of("fast"), pool.slot_of("slow")) == (0, 1)
 
 
 def test_a_released_row_is_continued_in_place() -> None:
     pool = SlotPool(2)
     claim(pool, "a", [1, 2, 3, 4])
     pool.release("a")
-    assert pool.claim("b", [1, 2, 3, 4, 5, 6], "") == Claim(4, ())
-    assert pool.row_of("b") == 0
+    assert pool.claim("b", [1, 2, 3, 4, 5, 6], "") == Claim(4, (), 4)
+    assert pool.slot_of("b") == 0
 
 
 def test_a_short_common_beginning_is_copied_and_the_long_memory_kept() -> None:
     pool = SlotPool(2)
     claim(pool, "long", [*range(100)])
     pool.release("long")
-    assert pool.claim("b", [0, 1, 2, 3, 77, 78], "") == Claim(4, (RowCopy(0, 1, 4),))
+    assert pool.claim("b", [0, 1, 2, 3, 77, 78], "") == Claim(4, (SlotCopy(0, 1, 4),), 4)
 
 
 def test_a_running_row_lends_its_prefix() -> None:
     pool = SlotPool(2)
     claim(pool, "a", [*range(50)])
     pool.start_decoding("a")
-    assert pool.claim("b", [*range(40), 99, 98], "") == Claim(40, (RowCopy(0, 1, 40),))
+    assert pool.claim("b", [*range(40), 99, 98], "") == Claim(40, (SlotCopy(0, 1, 40),), 40)
 
 
 def test_at_least_two_tokens_are_left_to_compute() -> None:
     pool = SlotPool(1)
     claim(pool, "a", [1, 2, 3, 4])
     pool.release("a")
-    assert pool.claim("b", [1, 2, 3, 4], "") == Claim(2, ())
+    assert pool.claim("b", [1, 2, 3, 4], "") == Claim(2, (), 2)
 
 
 def test_the_least_recently_used_row_is_forgotten_first() -> None:

@@ -11,27 +11,28 @@ from hypothesis import strategies as st
 
 from appliance.bundle import BundleStore, DecoderSpec, TrustedKeys
 from appliance.engine.engine import Engine
-from appliance.engine.model_runner import ModelRunner, OrtModelRunner
-from appliance.engine.prepacked import prepacked
-from appliance.engine.types import EngineStats, Request, SamplingParams, StepOutput, StepPlan, StepVariant
+from appliance.engine.runtime.model_runner import OrtModelRunner
+from appliance.engine.runtime.prepacked import prepacked
+from appliance.engine.types import EngineStats, ModelRunner, Output, Request, SamplingParams, StepPlan, StepVariant
 from appliance.home import Home
 from appliance.text.tokenizer import Tokenizer
 from tests.engine.fake_runner import CountingRunner
+from tests.engine.streams import tokens_of
 
 
-def run(runner: ModelRunner, *requests: Request) -> tuple[list[StepOutput], EngineStats]:
+def run(runner: ModelRunner, *requests: Request) -> tuple[list[Output], EngineStats]:
     """Every step takes one tick of the clock, so that a longer one seems to cost no more."""
     engine = Engine(runner, clock=itertools.count().__next__)
     for request in requests:
         engine.add(request)
-    outputs: list[StepOutput] = []
+    outputs: list[Output] = []
     while engine.has_work:
         outputs += engine.step()
     return outputs, engine.stats()
 
 
-def counting(vocab_size: int, stepwise_width: int | None = None) -> CountingRunner:
-    return CountingRunner(vocab_size=vocab_size, stepwise_width=stepwise_width)
+def counting(vocab_size: int, verify_width: int | None = None) -> CountingRunner:
+    return CountingRunner(vocab_size=vocab_size, verify_width=verify_width)
 
 
 def test_a_text_that_repeats_takes_fewer_steps() -> None:
@@ -77,10 +78,10 @@ def test_what_is_said_does_not_depend_on_drafts(
     assert run(counting(vocab_size, width), request)[0] == run(counting(vocab_size), request)[0]
 
 
-def test_a_row_that_is_nearly_full_takes_single_steps() -> None:
-    runner = CountingRunner(capacity=20, vocab_size=3, stepwise_width=6)
+def test_a_slot_that_is_nearly_full_takes_single_steps() -> None:
+    runner = CountingRunner(capacity=20, vocab_size=3, verify_width=6)
     outputs, _ = run(runner, Request("a", (0, 1, 2), SamplingParams(temperature=0.0, max_tokens=17)))
-    assert [o.token for o in outputs[1:]] == [i % 3 for i in range(17)]
+    assert tokens_of(outputs) == [i % 3 for i in range(17)]
 
 
 def test_who_decodes_beside_others_takes_single_steps() -> None:
@@ -93,15 +94,14 @@ def runner_of(home: Home, *, capacity: int = 512) -> tuple[OrtModelRunner, Token
     spec = bundle.manifest.model
     assert isinstance(spec, DecoderSpec)
     runner = OrtModelRunner(
-        prepacked(bundle, home.prepacked, use_device=False), spec, num_rows=2, capacity=capacity, num_threads=2
+        prepacked(bundle, home.prepacked, use_device=False), spec, num_slots=2, capacity=capacity, num_threads=2
     )
     return runner, Tokenizer.from_file(bundle.path("tokenizer.json")), spec
 
 
-@pytest.mark.models
-def test_a_stepwise_run_is_bit_for_bit_what_single_steps_are(starter_home: Home) -> None:
+def test_a_run_of_the_verify_graph_is_bit_for_bit_what_single_steps_are(starter_home: Home) -> None:
     runner, _, spec = runner_of(starter_home)
-    width = runner.stepwise_width
+    width = runner.verify_width
     assert width is not None
     tokens = np.random.default_rng(0).integers(0, spec.vocab_size, 200).tolist()
 
@@ -113,13 +113,12 @@ def test_a_stepwise_run_is_bit_for_bit_what_single_steps_are(starter_home: Home)
     for row in (0, 1):
         step(row, 0, 150)
     single = np.concatenate([step(0, 150 + i, 1) for i in range(width)])
-    assert np.array_equal(single, step(1, 150, width, variant="stepwise"))
+    assert np.array_equal(single, step(1, 150, width, variant="verify"))
     # What they wrote is the same too, and what a draft wrote beyond its end does not matter.
     assert np.array_equal(step(0, 150 + width, 1), step(1, 150 + width, 1))
     assert np.array_equal(step(0, 152, 1), step(1, 152, 1))
 
 
-@pytest.mark.models
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_the_real_model_says_the_same_in_fewer_steps(starter_home: Home, temperature: float) -> None:
     runner, tokenizer, _ = runner_of(starter_home)
@@ -127,8 +126,8 @@ def test_the_real_model_says_the_same_in_fewer_steps(starter_home: Home, tempera
     prompt = tokenizer.encode(text * 4)
     request = Request("a", prompt, SamplingParams(temperature=temperature, seed=5, max_tokens=60))
     drafted, after = run(runner, request)
-    runner._stepwise_width = None
+    runner._verify_width = None
     plain, before = run(runner, request)
-    assert [o.token for o in drafted] == [o.token for o in plain]
+    assert tokens_of(drafted) == tokens_of(plain)
     assert after.num_accepted_tokens > 10
     assert after.num_steps < before.num_steps

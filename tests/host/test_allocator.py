@@ -1,4 +1,4 @@
-"""What was freed goes back to the system, also from below what is still in use."""
+"""Freed memory goes back to the system, also from below memory in use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process holds of a file that it has mapped."""
+"""The resident part of a mapped file."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ def test_a_raspberry_pi_says_itself_what_holds_it_back(tmp_path: Path) -> None:
         flags.write_text(text)
         thermal = read_thermal(tmp_path)
         assert (thermal.is_throttled, thermal.is_under_voltage) == (throttled, under_voltage)
+        assert thermal.was_throttled == thermal.was_under_voltage == (text != "0")
 
 
 def test_a_processor_that_the_kernel_cools_is_throttled(tmp_path: Path) -> None:

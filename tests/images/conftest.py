@@ -87,7 +87,7 @@ def _old_file_system_tools() -> str | None:
 
 
 def _add_stand_ins(tree: Path) -> None:
-    """What of a board's packages is copied into the image, without what is in it."""
+    """Add stand-ins for a board's packages: the copied files, without their content."""
     image = bytearray(4096)
     struct.pack_into("4s", image, 56, b"ARM\x64")
     (tree / "boot").mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is in an image, read without booting it: the one in dist/, else a small one that the same code put together."""
+"""Contents of an image, read without booting it: the one in dist/, else a small one that the same code assembled."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import pytest
 
 from images.deb.build import build_deb, package_version
 from images.raspberry_pi.image import PYTHON
+from tests.images.test_kernels import FAMILIES
 from tests.images.trees import Chroot, missing, trixie
 
 _SITE = f"opt/lantern/lib/python{PYTHON}/site-packages"
@@ -77,6 +78,13 @@ def test_it_installs_upgrades_keeps_what_the_administrator_changed_and_purges(
     assert package_version(PYTHON) in system.run("dpkg-query", "--show", "lantern")
     assert not (system.root / "opt/lantern/gone").exists()
     assert system.run("dpkg", "--verify", "lantern") == ""
+    if shutil.which("x86_64-linux-gnu-g++") is not None:
+        assert system.run("/opt/lantern/bin/python", "-m", "appliance.engine.kernels") in FAMILIES
+        library = system.root / _SITE / "appliance/engine/kernels/build/liblantern_kernels.so"
+        content = library.read_bytes()
+        library.write_bytes(content[:-1])
+        assert library.name in system.run("dpkg", "--verify", "lantern")
+        library.write_bytes(content)
     assert not service.is_symlink(), "an upgrade enables nothing that somebody disabled"
     assert list((system.root / _SITE / "appliance").glob("__pycache__/*.pyc"))
     modules = "aiohttp, cryptography, jinja2, llguidance, numpy, onnxruntime, pydantic, tokenizers, zeroconf"

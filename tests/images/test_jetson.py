@@ -82,6 +82,7 @@ def test_a_root_file_system_without_the_packages_python_is_refused(tmp_path: Pat
     assert "needs Python 3.12" in result.stderr
 
 
+@pytest.mark.images
 @pytest.mark.skipif(
     not Path("/proc/sys/fs/binfmt_misc/qemu-aarch64").exists() or missing("mmdebstrap") is not None,
     reason="arm64 programs do not run here: make image-deps",
@@ -99,4 +100,5 @@ def test_a_stand_in_is_provisioned_and_the_appliance_in_it_starts(tmp_path: Path
     assert "valid" in system.run("lantern", "config", "--check", "/var/lib/lantern/lantern.toml")
     assert (root / "var/lib/lantern/bundles/smollm2-135m-instruct/active/manifest.json").exists()
     assert (root / "etc/systemd/system/multi-user.target.wants/lantern-gpu.service").is_symlink()
-    system.run("/opt/lantern/bin/python", "-m", "appliance.engine.product")  # fails where the product is wrong
+    # Without /sys, onnxruntime complains on stderr that it does not know the processor; a wrong product ends with 1.
+    assert system.run("sh", "-c", "/opt/lantern/bin/python -m appliance.engine.runtime.product 2>/dev/null") == ""

@@ -94,7 +94,7 @@ def test_the_settings_of_the_boot_partition_count_and_what_is_wrong_in_them_stop
 
 
 def test_its_page_tells_how_to_claim_it_and_what_was_not_understood(container: Container) -> None:
-    page = container.run("/opt/lantern/bin/python", "-m", "appliance.image.console")
+    page = container.run("/opt/lantern/bin/python", "-m", "appliance.system.console")
     assert "lantern claim" in page
     assert "sha256//" in page
     assert "colour" in page

@@ -18,66 +18,45 @@ import pytest
 from openai import OpenAI
 
 from appliance.home import Home
-from images.apt_sources import trixie_sources
-from images.deb.build import build_deb
-from images.raspberry_pi.image import PYTHON
-from images.workplace import cache, run
+from tests.arm.tree import Tree, lacking, package_tree
 from tests.images.boots.board import free_port
-from tests.images.trees import MINIMAL, missing
+from tests.images.trees import missing
 
-_QEMU = "qemu-aarch64-static"
-_TOOLS = (_QEMU, "mmdebstrap", "dpkg-deb")
-_PARTS = ("./opt/lantern", "./usr/bin/python3.13", "./usr/lib/python3.13", "./usr/lib/aarch64-linux-gnu")
-_LINKER = "./usr/lib/ld-linux-aarch64.so.1"
+_PROCESSORS = ("cortex-a72", "cortex-a76")  # of a Raspberry Pi 4 and 5: without and with dot products
 _TIMEOUT_S = 900.0
 _CHAT = "smollm2-135m-instruct"
 _SENTENCE = "The sky is blue and the grass is green"
 _WORDS = "grass The and sky is green blue the is"
 
 
-def tarball() -> Path | None:
-    """Debian with the package, if an image was built here."""
-    return next(iter(sorted(cache().glob("raspberry-pi-installed-*.tar"))), None)
-
-
-pytestmark = pytest.mark.skipif(missing(*_TOOLS) is not None, reason=str(missing(*_TOOLS)))
+_REASON = missing() or lacking()
+pytestmark = pytest.mark.skipif(_REASON is not None, reason=str(_REASON))
 
 
 @pytest.fixture(scope="module")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tree]:
     folder = tmp_path_factory.mktemp("arm64")
-    installed = tarball()
-    if installed is not None:
-        run("tar", "--extract", "--file", installed, "--directory", folder, *_PARTS, _LINKER)
-    else:
-        options = ["--variant=extract", "--architectures=arm64", f"--include={','.join(MINIMAL)}"]
-        run("mmdebstrap", *options, '--aptopt=APT::Install-Recommends "false"', "trixie", folder, *trixie_sources())
-        run("dpkg-deb", "--extract", build_deb("arm64", PYTHON, tmp_path_factory.mktemp("deb")), folder)
-    (folder / "lib").symlink_to("usr/lib")
-    yield folder
+    yield package_tree(folder)
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="module")
-def base_url(tree: Path, starter_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture(scope="module", params=_PROCESSORS)
+def base_url(
+    request: pytest.FixtureRequest, tree: Tree, starter_home: Home, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """A server of the other processor, with models that it has never seen."""
     home = tmp_path_factory.mktemp("home")
     (home / "bundles").symlink_to(starter_home.bundles)
     (home / "keys").mkdir(mode=0o700)
     (home / "keys/trusted").symlink_to(starter_home.trusted_keys)
     port = free_port()
-    site = tree / "opt/lantern/lib/python3.13/site-packages"
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith(("LANTERN_", "PYTHON"))},
         "LANTERN_HOME": str(home),
-        "PYTHONHOME": str(tree / "usr"),
-        "PYTHONPATH": str(site),
-        "PYTHONDONTWRITEBYTECODE": "1",
-        "QEMU_CPU": "cortex-a72",
         "LANTERN_SERVER_MAX_WAIT_S": "600",
+        "QEMU_CPU": str(request.param),
     }
-    command = [_QEMU, "-L", str(tree), "-E", "LD_LIBRARY_PATH=/usr/lib/aarch64-linux-gnu"]
-    command += [str(tree / "usr/bin/python3.13"), "-m", "appliance", "serve", "--port", str(port)]
+    command = tree.python(str(request.param), "-m", "appliance", "serve", "--port", str(port))
     command += ["--threads", "2", "--slots", "1", "--context-length", "256"]
     log = home / "log"
     with log.open("wb") as file:

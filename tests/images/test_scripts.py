@@ -1,4 +1,4 @@
-"""What can be said of the scripts and units of images without building one."""
+"""Scripts and units of images, checked without building one."""
 
 from __future__ import annotations
 
@@ -71,3 +71,38 @@ def test_every_script_speaks_of_the_same_disk() -> None:
         if path.is_file():
             found = set(re.findall(r"\b[0-9a-f]{8}(?=-0[1-6]\b)", path.read_text("utf-8", "replace")))
             assert found <= {DISK_ID}, path
+
+
+def test_the_claim_code_is_on_the_card_while_it_is_needed_and_the_card_is_written_only_then(tmp_path: Path) -> None:
+    calls, code, programs = tmp_path / "calls", tmp_path / "code", tmp_path / "bin"
+    programs.mkdir()
+    for name in ("mount", "umount"):
+        (programs / name).write_text(f'#!/bin/sh\necho {name} "$@" >>"{calls}"\n')
+        (programs / name).chmod(0o755)
+    shown = tmp_path / "run/claim-code/claim-code.txt"
+    variables = {
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "LANTERN_CODE": str(code),
+        "LANTERN_FIRMWARE": str(tmp_path / "card"),
+        "LANTERN_RUN": str(tmp_path / "run"),
+    }
+
+    def run() -> int:
+        """Return how often the card was mounted for writing."""
+        calls.write_text("")
+        subprocess.run([_OVERLAY / "usr/lib/lantern/claim-code.sh"], env=variables, check=True)
+        made = calls.read_text().splitlines()
+        assert made[0].startswith("mount -t vfat -o ro,nosuid,nodev,noexec ")
+        assert made[-1] == f"umount {shown.parent}"
+        return sum("remount,rw" in line for line in made)
+
+    assert run() == 0
+    code.write_text("7K3M-2QXD\n")
+    assert (run(), shown.read_bytes()) == (1, b"7K3M-2QXD\r\n")
+    assert run() == 0
+    code.write_text("AAAA-BBBB\n")
+    assert (run(), shown.read_bytes()) == (1, b"AAAA-BBBB\r\n")
+    code.unlink()
+    assert (run(), shown.exists()) == (1, False)
+    assert run() == 0
+    assert list(shown.parent.iterdir()) == []

@@ -87,7 +87,7 @@ def card(tmp_path: Path) -> Card:
 
 
 def update(card: Card, *, running: str = "a", to: str = "b") -> None:
-    """What RAUC calls during an installation."""
+    """Do as RAUC does during an installation."""
     assert card.slot("set-state", to, "bad", booted=running).returncode == 0
     assert card.slot("set-primary", to, booted=running).returncode == 0
 

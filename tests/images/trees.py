@@ -21,7 +21,7 @@ _OF_THE_BOARD = {"firmware-brcm80211", "linux-image-arm64", "raspi-firmware"}
 
 
 def missing(*tools: str) -> str | None:
-    """Why a test that needs root and these tools cannot run here, if so."""
+    """Return the reason why a test that needs root and these tools cannot run here; None if it can."""
     if os.geteuid() != 0:
         return "needs root"
     if not _may_mount():

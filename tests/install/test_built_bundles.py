@@ -1,4 +1,4 @@
-"""Whatever kind of bundle the workstation builds, a device tries it out and takes it."""
+"""Bundles of every kind that the workstation builds: a device tries and takes them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from appliance.home import Home
-from appliance.install.trial import TrialLimits, try_bundle
+from appliance.install.trial import Trial, TrialLimits
 from quantize.build import build_to_folder
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
-from tests.quantize.tiny import write_encoder, write_reranker
+from tests.quantize.tiny import FORCED, write_encoder, write_reranker
 
 
 @pytest.mark.parametrize(
@@ -30,5 +30,5 @@ def test_a_device_takes_what_was_built(write: Callable[[Path, str], Path], archi
     checkpoint = write(tmp_path / "checkpoint", architecture)
     recipe = Recipe.create(name="tiny", source={"uri": str(checkpoint)})
     with StageProgress() as progress:
-        bundle = build_to_folder(recipe, Home(tmp_path / "home"), tmp_path / "out", progress)
-    assert try_bundle(bundle.folder, bundle.manifest, TrialLimits()).peak_bytes > 0
+        bundle = build_to_folder(recipe, Home(tmp_path / "home"), tmp_path / "out", progress, FORCED)
+    Trial(bundle, TrialLimits()).run()

@@ -11,15 +11,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from appliance.bundle import Bundle, Manifest
 from appliance.errors import BundleError, InsufficientMemoryError
 from appliance.install import Installer, TrialLimits
-from appliance.install.graph import check_graph
-from appliance.install.trial import try_bundle
+from appliance.install.graph_check import check_graph
+from appliance.install.trial import Trial
 from appliance.models import EngineSettings
-from tests.bundle.workshop import snapshot
+from tests.bundle.workshop import install_untried, snapshot
 from tests.install.harms import GRAPHS, never_ends
 from tests.install.tiny_bundles import Change, TinyDevice, encoder_graph
+
+pytestmark = pytest.mark.slow
 
 STRICT = TrialLimits(base_bytes=3 << 29, cpu_s=20, wall_s=60.0)
 
@@ -30,7 +31,7 @@ def device(tmp_path: Path) -> TinyDevice:
 
 
 def an_installer(device: TinyDevice, **changes: object) -> Installer:
-    return Installer(device.store, EngineSettings(num_threads=1), limits=STRICT, **changes)  # type: ignore[arg-type]
+    return Installer(device.store, EngineSettings(num_threads=1), **{"limits": STRICT, **changes})  # type: ignore[arg-type]
 
 
 def test_a_sound_model_passes_and_is_installed(device: TinyDevice) -> None:
@@ -41,7 +42,7 @@ def test_a_sound_model_passes_and_is_installed(device: TinyDevice) -> None:
 
 @pytest.mark.parametrize(("change", "said"), GRAPHS.values(), ids=GRAPHS.keys())
 def test_a_hostile_graph_is_refused_and_the_old_model_stays(device: TinyDevice, change: Change, said: str) -> None:
-    device.store.add(device.make())
+    install_untried(device.store, device.make())
     before = snapshot(device.store.root)
     with pytest.raises(BundleError, match=said):
         an_installer(device).install_file(device.make(1, change=change))
@@ -68,12 +69,18 @@ def test_signed_nonsense_is_refused(device: TinyDevice, graph: bytes | None, tok
 
 
 def test_a_model_that_never_answers_is_given_up(device: TinyDevice) -> None:
-    made = device.make(change=never_ends)
-    manifest = Manifest.from_bytes((made / "manifest.json").read_bytes())
+    bundle = device.store.verify(device.make(change=never_ends))
     with pytest.raises(BundleError, match=r"SIGXCPU|SIGKILL"):
-        try_bundle(made, manifest, TrialLimits(cpu_s=3, wall_s=60.0))
+        Trial(bundle, TrialLimits(cpu_s=3, wall_s=60.0)).run()
     with pytest.raises(BundleError, match="within 2 s"):
-        try_bundle(made, manifest, TrialLimits(cpu_s=60, wall_s=2.0))
+        Trial(bundle, TrialLimits(cpu_s=60, wall_s=2.0)).run()
+
+
+def test_a_trial_that_was_stopped_before_it_began_ends_at_once(device: TinyDevice) -> None:
+    trial = Trial(device.store.verify(device.make(change=never_ends)), TrialLimits(cpu_s=60, wall_s=60.0))
+    trial.stop()
+    with pytest.raises(BundleError, match="SIGKILL"):
+        trial.run()
 
 
 def test_what_does_not_fit_into_memory_is_refused_with_the_numbers(device: TinyDevice) -> None:
@@ -87,13 +94,11 @@ def test_what_does_not_fit_into_memory_is_refused_with_the_numbers(device: TinyD
 def test_a_bundle_that_was_tried_once_is_not_tried_again(device: TinyDevice) -> None:
     one, two = device.make(1), device.make(2)
     for folder in (one, two):
-        device.store.add(folder)
-    tried: list[Bundle] = []
-    with device.store.stage() as staged:
-        for path in one.iterdir():
-            (staged / path.name).write_bytes(path.read_bytes())
-        device.store.install(staged, accept=tried.append)
-    assert tried == []
+        install_untried(device.store, folder)
+    untriable = an_installer(device, limits=TrialLimits(wall_s=0.0))
+    assert untriable.install_file(one).folder == device.store.root / "tiny" / device.store.versions("tiny")[1]
+    with pytest.raises(BundleError, match="within 0 s"):
+        untriable.install_file(device.make(3))
 
 
 _GREEDY = """

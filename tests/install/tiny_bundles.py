@@ -51,8 +51,9 @@ class TinyDevice:
         self.root = root
         self.key = SigningKey.load_or_create(root / "signing.pem")
         self.trusted = root / "home" / "keys" / "trusted"
-        TrustedKeys.add(self.trusted, self.key.public)
-        self.store = BundleStore(root / "home" / "bundles", TrustedKeys.load(self.trusted))
+        trusted = TrustedKeys.load(self.trusted)
+        trusted.add(self.key.public)
+        self.store = BundleStore(root / "home" / "bundles", trusted)
 
     def make(
         self,
@@ -63,6 +64,7 @@ class TinyDevice:
         graph: bytes | None = None,
         tokenizer: str | None = None,
         padding: bytes = b"",
+        report: str = "",
         key: SigningKey | None = None,
     ) -> Path:
         """A bundle's folder; `padding` is one more file, to make it as large as a test needs."""
@@ -76,6 +78,8 @@ class TinyDevice:
         (folder / "tokenizer.json").write_text(words.to_str() if tokenizer is None else tokenizer, "utf-8")
         if padding:
             (folder / "padding.bin").write_bytes(padding)
+        if report:
+            (folder / "report.html").write_text(report, "utf-8")
         manifest = Manifest(
             name=name,
             model=EncoderSpec(architecture="bert", dimensions=DIMENSIONS, max_tokens=16),

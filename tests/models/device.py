@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, cast
 
 import numpy as np
@@ -14,31 +15,45 @@ from numpy.typing import NDArray
 from appliance.bundle import Bundle, BundleStore, DecoderSpec, EncoderSpec, Manifest, SigningKey, TrustedKeys
 from appliance.bundle.folder import describe_files, write_bundle
 from appliance.bundle.manifest import KV_SCALES_NAME, Source
-from appliance.engine.embed_loop import AsyncEmbedder
 from appliance.engine.engine import Engine
 from appliance.engine.loop import AsyncEngine
+from appliance.engine.texts.loop import AsyncTextModel
+from appliance.engine.types import StepPlan
 from appliance.models import ChatModel, EmbeddingModel, EngineSettings, LoadedModel, ModelPool, PoolSettings
+from tests.bundle.workshop import install_untried
 from tests.engine.fake_runner import CountingRunner
 
 SETTINGS = EngineSettings(num_slots=2, context_length=256)
 PLENTY = 1 << 34
 
 
-class CountingEmbedder:
-    """A vector says how long its text was."""
-
-    def embed(self, sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        return np.array([[len(s)] for s in sequences], np.float32)
+def embed_by_length(sequences: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """A vector of one number, the length of its text."""
+    return np.array([[len(s)] for s in sequences], np.float32)
 
 
-class LingeringEmbedder(AsyncEmbedder):
+class SteppingRunner(CountingRunner):
+    """Makes as many steps as the semaphore has permits."""
+
+    def __init__(self, steps: threading.Semaphore, *, num_slots: int, capacity: int) -> None:
+        super().__init__(num_slots=num_slots, capacity=capacity)
+        self._steps = steps
+
+    def run(self, plan: StepPlan) -> NDArray[np.float32]:
+        assert self._steps.acquire(timeout=10)
+        return super().run(plan)
+
+
+class LingeringEmbedder(AsyncTextModel[Sequence[int]]):
     """Its thread ends when the test lets it."""
 
     may_leave: threading.Event
 
-    async def stop(self) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         await asyncio.to_thread(self.may_leave.wait, 10)
-        await super().stop()
+        await super().__aexit__(kind, value, trace)
 
 
 class Device:
@@ -47,8 +62,9 @@ class Device:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.key = SigningKey.load_or_create(root / "signing.pem")
-        TrustedKeys.add(root / "trusted", self.key.public)
-        self.store = BundleStore(root / "store", TrustedKeys.load(root / "trusted"))
+        trusted = TrustedKeys.load(root / "trusted")
+        trusted.add(self.key.public)
+        self.store = BundleStore(root / "store", trusted)
         self.loads: list[str] = []
         self.cache_types: list[str] = []
         self.fast_prompts: list[bool] = []
@@ -56,6 +72,7 @@ class Device:
         self.may_load.set()
         self.may_leave = threading.Event()
         self.may_leave.set()
+        self.steps: threading.Semaphore | None = None
 
     def install(
         self, name: str, *, kind: str = "decoder", content: bytes = b"weights", has_scales: bool = False
@@ -85,7 +102,7 @@ class Device:
             source=Source(uri="here"),
         )
         write_bundle(folder, manifest, self.key)
-        return self.store.add(folder)
+        return install_untried(self.store, folder)
 
     def pool(self, *, free_bytes: Callable[[], int] = lambda: PLENTY, **settings: Any) -> ModelPool:
         aliases = settings.pop("aliases", {})
@@ -110,11 +127,12 @@ class Device:
         spec = bundle.manifest.model
         nothing = cast("Any", None)
         if isinstance(spec, EncoderSpec):
-            embedder = LingeringEmbedder(cast("Any", CountingEmbedder()), name=bundle.name, on_failure=on_failure)
+            embedder = LingeringEmbedder(embed_by_length, name=bundle.name, on_failure=on_failure)
             embedder.may_leave = self.may_leave
             return EmbeddingModel(bundle, spec, nothing, embedder)
         assert isinstance(spec, DecoderSpec)
-        runner = CountingRunner(num_rows=settings.num_slots, capacity=256)
+        shape = {"num_slots": settings.num_slots, "capacity": 256}
+        runner = CountingRunner(**shape) if self.steps is None else SteppingRunner(self.steps, **shape)
         engine = AsyncEngine(Engine(runner), name=bundle.name, capacity=256, max_waiting=4, on_failure=on_failure)
         return ChatModel(bundle, spec, nothing, None, nothing, engine)
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
+import psutil
 import pytest
 from onnx import helper
 
-from appliance.models.memory import needs_of
+from appliance.bundle.manifest import MODEL_NAME
+from appliance.engine.graphs.slot_arrays import layout_of
+from appliance.engine.runtime.kv_cache import KVCache
+from appliance.engine.runtime.prepacked import FormBytes
+from appliance.models import EngineSettings
+from appliance.models.memory import needs_of, slots_bytes
+from tests.engine.hybrid import SPEC, hybrid_graph, hybrid_runner, state_bytes, token_bytes
 from tests.models.device import SETTINGS, Device, names
 
 
@@ -19,10 +28,9 @@ def test_int8_keys_and_values_are_taken_where_float_ones_do_not_fit(device: Devi
 
     async def main() -> None:
         pool = device.pool(preload=("a", "b"), memory_bytes=full + small)
-        await pool.start()
-        assert (names(pool), sorted(device.cache_types)) == (["a", "b"], ["float32", "int8"])
-        assert pool.reserved_bytes == full + small
-        await pool.close()
+        async with pool:
+            assert (names(pool), sorted(device.cache_types)) == (["a", "b"], ["float32", "int8"])
+            assert pool.reserved_bytes == full + small
 
     asyncio.run(main())
 
@@ -42,18 +50,55 @@ def test_a_gpu_that_may_be_used_has_a_context_to_pay_for(device: Device, monkeyp
 def test_prompts_get_weights_of_their_own_only_where_there_is_room(device: Device) -> None:
     for name in "ab":
         device.install(name, content=a_product_of(256, 4096))
-    needs = needs_of(device.store.open("a"), SETTINGS)
+    bundle = device.store.open("a")
+    needs = needs_of(bundle, SETTINGS, graph=device.store.read(bundle, MODEL_NAME))
     fast, plain = (need.num_bytes for need in needs)
     assert (fast - plain, [need.fast_prompts for need in needs]) == (4096 * 256, [True, False])
-    assert needs_of(device.store.open("a"), replace(SETTINGS, fast_prompts=False)) == needs[1:]
+    assert needs_of(bundle, SETTINGS) == needs[1:]
 
     async def main() -> None:
         pool = device.pool(preload=("a", "b"), memory_bytes=fast + plain)
-        await pool.start()
-        assert (names(pool), sorted(device.fast_prompts)) == (["a", "b"], [False, True])
-        await pool.close()
+        async with pool:
+            assert (names(pool), sorted(device.fast_prompts)) == (["a", "b"], [False, True])
 
     asyncio.run(main())
+
+
+def test_weights_that_the_kernels_read_are_counted_as_they_are_packed(device: Device) -> None:
+    bundle = device.install("a", content=a_product_of(256, 4096))
+    graph = device.store.read(bundle, MODEL_NAME)
+    _, plain = needs_of(bundle, SETTINGS, graph=graph)
+    [packed] = needs_of(bundle, SETTINGS, graph=graph, forms=FormBytes(answers=10 << 20, prompts=0))
+    assert packed.num_bytes - plain.num_bytes == (10 << 20) - bundle.manifest.loaded_bytes
+    both, alone = needs_of(bundle, SETTINGS, graph=graph, forms=FormBytes(answers=10 << 20, prompts=7 << 20))
+    assert both.num_bytes - alone.num_bytes == 7 << 20
+    assert alone == packed
+    other, _ = needs_of(bundle, SETTINGS, graph=graph, forms=FormBytes(prompts=3 << 20))
+    assert other.num_bytes - plain.num_bytes == 3 << 20
+
+
+def test_a_model_with_states_needs_room_for_those_of_slots_and_of_checkpoints(device: Device) -> None:
+    bundle = device.install("a", content=hybrid_graph())
+    graph = device.store.read(bundle, MODEL_NAME)
+    [*_, some, without] = needs_of(bundle, replace(SETTINGS, checkpoint_bytes=3 * state_bytes() + 1), graph=graph)
+    none = needs_of(bundle, replace(SETTINGS, checkpoint_bytes=0), graph=graph)[-1].num_bytes
+    assert (some.num_bytes - none, without.num_bytes) == (3 * state_bytes(), none)
+    assert [need.settings(SETTINGS).checkpoint_bytes > 0 for need in (some, without)] == [True, False]
+    more_slots = replace(SETTINGS, num_slots=3, checkpoint_bytes=0)
+    assert needs_of(bundle, more_slots, graph=graph)[-1].num_bytes - none == state_bytes() + 256 * token_bytes()
+
+
+def test_the_memory_of_full_slots_is_the_computed_one_within_a_twentieth(tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"context_length": 1 << 14})
+    settings = EngineSettings(num_slots=16, context_length=1 << 14, checkpoint_bytes=400 * state_bytes())
+    computed = slots_bytes(layout_of(hybrid_graph()), spec, settings, "float32")
+    runner = hybrid_runner(tmp_path, num_slots=16, capacity=1 << 14, num_checkpoints=400)
+    assert isinstance(runner._cache, KVCache)
+    assert runner._state is not None
+    before = psutil.Process().memory_info().rss
+    for array in [*runner._cache._arrays.values(), *runner._state._arrays.values()]:
+        array[:] = np.ones((), array.dtype)
+    assert psutil.Process().memory_info().rss - before == pytest.approx(computed, rel=0.05)
 
 
 def a_product_of(num_inputs: int, num_outputs: int) -> bytes:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Callable
 
@@ -16,14 +17,15 @@ from appliance.errors import (
 )
 from appliance.models import ModelPool
 from appliance.models.memory import MARGIN_BYTES, needed_bytes
+from tests.engine.streams import read_all, tokens_of
 from tests.models.device import SETTINGS, Device, names
 
 
-async def answer(pool: ModelPool, name: str) -> list[int | None]:
+async def answer(pool: ModelPool, name: str) -> list[int]:
     async with pool.chat(name) as model:
         params = SamplingParams(temperature=0.0, max_tokens=3)
         with model.engine.submit(Request(uuid.uuid4().hex, (1, 2), params)) as stream:
-            return [output.token async for output in stream if output.token is not None]
+            return tokens_of(await read_all(stream))
 
 
 def room_for_two(device: Device) -> int:
@@ -43,13 +45,12 @@ def test_what_is_installed_is_loaded_at_start(device: Device) -> None:
 
     async def main() -> None:
         pool = device.pool(aliases={"gpt": "a", "gone": "c"})
-        await pool.start()
-        assert names(pool) == ["a", "b"]
-        assert [m.id for m in pool.listed()] == ["a", "b", "gpt"]
-        assert await answer(pool, "gpt") == [3, 4, 5]
-        async with pool.embedding("b") as model:
-            assert (await model.embedder.embed([[1, 2, 3]])).tolist() == [[3.0]]
-        await pool.close()
+        async with pool:
+            assert names(pool) == ["a", "b"]
+            assert [m.id for m in pool.listed()] == ["a", "b", "gpt"]
+            assert await answer(pool, "gpt") == [3, 4, 5]
+            async with pool.embedding("b") as model:
+                assert (await model.embedder.submit([[1, 2, 3]])).tolist() == [[3.0]]
 
     asyncio.run(main())
 
@@ -59,15 +60,14 @@ def test_a_model_that_is_not_preloaded_is_loaded_once_for_all_who_ask(device: De
 
     async def main() -> None:
         pool = device.pool(preload=())
-        await pool.start()
-        assert (names(pool), [m.id for m in pool.listed()]) == ([], ["a"])
-        device.may_load.clear()
-        asked = [asyncio.create_task(answer(pool, "a")) for _ in range(3)]
-        await asyncio.sleep(0)
-        device.may_load.set()
-        assert [await task for task in asked] == [[3, 4, 5]] * 3
-        assert device.loads == ["a"]
-        await pool.close()
+        async with pool:
+            assert (names(pool), [m.id for m in pool.listed()]) == ([], ["a"])
+            device.may_load.clear()
+            asked = [asyncio.create_task(answer(pool, "a")) for _ in range(3)]
+            await asyncio.sleep(0)
+            device.may_load.set()
+            assert [await task for task in asked] == [[3, 4, 5]] * 3
+            assert device.loads == ["a"]
 
     asyncio.run(main())
 
@@ -78,15 +78,14 @@ def test_a_load_does_not_hold_up_what_is_running(device: Device) -> None:
 
     async def main() -> None:
         pool = device.pool(preload=("a",))
-        await pool.start()
-        device.may_load.clear()
-        slow = asyncio.create_task(answer(pool, "b"))
-        await asyncio.sleep(0)
-        assert await answer(pool, "a") == [3, 4, 5]
-        assert not slow.done()
-        device.may_load.set()
-        assert await slow == [3, 4, 5]
-        await pool.close()
+        async with pool:
+            device.may_load.clear()
+            slow = asyncio.create_task(answer(pool, "b"))
+            await asyncio.sleep(0)
+            assert await answer(pool, "a") == [3, 4, 5]
+            assert not slow.done()
+            device.may_load.set()
+            assert await slow == [3, 4, 5]
 
     asyncio.run(main())
 
@@ -96,13 +95,12 @@ def test_who_waits_too_long_for_a_load_is_told_so_and_the_load_goes_on(device: D
 
     async def main() -> None:
         pool = device.pool(preload=(), load_wait_s=0.01)
-        await pool.start()
-        device.may_load.clear()
-        with pytest.raises(UnavailableError, match="still being loaded"):
-            await answer(pool, "a")
-        device.may_load.set()
-        await until(lambda: names(pool) == ["a"])
-        await pool.close()
+        async with pool:
+            device.may_load.clear()
+            with pytest.raises(UnavailableError, match="still being loaded"):
+                await answer(pool, "a")
+            device.may_load.set()
+            await until(lambda: names(pool) == ["a"])
 
     asyncio.run(main())
 
@@ -114,14 +112,13 @@ def test_the_least_recently_used_model_makes_room(device: Device) -> None:
 
     async def main() -> None:
         pool = device.pool(preload=("a", "b"), memory_bytes=room)
-        await pool.start()
-        await answer(pool, "b")
-        await answer(pool, "a")
-        await answer(pool, "c")
-        assert names(pool) == ["a", "c"]
-        assert await answer(pool, "b") == [3, 4, 5]
-        assert names(pool) == ["b", "c"]
-        await pool.close()
+        async with pool:
+            await answer(pool, "b")
+            await answer(pool, "a")
+            await answer(pool, "c")
+            assert names(pool) == ["a", "c"]
+            assert await answer(pool, "b") == [3, 4, 5]
+            assert names(pool) == ["b", "c"]
 
     asyncio.run(main())
 
@@ -133,11 +130,10 @@ def test_preloading_takes_what_fits_and_unloads_nobody(device: Device) -> None:
 
     async def main() -> None:
         pool = device.pool(free_bytes=lambda: room + MARGIN_BYTES)
-        await pool.start()
-        assert len(names(pool)) == 2
-        assert pool.is_ready
-        assert not pool.damaged
-        await pool.close()
+        async with pool:
+            assert len(names(pool)) == 2
+            assert pool.is_ready
+            assert not pool.damaged
 
     asyncio.run(main())
 
@@ -149,13 +145,12 @@ def test_a_model_in_use_is_never_unloaded_for_another(device: Device) -> None:
 
     async def main() -> None:
         pool = device.pool(preload=(), memory_bytes=needed + 1)
-        await pool.start()
-        async with pool.chat("a"):
-            with pytest.raises(UnavailableError, match=r"b needs \d+ MiB of memory and 0 MiB are free"):
-                await answer(pool, "b")
-            assert names(pool) == ["a"]
-        assert await answer(pool, "b") == [3, 4, 5]
-        await pool.close()
+        async with pool:
+            async with pool.chat("a"):
+                with pytest.raises(UnavailableError, match=r"b needs \d+ MiB of memory and 0 MiB are free"):
+                    await answer(pool, "b")
+                assert names(pool) == ["a"]
+            assert await answer(pool, "b") == [3, 4, 5]
 
     asyncio.run(main())
 
@@ -165,11 +160,10 @@ def test_a_model_larger_than_the_device_is_refused_with_the_numbers(device: Devi
 
     async def main() -> None:
         pool = device.pool(free_bytes=lambda: MARGIN_BYTES + (7 << 20))
-        await pool.start()
-        with pytest.raises(InsufficientMemoryError, match=r"a needs \d+ MiB of memory and 7 MiB are free"):
-            await answer(pool, "a")
-        assert device.loads == []
-        await pool.close()
+        async with pool:
+            with pytest.raises(InsufficientMemoryError, match=r"a needs \d+ MiB of memory and 7 MiB are free"):
+                await answer(pool, "a")
+            assert device.loads == []
 
     asyncio.run(main())
 
@@ -180,12 +174,11 @@ def test_an_idle_model_is_unloaded_after_its_time_and_comes_back(device: Device)
 
     async def main() -> None:
         pool = device.pool(keep_alive_of_s={"a": 0.001})
-        await pool.start()
-        assert await answer(pool, "a") == [3, 4, 5]
-        assert await answer(pool, "b") == [3, 4, 5]
-        await until(lambda: names(pool) == ["b"])
-        assert await answer(pool, "a") == [3, 4, 5]
-        await pool.close()
+        async with pool:
+            assert await answer(pool, "a") == [3, 4, 5]
+            assert await answer(pool, "b") == [3, 4, 5]
+            await until(lambda: names(pool) == ["b"])
+            assert await answer(pool, "a") == [3, 4, 5]
 
     asyncio.run(main())
 
@@ -195,27 +188,26 @@ def test_a_model_that_is_asked_for_while_it_leaves_is_loaded_after_it_has_left(d
 
     async def main() -> None:
         pool = device.pool()
-        await pool.start()
-        reserved = pool.reserved_bytes
-        (entry,) = pool._entries.values()
-        device.may_leave.clear()
-        leaving = asyncio.create_task(pool._unload(entry))
-        await until(lambda: not pool.loaded())
+        async with pool:
+            reserved = pool.reserved_bytes
+            (entry,) = pool._entries.values()
+            device.may_leave.clear()
+            leaving = asyncio.create_task(pool._unload(entry))
+            await until(lambda: not pool.loaded())
 
-        async def ask() -> None:
-            async with pool.embedding("b") as model:
-                assert (await model.embedder.embed([[1, 2]])).tolist() == [[2.0]]
+            async def ask() -> None:
+                async with pool.embedding("b") as model:
+                    assert (await model.embedder.submit([[1, 2]])).tolist() == [[2.0]]
 
-        asked = asyncio.create_task(ask())
-        for _ in range(20):
-            await asyncio.sleep(0.001)
-        assert device.loads == ["b"]
-        device.may_leave.set()
-        await leaving
-        await asked
-        assert device.loads == ["b", "b"]
-        assert pool.reserved_bytes == reserved
-        await pool.close()
+            asked = asyncio.create_task(ask())
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            assert device.loads == ["b"]
+            device.may_leave.set()
+            await leaving
+            await asked
+            assert device.loads == ["b", "b"]
+            assert pool.reserved_bytes == reserved
 
     asyncio.run(main())
 
@@ -225,19 +217,18 @@ def test_a_replaced_model_serves_until_its_last_answer_and_the_new_one_from_then
 
     async def main() -> None:
         pool = device.pool()
-        await pool.start()
-        async with pool.chat("a") as running:
-            new = await asyncio.to_thread(device.install, "a", content=b"new")
-            await pool.refresh()
-            async with pool.chat("a") as model:
-                assert model.bundle.manifest.digest == new.manifest.digest
-            assert running.bundle.manifest.digest == old.manifest.digest
-            params = SamplingParams(temperature=0.0, max_tokens=2)
-            with running.engine.submit(Request("late", (5,), params)) as stream:
-                assert [o.token async for o in stream if o.token is not None] == [6, 7]
-        await until(lambda: len(pool.loaded()) == 1)
-        assert device.loads == ["a", "a"]
-        await pool.close()
+        async with pool:
+            async with pool.chat("a") as running:
+                new = await asyncio.to_thread(device.install, "a", content=b"new")
+                await pool.refresh()
+                async with pool.chat("a") as model:
+                    assert model.bundle.digest == new.digest
+                assert running.bundle.digest == old.digest
+                params = SamplingParams(temperature=0.0, max_tokens=2)
+                with running.engine.submit(Request("late", (5,), params)) as stream:
+                    assert tokens_of(await read_all(stream)) == [6, 7]
+            await until(lambda: len(pool.loaded()) == 1)
+            assert device.loads == ["a", "a"]
 
     asyncio.run(main())
 
@@ -248,14 +239,13 @@ def test_a_removed_model_is_gone_at_once(device: Device) -> None:
 
     async def main() -> None:
         pool = device.pool(aliases={"gpt": "a"})
-        await pool.start()
-        await asyncio.to_thread(device.store.remove, "a")
-        await pool.refresh()
-        for name in ("a", "gpt"):
-            with pytest.raises(ModelNotFoundError, match=rf"`{name}` does not exist .* Installed: b\."):
-                await answer(pool, name)
-        await until(lambda: names(pool) == ["b"])
-        await pool.close()
+        async with pool:
+            await asyncio.to_thread(device.store.remove, "a")
+            await pool.refresh()
+            for name in ("a", "gpt"):
+                with pytest.raises(ModelNotFoundError, match=rf"`{name}` does not exist .* Installed: b\."):
+                    await answer(pool, name)
+            await until(lambda: names(pool) == ["b"])
 
     asyncio.run(main())
 
@@ -267,10 +257,9 @@ def test_a_damaged_model_gives_way_to_the_version_before_it(device: Device) -> N
 
     async def main() -> None:
         pool = device.pool()
-        await pool.start()
-        assert [m.bundle.manifest.digest for m in pool.loaded()] == [old.manifest.digest]
-        assert "the version before it serves" in pool.damaged["a"]
-        await pool.close()
+        async with pool:
+            assert [m.bundle.digest for m in pool.loaded()] == [old.digest]
+            assert "the version before it serves" in pool.damaged["a"]
 
     asyncio.run(main())
 
@@ -282,14 +271,13 @@ def test_a_damaged_model_without_an_older_version_is_left_out(device: Device) ->
 
     async def main() -> None:
         pool = device.pool(preload=())
-        await pool.start()
-        with pytest.raises(BundleError):
-            await answer(pool, "a")
-        assert list(pool.damaged) == ["a"]
-        with pytest.raises(ModelNotFoundError):
-            await answer(pool, "a")
-        assert await answer(pool, "b") == [3, 4, 5]
-        await pool.close()
+        async with pool:
+            with pytest.raises(BundleError):
+                await answer(pool, "a")
+            assert list(pool.damaged) == ["a"]
+            with pytest.raises(ModelNotFoundError):
+                await answer(pool, "a")
+            assert await answer(pool, "b") == [3, 4, 5]
 
     asyncio.run(main())
 
@@ -300,14 +288,13 @@ def test_a_model_of_another_kind_is_refused_before_it_is_loaded(device: Device) 
 
     async def main() -> None:
         pool = device.pool(preload=())
-        await pool.start()
-        with pytest.raises(InvalidRequestError, match="makes embeddings; this needs one that generates text"):
-            await answer(pool, "b")
-        with pytest.raises(InvalidRequestError, match="generates text; this needs one that makes embeddings"):
-            async with pool.embedding("a"):
-                pass
-        assert device.loads == []
-        await pool.close()
+        async with pool:
+            with pytest.raises(InvalidRequestError, match="makes embeddings; this needs one that generates text"):
+                await answer(pool, "b")
+            with pytest.raises(InvalidRequestError, match="generates text; this needs one that makes embeddings"):
+                async with pool.embedding("a"):
+                    pass
+            assert device.loads == []
 
     asyncio.run(main())
 
@@ -324,16 +311,12 @@ def test_closing_waits_for_a_load_under_way(device: Device) -> None:
     device.install("a")
 
     async def main() -> None:
-        pool = device.pool(preload=())
-        await pool.start()
-        device.may_load.clear()
-        asked = asyncio.create_task(answer(pool, "a"))
-        await until(lambda: pool.reserved_bytes > 0)
-        asked.cancel()
-        closing = asyncio.create_task(pool.close())
-        await asyncio.sleep(0)
-        device.may_load.set()
-        await closing
+        async with device.pool(preload=()) as pool:
+            device.may_load.clear()
+            asked = asyncio.create_task(answer(pool, "a"))
+            await until(lambda: pool.reserved_bytes > 0)
+            asked.cancel()
+            asyncio.get_running_loop().call_soon(device.may_load.set)
         assert (pool.loaded(), pool.reserved_bytes) == ([], 0)
 
     asyncio.run(main())
@@ -341,18 +324,20 @@ def test_closing_waits_for_a_load_under_way(device: Device) -> None:
 
 def test_on_a_hot_board_one_slot_rests(device: Device) -> None:
     device.install("a")
+    device.steps = threading.Semaphore(0)
 
-    async def main() -> None:
+    async def main(steps: threading.Semaphore) -> None:
         pool = device.pool()
-        await pool.start()
-        pool.rest_slots(1)
-        async with pool.chat("a") as model:
-            params = SamplingParams(temperature=0.0, max_tokens=200)
-            first, second = (model.engine.submit(Request(name, (1,), params)) for name in "12")
-            with first, second:
-                await anext(first)
-                await until(lambda: model.engine.stats().num_waiting == 1)
-                assert model.engine.stats().num_running == 1
-        await pool.close()
+        async with pool:
+            pool.limit_slots(1)
+            async with pool.chat("a") as model:
+                params = SamplingParams(temperature=0.0, max_tokens=200)
+                first, second = (model.engine.submit(Request(name, (1,), params)) for name in "12")
+                with first, second:
+                    steps.release(2)  # between the two, the engine learns of the second request
+                    await first.ready()
+                    await until(lambda: model.engine.stats().num_waiting == 1)
+                    assert model.engine.stats().num_running == 1
+                steps.release(2)  # the step under way, in which both requests are cancelled, and one to spare
 
-    asyncio.run(main())
+    asyncio.run(main(device.steps))

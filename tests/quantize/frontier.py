@@ -25,11 +25,11 @@ from appliance.bundle.manifest import MODEL_DATA_NAME, MODEL_NAME
 from appliance.engine.types import StepPlan
 from quantize.evaluation import texts
 from quantize.evaluation.answers import continue_greedily
-from quantize.evaluation.decoder import load_runner
 from quantize.evaluation.questions import question_tokens
-from quantize.package import decoder_spec
+from quantize.evaluation.runners import load_runner
 from quantize.recipe import Recipe
 from quantize.sources.decoder_config import read_decoder_config
+from quantize.spec import decoder_spec
 
 _WINDOW, _FIRST, _NUM_WINDOWS = 512, 256, 6
 _HEADER_BYTES = 20
@@ -87,10 +87,10 @@ def _say(text: str, file: Path, size_bytes: int, kl: float, top: float) -> None:
 
 
 def _other_text(fused: Path, checkpoint: Path, spec: DecoderSpec) -> str:
-    """Answers of the float model, code and documentation; nothing of it calibrates."""
+    """Join answers of the float model, code and documentation; calibration uses none of it."""
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     prompts = [question_tokens(tokenizer, checkpoint, spec, question) for question in _QUESTIONS]
-    runner = load_runner(fused, spec, capacity=512, num_rows=len(prompts))
+    runner = load_runner(fused, spec, capacity=512, num_slots=len(prompts))
     answers = continue_greedily(runner, prompts, frozenset(spec.eos_token_ids), max_tokens=_ANSWER_TOKENS)
     chat = "\n".join(f"{q}\n{tokenizer.decode(a)}" for q, a in zip(_QUESTIONS, answers, strict=True))
     documents = [_description(name)[:_DOCUMENT_CHARS] for name in _DOCUMENTED]
@@ -115,7 +115,7 @@ def _figure(said: str, label: str) -> float:
 
 
 def _windows(base: Path) -> NDArray[np.int64]:
-    """The tokens that llama.cpp measured on."""
+    """Read the tokens on which llama.cpp measured."""
     raw = base.read_bytes()
     length, _, count = np.frombuffer(raw[8:_HEADER_BYTES], "<i4")
     tokens = np.frombuffer(raw, "<i4", count=length * count, offset=_HEADER_BYTES)

@@ -31,7 +31,7 @@ CONFIG: dict[str, Any] = {
 
 
 def write_nomic(folder: Path) -> None:
-    """config.json and random weights."""
+    """Write config.json and random weights."""
     with quiet():
         import torch
         from safetensors.torch import save_file
@@ -63,7 +63,7 @@ def write_nomic(folder: Path) -> None:
 
 
 def nomic_hidden(folder: Path, ids: list[int]) -> Any:
-    """(S, hidden) of one text after the last layer."""
+    """Compute the rows (S, hidden) of one text after the last layer."""
     import torch
     from safetensors.torch import load_file
     from torch.nn import functional

@@ -15,13 +15,18 @@ from appliance.bundle import BundleStore, DecoderSpec, EncoderSpec, TrustedKeys,
 from appliance.bundle.manifest import SamplingDefaults
 from appliance.errors import BundleError, QuantizeError
 from appliance.home import Home
-from quantize.__main__ import main
 from quantize.build import build_into_store, build_to_folder, installed_and_current
-from quantize.package import decoder_spec, tokenizer_bytes
+from quantize.cli import main
+from quantize.evaluation import texts
+from quantize.package import tokenizer_bytes
 from quantize.progress import StageProgress
 from quantize.recipe import CalibrationPart, Recipe, WeightsPart
 from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
-from tests.quantize.tiny import TEMPLATE, change_json, write_decoder, write_encoder
+from quantize.spec import decoder_spec
+from tests.quantize.tiny import FORCED, TEMPLATE, change_json, write_bigrams, write_decoder, write_encoder
+from tests.quantize.tiny_gguf import write_gguf
+
+pytestmark = pytest.mark.slow
 
 _CALIBRATION = {"num_windows": 6, "window_tokens": 32}
 
@@ -35,7 +40,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(llama: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Path]:
     home, out = Home(tmp_path_factory.mktemp("home")), tmp_path_factory.mktemp("out")
     with StageProgress() as progress:
-        build_to_folder(decoder_recipe(llama), home, out, progress)
+        build_to_folder(decoder_recipe(llama), home, out, progress, FORCED)
     return home, out / "tiny-llama"
 
 
@@ -79,7 +84,7 @@ def test_embedding_and_head_share_one_table_on_disk(built: tuple[Home, Path]) ->
 def test_another_home_builds_the_same_bytes(llama: Path, built: tuple[Home, Path], tmp_path: Path) -> None:
     _, folder = built
     with StageProgress() as progress:
-        build_to_folder(decoder_recipe(llama), Home(tmp_path / "home"), tmp_path / "out", progress)
+        build_to_folder(decoder_recipe(llama), Home(tmp_path / "home"), tmp_path / "out", progress, FORCED)
     again = tmp_path / "out" / "tiny-llama"
     names = sorted(path.name for path in folder.iterdir())
     assert names == sorted(path.name for path in again.iterdir())
@@ -92,10 +97,39 @@ def test_a_second_build_skips_every_stage(
 ) -> None:
     home, _ = built
     with StageProgress() as progress:
-        build_to_folder(decoder_recipe(llama), home, tmp_path, progress)
+        build_to_folder(decoder_recipe(llama), home, tmp_path, progress, FORCED)
     said = capsys.readouterr().err
-    for stage in ("export", "fuse", "calibrate", "fit", "sensitivity", "search", "weights", "evaluate"):
+    assert "export ..." not in said  # not kept, and nothing has to read it
+    for stage in ("fuse", "calibrate", "fit", "sensitivity", "search", "weights", "evaluate"):
         assert f"{stage}: unchanged, skipped" in said
+
+
+def test_the_float_weights_of_a_gguf_file_are_kept_once_and_come_back_for_a_stage_that_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    home, out = Home(tmp_path / "home"), tmp_path / "out"
+    source = write_gguf(tmp_path / "tiny.gguf")
+    recipe = decoder_recipe(source)
+    with StageProgress() as progress:
+        build_to_folder(recipe, home, out, progress, FORCED)
+    kept = {path.name.split("-")[0] for path in home.cache.glob("quantize/*-*") if _holds_floats(path)}
+    assert kept == {"fuse"}
+    first = (out / "tiny-llama" / "model.onnx.data").read_bytes()
+    for folder in home.cache.glob("quantize/fuse-*"):
+        shutil.rmtree(folder)
+    capsys.readouterr()
+    with StageProgress() as progress:
+        build_to_folder(recipe, home, out, progress, FORCED)
+    said = capsys.readouterr().err.splitlines()
+    assert {"export ...", "fuse ..."} <= set(said)
+    assert "fit: unchanged, skipped" in said
+    assert (out / "tiny-llama" / "model.onnx.data").read_bytes() == first
+
+
+def _holds_floats(folder: Path) -> bool:
+    return folder.name.startswith(("checkpoint", "export", "fuse", "smooth")) and any(
+        path.stat().st_size > 100_000 and path.name != "tokenizer.json" for path in folder.rglob("*")
+    )
 
 
 def test_other_calibration_fits_the_weights_and_the_scales_again(
@@ -104,14 +138,13 @@ def test_other_calibration_fits_the_weights_and_the_scales_again(
     home, _ = built
     other = decoder_recipe(llama).model_copy(update={"calibration": CalibrationPart(num_windows=5, window_tokens=32)})
     with StageProgress() as progress:
-        build_to_folder(other, home, tmp_path, progress)
+        build_to_folder(other, home, tmp_path, progress, FORCED)
     said = capsys.readouterr().err.splitlines()
     assert "fuse: unchanged, skipped" in said
-    assert {"calibrate ...", "fit ...", "kv-scales ..."} <= set(said)
+    assert {"calibrate ...", "fit ..."} <= set(said)
 
 
 def test_a_missed_gate_stops_the_build_and_force_records_it(
-    llama: Path,
     built: tuple[Home, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -119,25 +152,32 @@ def test_a_missed_gate_stops_the_build_and_force_records_it(
 ) -> None:
     home, _ = built
     monkeypatch.setenv("LANTERN_HOME", str(home.root))
+    checkpoint = write_bigrams(tmp_path / "bigrams", texts.held_out_prose())
     recipe = tmp_path / "strict.toml"
     recipe.write_text(
-        f'name = "strict"\nlicense = "Apache-2.0"\n[source]\nuri = "{llama}"\n[gates]\nmax_kl = 1e-9\n'
+        f'name = "strict"\nlicense = "Apache-2.0"\n[source]\nuri = "{checkpoint}"\n[gates]\nmax_kl = 1e-9\n'
         '[weights]\nscheme = "int4"\n[calibration]\nnum_windows = 6\nwindow_tokens = 32\n'
     )
-    command = ["build", str(llama), "--recipe", str(recipe), "--out", str(tmp_path / "out")]
+    command = ["build", str(checkpoint), "--recipe", str(recipe), "--out", str(tmp_path / "out"), "--for", "x86"]
     assert main(command) == 5
-    assert "fails its gates: kl_mean is" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "fails its gates: kl_mean_blocks is" in said
+    assert "kl_mean_rows" not in said  # which no board of this target computes with
     assert not (tmp_path / "out").exists()
     assert main([*command, "--force"]) == 0
     assert main(["inspect", str(tmp_path / "out" / "strict"), "--json"]) == 0
     manifest = json.loads(capsys.readouterr().out.split("\n", 1)[1])
     assert manifest["evaluation"]["gates_overruled"] is True
+    assert manifest["built_for"] == "x86"
+    metrics = manifest["evaluation"]["metrics"]
+    assert 0 < metrics["kl_mean_floats"] < metrics["kl_mean_rows"]
+    assert manifest["evaluation"]["witness"]["overruled"] is False
 
 
 def test_a_packed_bundle_says_what_it_takes_in_memory(llama: Path, tmp_path: Path, progress: StageProgress) -> None:
     weights = WeightsPart(scheme="packed", max_kl=1.0)
     recipe = decoder_recipe(llama).model_copy(update={"weights": weights})
-    bundle = build_to_folder(recipe, Home(tmp_path / "home"), tmp_path / "out", progress)
+    bundle = build_to_folder(recipe, Home(tmp_path / "home"), tmp_path / "out", progress, FORCED)
     spec = bundle.manifest.model
     assert isinstance(spec, DecoderSpec)
     file_bytes = sum(bundle.path(name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
@@ -152,7 +192,7 @@ def test_an_encoder_is_built_installed_and_known_to_be_current(
 ) -> None:
     checkpoint = write_encoder(tmp_path / "tiny-bert")
     recipe = Recipe.create(name="tiny-bert", source={"uri": str(checkpoint)})
-    bundle = build_into_store(recipe, home, progress)
+    bundle = build_into_store(recipe, home, progress, FORCED)
     spec = bundle.manifest.model
     assert isinstance(spec, EncoderSpec)
     assert (spec.dimensions, spec.max_tokens) == (64, 64)
@@ -217,9 +257,7 @@ def test_a_pad_token_in_the_config_does_not_end_the_text(llama: Path, tmp_path: 
 
 def test_the_command_is_light_until_a_stage_runs() -> None:
 
-    script = (
-        "import quantize.__main__, sys; print([m for m in ('torch', 'optimum', 'onnxruntime') if m in sys.modules])"
-    )
+    script = "import quantize.cli, sys; print([m for m in ('torch', 'optimum', 'onnxruntime') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

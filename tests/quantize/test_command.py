@@ -1,12 +1,14 @@
-"""The command says in one sentence what went wrong, with the error's exit code, and leaves nothing behind."""
+"""The command reports an error in one sentence, with the error's exit code, and leaves nothing behind."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from quantize.__main__ import main
+from quantize.cli import main
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +23,8 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["build", "--out", "OUT"], 2, "give a SOURCE"),
         (["build", "--out", "OUT", "--recipe", "absent.toml"], 5, "no recipe"),
         (["build", "a/b", "--out", "OUT", "--name", "Not A Name"], 5, "name in the command line"),
-        (["inspect", "absent"], 3, "'absent' is not installed"),
+        (["inspect", "absent"], 5, "'absent' is no source"),
+        (["pack", "absent"], 3, "'absent' is not installed"),
     ],
 )
 def test_a_mistake_is_one_sentence(
@@ -32,6 +35,15 @@ def test_a_mistake_is_one_sentence(
     assert len(lines) == 1
     assert said in lines[0]
     assert not (tmp_path / "out").exists()
+
+
+def test_verbose_speaks_of_stages_and_not_of_torch() -> None:
+    program = (
+        "import logging; from quantize.cli import main; main(['--verbose', 'recipes'])\n"
+        "print([logging.getLogger(name).isEnabledFor(logging.INFO) for name in ('quantize.pipeline', 'torch')])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[True, False]"
 
 
 def test_an_unreachable_hub_is_said_honestly(

@@ -9,14 +9,16 @@ import pytest
 
 from appliance.bundle import SigningKey, TrustedKeys
 from appliance.home import Home
-from quantize.__main__ import main
+from quantize.cli import main
 from quantize.recipe import RECIPES
 from tests.quantize.tiny import write_decoder, write_encoder
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home, two checkpoints, and a bundle of each; the decoder in int8 and in int4."""
+    """Build a bundle of each of two checkpoints, the decoder in int8 and in int4."""
     root = tmp_path_factory.mktemp("commands")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LANTERN_HOME", str(root / "home"))
@@ -25,10 +27,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = root / "own.txt"
         text.write_text("the quick brown fox jumps over the lazy dog\n" * 500)
         out = ["--out", str(root / "out")]
-        assert main(["build", str(root / "llama"), *out, "--license", "MIT"]) == 0
+        assert main(["build", str(root / "llama"), *out, "--license", "MIT", "--force"]) == 0
         assert main(["build", str(root / "llama"), *out, "--name", "small", "--scheme", "int4",
-                     "--calibration", str(text)]) == 0  # fmt: skip
-        assert main(["build", str(root / "bert"), *out]) == 0
+                     "--calibration", str(text), "--force"]) == 0  # fmt: skip
+        assert main(["build", str(root / "bert"), *out, "--force"]) == 0
     return root
 
 
@@ -132,6 +134,7 @@ def test_keygen_makes_a_key_once_and_shows_it_from_then_on(
         (["--scheme", "int8", "--max-kl", "0.1"], "max_kl and max_mb are for the schemes auto and packed"),
         (["--scheme", "auto", "--max-kl", "0.1", "--max-mb", "5"], "give max_kl or max_mb, not both"),
         (["--scheme", "auto", "--max-kl", "-1"], "weights.max_kl"),
+        (["--scheme", "auto", "--max-mb", "0.05"], "--max-mb 0.05 cannot be reached: the smallest file in auto has"),
         (["--scheme", "int4", "--calibration", "absent.txt"], "the calibration text absent.txt cannot be read"),
     ],
 )

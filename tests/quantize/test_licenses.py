@@ -1,4 +1,4 @@
-"""A licence with terms of its own stops the build until somebody accepts it, and its text travels in the bundle."""
+"""A licence with terms of its own stops the build until it is accepted, and its text is part of the bundle."""
 
 from __future__ import annotations
 

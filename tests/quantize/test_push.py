@@ -1,4 +1,4 @@
-"""From the workstation to a device: what was pushed is what is installed, and it answers."""
+"""The push from the workstation to a device: the pushed bundle is installed, and it answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from appliance.bundle import BundleStore, TrustedKeys
 from appliance.home import Home
 from appliance.install import Installer
 from appliance.models import EngineSettings
-from quantize.__main__ import main
+from quantize.cli import main
 from tests.conftest import a_config, serving
 
 MODEL = "smollm2-135m-instruct"
@@ -26,7 +26,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture
 def workstation(starter_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """Where the starter model was built, with a home of its own for what it learns of devices."""
+    """Make a home with the starter model and its keys, and with its own knowledge of devices."""
     home = Home(tmp_path / "workstation")
     shutil.copytree(starter_home.root / "keys", home.root / "keys")
     (home.root / "bundles").symlink_to(starter_home.bundles)
@@ -41,9 +41,9 @@ def test_what_was_pushed_is_installed_and_chats(
     device = Home(tmp_path / "device")
     config = a_config(server={"keys": [KEY], "http": False}, tls={"enabled": True, "port": 0})
     with serving(config, device) as server:
-        assert main(["push", MODEL, server.root_url]) == 7
+        assert main(["push", MODEL, "--device", server.root_url]) == 7
         assert "--trust" in capsys.readouterr().err
-        assert main(["push", MODEL, server.root_url, "--trust"]) == 0
+        assert main(["push", MODEL, "--device", server.root_url, "--trust"]) == 0
         assert MODEL in capsys.readouterr().err
         store = BundleStore(device.bundles, TrustedKeys.load(device.trusted_keys))
         pushed = workstation.bundles / MODEL / "active"
@@ -53,7 +53,7 @@ def test_what_was_pushed_is_installed_and_chats(
                 model=MODEL, messages=[{"role": "user", "content": "Name the capital city of France."}], temperature=0
             )
         assert "Paris" in (answer.choices[0].message.content or "")
-        assert main(["push", MODEL, server.root_url]) == 0  # nothing to send
+        assert main(["push", MODEL, "--device", server.root_url]) == 0  # nothing to send
 
 
 def test_a_packed_bundle_is_one_file_that_a_device_takes(
@@ -69,4 +69,4 @@ def test_a_packed_bundle_is_one_file_that_a_device_takes(
 
 def test_a_build_has_to_go_somewhere(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", "smollm2-135m-instruct"]) == 2
-    assert "--push" in capsys.readouterr().err
+    assert "--device" in capsys.readouterr().err

@@ -8,6 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from quantize.build import BuildOptions
 from quantize.quiet import quiet
 from tests.quantize.nomic import write_nomic
 
@@ -17,6 +18,7 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 VOCAB = 320
+FORCED = BuildOptions(force=True)  # weights are random, which stops a build
 
 _BASE: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -78,21 +80,61 @@ DECODERS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Those that optimum cannot export; their graphs come from the builder alone.
+BUILT_DECODERS: dict[str, dict[str, Any]] = {
+    "granitemoehybrid": {
+        **DECODERS["granite"],
+        "num_local_experts": 0,
+        "num_experts_per_tok": 0,
+        "shared_intermediate_size": 96,
+        "layer_types": ["attention"] * 2,
+        "position_embedding_type": "rope",
+        "mamba_n_heads": 8,
+        "rope_theta": 1e7,
+    },
+    "lfm2": {
+        "num_hidden_layers": 4,
+        "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+        "intermediate_size": 144,
+        "block_multiple_of": 32,
+        "conv_L_cache": 3,
+        "norm_eps": 1e-4,
+        "rope_theta": 1e5,
+    },
+}
+
+
+# Of the granitemoehybrid family: Mamba-2 beside attention, without experts.
+GRANITE_HYBRID: dict[str, Any] = {
+    "num_hidden_layers": 4,
+    "layer_types": ["mamba", "mamba", "attention", "mamba"],
+    "position_embedding_type": "nope",
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_d_state": 32,
+    "mamba_n_groups": 1,
+    "mamba_d_conv": 4,
+    "mamba_expand": 2,
+    "mamba_chunk_size": 16,
+}
+
 
 def write_decoder(folder: Path, architecture: str, **changes: Any) -> Path:
-    """A causal model with random weights that are large enough to matter, and its tokenizer."""
+    """Write a causal model with random weights that are large enough to matter, and its tokenizer."""
     with quiet():
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
         torch.manual_seed(0)
-        config = AutoConfig.for_model(architecture, **{**_BASE, **DECODERS[architecture], **changes})
+        config = AutoConfig.for_model(architecture, **{**_BASE, **(DECODERS | BUILT_DECODERS)[architecture], **changes})
         model = AutoModelForCausalLM.from_config(config)
         for name, parameter in model.named_parameters():
             if "norm" in name:
                 parameter.data += torch.randn_like(parameter) * 0.1
             elif name.endswith("bias"):
                 parameter.data = torch.randn_like(parameter) * 0.1
+            elif name.endswith("A_log"):
+                parameter.data = torch.rand_like(parameter).log()
             else:
                 parameter.data *= 5
         model.save_pretrained(folder)
@@ -100,8 +142,33 @@ def write_decoder(folder: Path, architecture: str, **changes: Any) -> Path:
     return folder
 
 
+def write_bigrams(folder: Path, text: str, **changes: Any) -> Path:
+    """Write a llama that has learnt which token follows which in a text, so that no witness doubts it."""
+    write_decoder(folder, "llama", tie_word_embeddings=False, **changes)
+    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text, add_special_tokens=False).ids
+    with quiet():
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        model = AutoModelForCausalLM.from_pretrained(folder)
+        for name, parameter in model.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                parameter.data *= 0.01
+        before, after = torch.tensor(ids[:-1]), torch.tensor(ids[1:])
+        head = model.lm_head.weight
+        optimizer = torch.optim.Adam([head], lr=0.05)
+        with torch.no_grad():
+            hidden = model.model(torch.arange(VOCAB)[:, None]).last_hidden_state[:, 0]
+        for _ in range(100):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy((hidden @ head.T)[before], after).backward()
+            optimizer.step()
+        model.save_pretrained(folder)
+    return folder
+
+
 def write_encoder(folder: Path, architecture: str = "bert", *, pooling: str = "mean_tokens") -> Path:
-    """A sentence-transformers folder with a random encoder."""
+    """Write a sentence-transformers folder with a random encoder."""
     if architecture == "nomic_bert":
         write_nomic(folder)
     else:
@@ -116,7 +183,7 @@ def write_encoder(folder: Path, architecture: str = "bert", *, pooling: str = "m
 
 
 def write_reranker(folder: Path, architecture: str = "bert", **changes: Any) -> Path:
-    """A cross-encoder's folder with a random model of one label, and a tokenizer that knows pairs."""
+    """Write a cross-encoder's folder with a random model of one label, and a tokenizer that knows pairs."""
     _write_text_model(folder, architecture, "AutoModelForSequenceClassification", num_labels=1, **changes)
     write_tokenizer(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -148,7 +215,7 @@ def _write_text_model(folder: Path, architecture: str, auto_class: str, **change
 
 
 def write_tokenizer(folder: Path, *, truncate_at: int | None = None) -> None:
-    """A byte-level BPE whose every token is below VOCAB."""
+    """Write a byte-level BPE with all tokens below VOCAB."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

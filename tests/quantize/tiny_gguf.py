@@ -16,7 +16,7 @@ _UNKNOWN_TYPE = 250
 
 
 def write_gguf(path: Path) -> Path:
-    """Float weights, llama architecture, a byte-level vocabulary."""
+    """Write a GGUF file with float weights, the llama architecture and a byte-level vocabulary."""
     with quiet():
         import gguf
 
@@ -44,7 +44,7 @@ def write_gguf(path: Path) -> Path:
 
 
 def with_unknown_type(path: Path) -> Path:
-    """The same file, one of whose tensors says that it is of a type that does not exist."""
+    """Write the same file with a tensor of a type that does not exist."""
     raw = bytearray(path.read_bytes())
     name = b"blk.1.ffn_down.weight"
     at = raw.index(name) + len(name)

@@ -18,7 +18,7 @@ from keyring.errors import PasswordDeleteError
 from appliance.discovery.device import Device
 from appliance.discovery.record import ServiceRecord
 from appliance.home import Home
-from appliance.tls import device_certificate, pin_of, server_context
+from appliance.identity.certificate import device_certificate, pin_of, server_context
 from tests.lan import ipv4_lan, lan
 
 __all__ = ["ipv4_lan", "lan"]

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from blockbuster import blockbuster_ctx
 
-from appliance.discovery import Announcer, Auth, ServiceRecord, async_openai_client, openai_client
+from appliance.client import async_openai_client, openai_client
+from appliance.discovery import Announcer, Auth, ServiceRecord
 from appliance.errors import LanternError
-from appliance.tls import device_certificate, pin_of, server_context
+from appliance.identity.certificate import device_certificate, pin_of, server_context
 
 _BODY = b'{"object": "list", "data": [{"id": "chatty", "object": "model", "created": 0, "owned_by": "x"}]}'
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
@@ -58,7 +59,8 @@ def client(args: argparse.Namespace) -> None:
     """Use the SDK as a program does, for each of the names that are wanted."""
     for wanted in args.wanted or [None]:
         try:
-            with openai_client(name=wanted or None, model=args.model, max_retries=0) as found:
+            search = {"name": wanted or None, "model": args.model, "timeout_s": args.timeout_s}
+            with openai_client(**search, max_retries=0) as found:
                 say(event="answered", url=str(found.base_url), models=[model.id for model in found.models.list()])
         except LanternError as err:
             say(event="refused", error=type(err).__name__, message=err.message)
@@ -84,6 +86,7 @@ def main() -> None:
     parser.add_argument("--beside", action="store_true")
     parser.add_argument("--wanted", action="append")
     parser.add_argument("--model")
+    parser.add_argument("--timeout-s", type=float, default=3.0)
     args = parser.parse_args()
     if args.verb == "client":
         client(args)

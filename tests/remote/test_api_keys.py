@@ -1,4 +1,4 @@
-"""Where a key comes from, in which order, and what becomes of one that cannot be sent."""
+"""Sources of a key, in their order, and keys that cannot be sent."""
 
 from __future__ import annotations
 

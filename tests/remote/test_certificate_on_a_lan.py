@@ -5,15 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import pytest
-
 from appliance.home import Home
-from appliance.tls import device_certificate, pin_of
+from appliance.identity.certificate import device_certificate, pin_of
 from tests.lan import Facts, Lan
 
 from .conftest import KEY
-
-pytestmark = pytest.mark.netns
 
 _PEER = Path(__file__).with_name("lan_peer.py")
 
@@ -26,13 +22,15 @@ class Clients:
         self._variables = {"LANTERN_HOME": str(home), "LANTERN_API_KEY": KEY}
 
     def ask(self) -> Facts:
-        """What a program with OpenAI's SDK meets that asks the device by its name."""
+        """Ask the device by its name, as a program with OpenAI's SDK."""
         node = self._lan.node(self._lan.b, "client", "--wanted", "kitchen", script=_PEER, **self._variables)
         return node.wait(lambda facts: facts["event"] in {"answered", "refused"})
 
     def forget(self) -> int:
         """Accept another certificate."""
-        return self._lan.command(self._lan.b, "discover", "--forget", "kitchen", **self._variables).returncode
+        return self._lan.command(
+            self._lan.b, "discover", "--forget", "--device", "kitchen", **self._variables
+        ).returncode
 
 
 def test_the_record_follows_the_certificate_and_clients_refuse_it_until_they_are_told(

@@ -8,12 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from appliance.home import Home
 from tests.lan import Lan
-
-pytestmark = [pytest.mark.netns, pytest.mark.models]
 
 _URL = "http://10.77.0.1:8080"
 _SCHEMA = {"type": "object", "properties": {"story": {"type": "string", "minLength": 6000}}, "required": ["story"]}

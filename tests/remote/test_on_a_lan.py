@@ -11,8 +11,6 @@ from tests.lan import Facts, Lan, Node
 
 from .conftest import KEY
 
-pytestmark = pytest.mark.netns
-
 _PEER = Path(__file__).with_name("lan_peer.py")
 _FOUND = {"event": "answered", "url": "https://10.77.0.1:8443/v1/", "models": ["chatty"]}
 
@@ -38,12 +36,12 @@ class Machines:
         return self._announced(self._rogue_on, "rogue.pem", *arguments)
 
     def client(self, *arguments: str, key: str = KEY) -> Facts:
-        """What a program with this key in its environment meets."""
+        """Run a program with this key in its environment; return its outcome."""
         [met] = self.clients(*arguments, key=key)
         return met
 
     def clients(self, *arguments: str, key: str = KEY, verb: str = "client", num: int = 1) -> list[Facts]:
-        """What it meets, so many times."""
+        """Run it so many times; return the outcomes."""
         variables = {"LANTERN_HOME": str(self._home), "LANTERN_API_KEY": key, "OPENAI_API_KEY": "sk-of-the-cloud"}
         node = self._lan.node(self._lan.b, verb, *arguments, script=_PEER, **variables)
         return [node.wait(lambda facts: facts["event"] in {"answered", "refused"}) for _ in range(num)]
@@ -70,13 +68,13 @@ def machines(ipv4_lan: Lan, tmp_path: Path) -> Machines:
 
 
 def heard(node: Node) -> str:
-    """What the first client that said anything wrote."""
+    """Return the text of the first client that wrote anything."""
     said: str = node.wait(lambda facts: bool(facts.get("said")))["said"]
     return said
 
 
 def all_that_was_heard(node: Node) -> list[str]:
-    """What clients wrote, up to now: the last of them is one that this asks to speak."""
+    """Return the clients' text up to now: the last of them is one that this asks to speak."""
     node.close()
     return [facts["said"] for facts in node.rest() if facts["event"] == "heard"]
 
@@ -137,7 +135,8 @@ def test_a_rogue_beside_the_true_device_does_not_even_keep_it_away(machines: Mac
     machines.device()
     true = machines.client()
     rogue = machines.rogue("--id", "00112233aabbccdd", "--name", "Kitchen 0")
-    met = machines.clients("--wanted", "", "--wanted", "kitchen", "--wanted", "00112233aabbccdd", num=3)
+    wanted = ("--wanted", "", "--wanted", "kitchen", "--wanted", "00112233aabbccdd")
+    met = machines.clients(*wanted, "--timeout-s", "15", num=3)  # on a busy machine, 3 s are too few for two to answer
     assert met == [true] * 3
     assert set(all_that_was_heard(rogue)) == {""}
 

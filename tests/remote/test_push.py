@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
@@ -12,11 +12,13 @@ import pytest
 
 from appliance.errors import BundleError, DeviceError
 from appliance.home import Home
-from appliance.remote.answers import Answer
+from appliance.remote.bundle_reader import BundleReader
 from appliance.remote.push import push
+from appliance.remote.request import Answer
 from tests.bundle.workshop import snapshot
 from tests.conftest import a_config, serving
 from tests.install.tiny_bundles import TinyDevice
+from tests.remote.broken_wire import BrokenWire, nothing, session_over
 
 KEY = "sk-the-administrator"
 PADDING = bytes(range(256)) * 8192  # 2 MiB
@@ -35,74 +37,11 @@ async def session(url: str) -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-class BrokenWire:
-    """A TCP relay that ends each connection after so many bytes from the client; `port_of` is asked every time."""
-
-    def __init__(self, port_of: Callable[[], int], *, bytes_each: int, before_break: Callable[[int], Awaitable[None]]):
-        self._port_of = port_of
-        self._bytes_each = bytes_each
-        self._before_break = before_break
-        self.num_breaks = 0
-        self.num_bytes = 0
-        self._relays: set[asyncio.Task[None]] = set()
-
-    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._relays.add(asyncio.create_task(self._relay(reader, writer)))
-
-    async def close(self) -> None:
-        for relay in self._relays:
-            relay.cancel()
-        await asyncio.wait(self._relays)
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(_abort, writer)
-            try:
-                far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port_of())
-            except OSError:
-                return
-            stack.push_async_callback(_abort, far_writer)
-            back = asyncio.create_task(_copy(far_reader, writer))
-            stack.callback(back.cancel)
-            left = self._bytes_each
-            with contextlib.suppress(OSError):
-                while left > 0 and (data := await reader.read(min(left, 65536))):
-                    far_writer.write(data)
-                    await far_writer.drain()
-                    left -= len(data)
-                    self.num_bytes += len(data)
-            if left <= 0:
-                self.num_breaks += 1
-                await self._before_break(self.num_breaks)
-
-
-async def _abort(writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()
-    with contextlib.suppress(OSError):
-        await writer.wait_closed()
-
-
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(OSError, asyncio.CancelledError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-
-
-async def nothing(_: int) -> None:
-    """Break without more ado."""
-
-
 async def pushed_over(wire: BrokenWire, made: Path, seen: list[tuple[int, int]]) -> Answer:
-    relay = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
-    async with contextlib.AsyncExitStack() as stack:
-        stack.push_async_callback(wire.close)
-        await stack.enter_async_context(relay)
-        port = relay.sockets[0].getsockname()[1]
-        opened = await stack.enter_async_context(session(f"http://127.0.0.1:{port}"))
+    async with session_over(wire, KEY) as opened:
         return await push(
             opened,
-            made,
+            await asyncio.to_thread(BundleReader, made),
             on_progress=lambda done, total: seen.append((done, total)),
             piece_bytes=200_000,
             num_tries=30,
@@ -148,14 +87,14 @@ def test_a_push_goes_on_when_the_device_was_restarted(device: TinyDevice) -> Non
 def test_what_the_device_refuses_is_not_tried_again(device: TinyDevice) -> None:
     async def run(url: str, made: Path) -> None:
         async with session(url) as opened:
-            await push(opened, made, pause_s=3600.0)
+            await push(opened, await asyncio.to_thread(BundleReader, made), pause_s=3600.0)
 
     with serving(CONFIG, Home(device.root / "home")) as server:
         with pytest.raises(DeviceError, match="not trusted"):
             asyncio.run(run(server.root_url, device.make(key=device.stranger())))
         short = device.make(padding=b"12345")
         (short / "padding.bin").write_bytes(b"123")
-        with pytest.raises(BundleError, match="ends before"):
+        with pytest.raises(BundleError, match="shorter than"):
             asyncio.run(run(server.root_url, short))
         with pytest.raises(BundleError):
             asyncio.run(run(server.root_url, device.root / "nowhere"))
@@ -166,7 +105,7 @@ def test_a_device_that_is_gone_is_given_up_after_some_tries(device: TinyDevice) 
 
     async def run() -> None:
         async with session("http://127.0.0.1:9") as opened:
-            await push(opened, made, num_tries=3, pause_s=0.001)
+            await push(opened, await asyncio.to_thread(BundleReader, made), num_tries=3, pause_s=0.001)
 
     with pytest.raises(DeviceError, match="did not answer"):
         asyncio.run(run())

@@ -18,18 +18,12 @@ from appliance.home import Home
 from tests.clients.environments import node_folder, python_with
 from tests.conftest import RunningServer
 from tests.lan import Lan, ip, open_lan
-from tests.remote.test_gateway import wait_for
+from tests.remote.waiting import wait_for
 
-pytestmark = [pytest.mark.clients, pytest.mark.netns, pytest.mark.models]
+pytestmark = pytest.mark.usefixtures("wants_clients")
 
 _README = Path(__file__).parents[2] / "appliance" / "discovery" / "README.md"
 _OURS = ["aiohttp==3.14.5", "cryptography==50.0.2", "platformdirs==4.14.7", "psutil==7.2.2", "zeroconf==0.154.0"]
-
-
-@pytest.fixture(autouse=True)
-def _asked_for() -> None:
-    if not os.environ.get("LANTERN_CLIENT_TESTS"):
-        pytest.skip("set LANTERN_CLIENT_TESTS=1 to install and run other projects' clients")
 
 
 def recipe(heading: str) -> str:

@@ -1,4 +1,4 @@
-"""Who is refused, who is known, and that nobody sees a key before its certificate was the right one."""
+"""Refused and known devices; no device sees a key before its certificate was the right one."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_device_is_new_then_known_then_refused_with_another_certificate(
     assert standing(server.device(), known)[0] is Standing.KNOWN
     refused, problem = standing(rogue.device(), known)
     assert refused is Standing.REFUSED
-    assert "lantern discover --forget aaaaaaaaaaaaaaaa" in problem
+    assert "lantern discover --forget --device aaaaaaaaaaaaaaaa" in problem
 
 
 def test_a_rogue_is_refused_whichever_part_of_the_identity_it_copies(start_recorder: StartRecorder, home: Home) -> None:

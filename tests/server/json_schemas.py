@@ -12,7 +12,7 @@ _TYPE_OF = {str: "string", bool: "boolean", int: "integer", float: "number", typ
 
 @dataclass
 class Shape:
-    """What a schema allows, all alternatives together."""
+    """The values that a schema allows, all alternatives together."""
 
     types: set[str] = field(default_factory=set)
     fields: dict[str, list[Any]] = field(default_factory=dict)
@@ -59,10 +59,10 @@ class Document:
 
 
 def is_marked(schemas: list[Any]) -> bool:
-    """Whether the field is one that OpenAI does not have, or one that is only there to be refused."""
+    """Return True for a field that OpenAI does not have, or one that is only there to be refused."""
     return any(s.get("x-lantern-extension") or s.get("type") == "null" for s in schemas)
 
 
 def covers(types: set[str], others: set[str]) -> bool:
-    """Whether a value of the other types is always of these types; every integer is a number."""
+    """Return True if a value of the other types is always of these types; every integer is a number."""
     return others <= types | ({"integer"} if "number" in types else set())

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import RunningServer
-from tests.server.test_wire import JSON, MODEL, assert_error, post
+from tests.server.wire import JSON, MODEL, assert_error, post
 
 Place = tuple[str | int, ...]
 LENGTHS = {"max_tokens", "max_completion_tokens"}  # left as they are, or good ones would take all the time there is
@@ -97,7 +97,7 @@ COMPLETION: dict[str, Any] = {
 }
 EMBEDDING: dict[str, Any] = {
     "model": "all-minilm-l6-v2",
-    "input": ["a", [1, 2]],
+    "input": ["a", "b"],
     "encoding_format": "float",
     "dimensions": 384,
     "user": "me",

@@ -19,11 +19,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from appliance.certificate import ServedCertificate
 from appliance.errors import ConfigError
-from appliance.files import write_whole
 from appliance.home import Home
-from appliance.tls import device_certificate, pin_of, public_key_pin
+from appliance.host.files import write_atomically
+from appliance.identity.certificate import device_certificate, pin_of, public_key_pin
+from appliance.identity.served_certificate import ServedCertificate
 from tests.conftest import RunningServer, a_config, serving
 
 _IN_TIME_S = 60.0
@@ -42,7 +42,7 @@ def another(tmp_path: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What one handshake ended with."""
+    """The outcome of one handshake."""
 
     pin: str
     session: ssl.SSLSession | None
@@ -120,7 +120,7 @@ def spoil(path: Path, content: bytes, log: pytest.LogCaptureFixture) -> Callable
 
     def step() -> object:
         num_said = len(log.records)
-        write_whole(path, content)
+        write_atomically(path, content)
         wait_until(lambda: len(log.records) > num_said)
         return _COMPLAINS
 
@@ -141,7 +141,7 @@ def renewed(certificate: Path) -> bytes:
 def test_a_file_that_is_half_written_or_no_pair_leaves_the_former_one_and_is_said_once(
     certificate: Path, another: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "appliance.certificate")
+    caplog.set_level(logging.INFO, "appliance.identity.served_certificate")
     shown = Path(shutil.copy(certificate, tmp_path / "shown.pem"))
     whole = another.read_bytes()
     pins = changes(
@@ -149,7 +149,7 @@ def test_a_file_that_is_half_written_or_no_pair_leaves_the_former_one_and_is_sai
         certificate,
         spoil(shown, whole[: len(whole) // 2], caplog),
         spoil(shown, whole, caplog),  # its key is not there yet
-        lambda: write_whole(certificate, whole),
+        lambda: write_atomically(certificate, whole),
     )
     assert pins == [pins[0], pin_of(another)]
     *complaints, news = [record.getMessage() for record in caplog.records]
@@ -166,7 +166,7 @@ def test_a_file_that_is_gone_leaves_the_former_one(certificate: Path, caplog: py
         wait_until(lambda: bool(caplog.records))
         return _COMPLAINS
 
-    pins = changes(certificate, certificate, remove, lambda: write_whole(certificate, content))
+    pins = changes(certificate, certificate, remove, lambda: write_atomically(certificate, content))
     assert pins[0] == pins[1]
     assert "No such file" in caplog.text
 
@@ -174,10 +174,10 @@ def test_a_file_that_is_gone_leaves_the_former_one(certificate: Path, caplog: py
 def test_a_renewed_certificate_is_shown_and_keeps_its_pin(
     certificate: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "appliance.certificate")
+    caplog.set_level(logging.INFO, "appliance.identity.served_certificate")
     shown = Path(shutil.copy(certificate, tmp_path / "shown.pem"))
     new = renewed(certificate)
-    pins = changes(shown, certificate, lambda: write_whole(shown, new))
+    pins = changes(shown, certificate, lambda: write_atomically(shown, new))
     assert pins[0] == pins[1]
     assert "was renewed" in caplog.text
 

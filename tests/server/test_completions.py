@@ -82,7 +82,8 @@ def test_an_echo_tells_how_likely_the_prompt_was(client: OpenAI) -> None:
     assert (found.tokens or [])[-6:] == said.logprobs.tokens
     assert (found.text_offset or [])[-6:] == [o + 24 for o in said.logprobs.text_offset or []]
     assert (found.token_logprobs or [])[-6:] == pytest.approx(said.logprobs.token_logprobs, abs=0.4)
-    assert [max(top, key=top.__getitem__) for top in (found.top_logprobs or [])[-6:]] == said.logprobs.tokens
+    for token, top in zip(said.logprobs.tokens or [], (found.top_logprobs or [])[-6:], strict=True):
+        assert top.get(token, -100.0) >= max(top.values()) - 0.4  # two graphs read it, so two likely ones may swap
 
 
 def test_nothing_is_known_of_how_likely_a_first_token_was(client: OpenAI) -> None:

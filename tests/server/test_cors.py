@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx2
 import pytest
-from aiohttp import ClientSession
-from aiohttp.test_utils import TestServer
+from pydantic import ValidationError
 
-from appliance.bundle import BundleStore, TrustedKeys
-from appliance.models import EngineSettings, ModelPool
-from appliance.server.app import make_app
-from appliance.server.context import ServerContext
-from appliance.server.cors import Cors
-from appliance.server.guard import Guard
-from appliance.server.keys import KeyRing
+from tests.abuse.bare_server import bare_server
+from tests.conftest import a_config
 
 PAGE = "https://chat.example"
 KEY = "sk-correct-horse"
@@ -34,28 +27,9 @@ def answer(
     tmp_path: Path, origins: tuple[str, ...], method: str, path: str, headers: dict[str, str]
 ) -> tuple[int, Mapping[str, str]]:
     """Status and headers of one answer of a server without models."""
-
-    async def ask(context: ServerContext) -> tuple[int, Mapping[str, str]]:
-        async with (
-            TestServer(make_app(context)) as server,
-            ClientSession() as session,
-            session.request(method, server.make_url(path), headers=headers) as response,
-        ):
-            return response.status, response.headers.copy()
-
-    store = BundleStore(tmp_path, TrustedKeys.load(tmp_path))
-    settings = EngineSettings()
-    pool = ModelPool(store, cache=tmp_path, settings=settings, aliases={}, on_failure=lambda _: None)
-    with ThreadPoolExecutor(1, thread_name_prefix="text") as threads:
-        context = ServerContext(
-            pool=pool,
-            keys=KeyRing([KEY]),
-            guard=Guard(host_names=()),
-            text_threads=threads,
-            started_s=0,
-            cors=Cors(origins),
-        )
-        return asyncio.run(ask(context))
+    with bare_server(tmp_path, keys=[KEY], cors_origins=list(origins)) as server:
+        found = httpx2.request(method, f"http://127.0.0.1:{server.port}{path}", headers=headers)
+    return found.status_code, found.headers
 
 
 @pytest.mark.parametrize("origins", [(PAGE,), ("https://other.example", f"{PAGE}/"), ("*",)])
@@ -87,3 +61,35 @@ def test_every_other_page_is_refused_and_reads_nothing(tmp_path: Path, origins: 
         status, headers = answer(tmp_path, origins, method, path, asked)
         assert status == 403
         assert not [name for name in headers if name.lower().startswith("access-control")]
+
+
+def test_an_allowed_page_may_delete_what_it_stored(tmp_path: Path) -> None:
+    preflight = {**PREFLIGHT, "Access-Control-Request-Method": "DELETE"}
+    status, headers = answer(tmp_path, (PAGE,), "OPTIONS", "/v1/responses/resp_0", preflight)
+    assert status == 204
+    assert "DELETE" in headers["Access-Control-Allow-Methods"].split(", ")
+
+
+@pytest.mark.parametrize(
+    ("configured", "origin"),
+    [
+        ("app://notes", "app://notes"),
+        ("tauri://localhost", "tauri://localhost"),
+        ("capacitor://localhost/", "capacitor://localhost"),
+        ("chrome-extension://*", "chrome-extension://abcdefgh"),
+        ("vscode-webview://*", "vscode-webview://0d9f"),
+    ],
+)
+def test_an_application_with_a_scheme_of_its_own_is_let_in_and_no_page_beside_it(
+    tmp_path: Path, configured: str, origin: str
+) -> None:
+    (allowed,) = a_config(server={"cors_origins": [configured]}).server.cors_origins
+    for sent, expected in ((origin, 200), ("https://evil.example", 403), ("app://other", 403), ("null", 403)):
+        headers = {"Origin": sent, "Sec-Fetch-Site": "cross-site", "Authorization": f"Bearer {KEY}"}
+        assert answer(tmp_path, (allowed,), "GET", "/v1/models", headers)[0] == expected
+
+
+@pytest.mark.parametrize("origin", ["localhost", "javascript://x", "file:///x", "app://", "app://a b"])
+def test_an_origin_that_no_application_has_is_refused_in_the_settings(origin: str) -> None:
+    with pytest.raises(ValidationError):
+        a_config(server={"cors_origins": [origin]})

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from tests.conftest import RunningServer
-from tests.server.test_wire import GOOD, MODEL, assert_error, chat, post
+from tests.server.wire import GOOD, MODEL, assert_error, chat, post
 
 USER: dict[str, Any] = {"role": "user", "content": "hi"}
 TOOL: dict[str, Any] = {
@@ -53,7 +53,8 @@ def forced(text: str) -> dict[str, Any]:
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
         ({"messages": [USER] * 2049}, "messages"),
         ({"messages": [{"role": "user", "content": ["hi"]}]}, "messages[0].content[0]"),
-        ({"messages": [{"role": "assistant", "content": None}, USER]}, "messages[0].content"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+        ({"messages": [{"role": "tool", "content": "1"}]}, "messages[0].tool_call_id"),
         ({"messages": [USER, {"role": "tool", "tool_call_id": "x", "content": "1"}]}, "messages[1].tool_call_id"),
         ({"tools": [TOOL], "tool_choice": {"type": "x"}}, "tool_choice.type"),
         ({"tools": [TOOL], "tool_choice": {"type": "custom", "custom": {"name": "x"}}}, "tool_choice.type"),
@@ -78,6 +79,31 @@ def forced(text: str) -> dict[str, Any]:
 )
 def test_what_openai_refuses_is_refused_by_name(server: RunningServer, changes: dict[str, Any], param: str) -> None:
     assert_error(chat(server, **changes), 400, param=param)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": None},
+        {"content": None, "reasoning_content": "Hm."},
+        {"content": None, "refusal": None, "annotations": [], "tool_calls": []},
+        {"reasoning_content": "Hm."},
+        *(
+            {"content": None, "tool_calls": [CALL | {"function": {"name": "f", "arguments": arguments}}]}
+            for arguments in ('{"city": "Par', "[1]", '"x"', "null", "", '{"a": "\\ud800"}', "{" * 500)
+        ),
+    ],
+)
+def test_what_a_model_may_have_written_is_read_again(server: RunningServer, message: dict[str, Any]) -> None:
+    history = [USER, {"role": "assistant", **message}, USER]
+    assert said(server, messages=history, max_tokens=1)["finish_reason"] == "length"
+    assert said(server, messages=history, tools=[TOOL], max_tokens=1)["finish_reason"] == "length"
+
+
+def test_a_forced_call_that_was_cut_is_read_again(server: RunningServer) -> None:
+    cut = said(server, tools=[TOOL], tool_choice="required", max_tokens=3)
+    assert cut["finish_reason"] == "length"
+    assert said(server, messages=[USER, cut["message"], USER], tools=[TOOL], max_tokens=1)
 
 
 def test_a_wrong_type_is_told_as_json_calls_it(server: RunningServer) -> None:
@@ -119,6 +145,8 @@ def test_the_coldest_temperatures_are_greedy_and_harm_nobody(server: RunningServ
         {"logit_bias": {str(token): -100 for token in range(49152)}},
         {"logit_bias": {"100": 100, "101": -100.0}},
         {"seed": -(2**63)},
+        {"seed": 9223372036854776000},
+        {"seed": -(10**30)},
         {"max_completion_tokens": 2**62, "stop": ["a", "e", "i", "o", "."]},
         {"ignore_eos": True, "response_format": forced("x"), "max_tokens": 20},
         {"chat_template_kwargs": {"enable_thinking": False, "odd": [{"a": None}]}},
@@ -215,11 +243,11 @@ def test_a_refusal_is_a_part_of_an_answer(server: RunningServer) -> None:
         ("OPTIONS", "/v1/chat/completions", "POST"),
         ("DELETE", "/v1/chat/completions", "POST"),
         ("PUT", "/v1/embeddings", "POST"),
-        ("OPTIONS", "/v1/models", "GET,HEAD"),
-        ("POST", "/v1/models", "GET,HEAD"),
-        ("DELETE", f"/v1/models/{MODEL}", "GET,HEAD"),
+        ("OPTIONS", "/v1/models", "GET, HEAD"),
+        ("POST", "/v1/models", "GET, HEAD"),
+        ("DELETE", f"/v1/models/{MODEL}", "GET, HEAD"),
         ("TRACE", "/admin/claim", "POST"),
-        ("GET", "/admin/keys/name", "DELETE"),
+        ("GET", "/admin/keys/name", "DELETE, PATCH"),
     ],
 )
 def test_another_method_is_a_405_that_names_the_right_ones(
@@ -231,7 +259,11 @@ def test_another_method_is_a_405_that_names_the_right_ones(
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/models/", "/v1/chat/completions/", "//v1/models", "/v1//models", "/%00", "/v1/responses"]
+    "path",
+    [
+        *("/console", "/console/", "/v1", "/v1/models/", "/v1/chat/completions/"),
+        *("//v1/models", "/v1//models", "/%00", "/v1/assistants"),
+    ],
 )
 def test_a_path_that_is_not_ours_is_a_404(server: RunningServer, path: str) -> None:
     assert_error(httpx2.get(f"{server.root_url}{path}"), 404, "not_found")

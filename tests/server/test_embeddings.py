@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -9,7 +10,8 @@ import openai
 import pytest
 from openai import OpenAI
 
-from tests.conftest import RunningServer
+from appliance.home import Home
+from tests.conftest import RunningServer, a_config, serving
 
 MODEL = "all-minilm-l6-v2"
 TEXTS = ["The cat sat on the mat.", "A kitten rests on a rug.", "Quarterly revenue fell by nine percent.", "x"]
@@ -57,10 +59,47 @@ def test_a_null_encoding_format_counts_as_absent(server: RunningServer) -> None:
     assert isinstance(embedding, list)
 
 
-def test_tokens_are_taken_as_they_are(client: OpenAI) -> None:
+def test_tokens_are_those_of_openai_and_as_good_as_their_text(starter_home: Home, tmp_path: Path) -> None:
+    words = [b"the", b" fox", b" caf\xc3", b"\xa9", b"!"]
+    table = tmp_path / "cl100k_base.tiktoken"
+    table.write_bytes(b"".join(base64.b64encode(word) + b" %d\n" % i for i, word in enumerate(words)))
+    with (
+        serving(a_config(embeddings={"token_table": str(table)}), starter_home) as server,
+        OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client,
+    ):
+        for tokens, text in (([0, 1, 2, 3, 4], "the fox café!"), ([0, 100257], "the<|endoftext|>")):
+            np.testing.assert_allclose(vectors(client, tokens), vectors(client, text), atol=1e-6)
+            np.testing.assert_allclose(vectors(client, [tokens]), vectors(client, text), atol=1e-6)
+        with pytest.raises(openai.BadRequestError, match="no token of cl100k_base") as caught:
+            vectors(client, [[0], [5]])
+        assert caught.value.param == "input[1]"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [({"token_ids": "refuse"}, "texts only"), ({"token_table": "/nowhere/cl100k_base"}, "embeddings.token_table")],
+)
+def test_tokens_that_cannot_be_read_are_refused_and_texts_are_not(
+    starter_home: Home, settings: dict[str, object], said: str
+) -> None:
+    with (
+        serving(a_config(embeddings=settings), starter_home) as server,
+        OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.BadRequestError, match=said) as caught:
+            vectors(client, [101, 7592])
+        assert caught.value.param == "input"
+        assert len(vectors(client, "hello")) == 1
+
+
+def test_tokens_of_the_model_are_taken_as_they_are_where_that_is_set(starter_home: Home) -> None:
     tokens = [101, 7592, 102]
-    np.testing.assert_allclose(vectors(client, tokens), vectors(client, [tokens]), atol=1e-7)
-    np.testing.assert_allclose(vectors(client, tokens), vectors(client, "hello"), atol=1e-6)
+    with (
+        serving(a_config(embeddings={"token_ids": "own"}), starter_home) as server,
+        OpenAI(base_url=server.base_url, api_key="any", max_retries=0) as client,
+    ):
+        np.testing.assert_allclose(vectors(client, tokens), vectors(client, [tokens]), atol=1e-7)
+        np.testing.assert_allclose(vectors(client, tokens), vectors(client, "hello"), atol=1e-6)
 
 
 @pytest.mark.parametrize(

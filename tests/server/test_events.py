@@ -12,8 +12,8 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from appliance.errors import UnavailableError
-from appliance.server.context import REQUEST_ID
-from appliance.server.sse import EventStream, event_stream
+from appliance.server.http.record import REQUEST_ID
+from appliance.server.http.sse import EventStream, event_stream
 
 _EVENT_BYTES = 4000
 _MAX_KEPT_BYTES = 64 << 10
@@ -22,7 +22,7 @@ Script = Callable[[EventStream], Awaitable[None]]
 
 
 async def read(script: Script, *, ping_interval_s: float = 30.0) -> str:
-    """What a client reads of a stream that a script writes; the connection has to end well."""
+    """Return what a client reads of a stream that a script writes; the connection has to end well."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
         request[REQUEST_ID] = "req_1"

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx2
 
 from appliance.home import Home
-from appliance.tls import pin_of
+from appliance.identity.certificate import pin_of
 from tests.conftest import a_config, serving
 
 

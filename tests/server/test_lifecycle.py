@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -168,3 +169,24 @@ def test_a_stop_lets_running_streams_finish(starter_home: Home) -> None:
             rest = [line for line in lines if line]
     assert rest[-1] == "data: [DONE]"
     assert '"finish_reason":"length"' in rest[-2]
+
+
+def test_a_stream_over_http_1_0_ends_with_its_connection(starter_home: Home) -> None:
+    body = json.dumps(
+        {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 3, "stream": True}
+    )
+    with serving(a_config(), starter_home) as server:
+        address = urlsplit(server.base_url)
+        assert address.hostname is not None
+        assert address.port is not None
+        with socket.create_connection((address.hostname, address.port), timeout=60) as sock:
+            head = (
+                f"POST /v1/chat/completions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+            )
+            sock.sendall(f"{head}\r\nConnection: keep-alive\r\n\r\n{body}".encode())
+            received = b"".join(iter(lambda: sock.recv(65536), b""))
+    head_bytes, _, events = received.partition(b"\r\n\r\n")
+    assert head_bytes.split(b" ")[1] == b"200"
+    assert b"chunked" not in head_bytes.lower()
+    assert events.startswith(b"data: {")
+    assert events.endswith(b"data: [DONE]\n\n")

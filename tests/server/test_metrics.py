@@ -1,4 +1,4 @@
-"""What an operator sees: readiness, counters that add up, and one line for each request."""
+"""The operator's view: readiness, counters that add up, and one line for each request."""
 
 from __future__ import annotations
 
@@ -44,6 +44,14 @@ def test_the_counters_count_what_the_answers_say(server: RunningServer) -> None:
     assert grown("lantern_wait_seconds_count") == 2
     assert grown("lantern_requests_total", "/v1/chat/completions 200") == 2
     assert grown("lantern_requests_total", "/v1/chat/completions 400") == 1
+
+
+def test_the_tokens_of_embeddings_are_counted_too(server: RunningServer) -> None:
+    before = samples(server)
+    body = {"model": "all-minilm-l6-v2", "input": ["The cat sat on the mat.", "A kitten rests on a rug."]}
+    usage = httpx2.post(f"{server.base_url}/embeddings", json=body, timeout=30).json()["usage"]
+    key = ("lantern_tokens_total", "prompt")
+    assert samples(server)[key] - before.get(key, 0.0) == usage["prompt_tokens"] > 10
 
 
 def test_the_state_of_engine_and_process_is_shown(server: RunningServer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 from typing import Any
 
+import httpx2
 import openai
 import pytest
 from openai import OpenAI
@@ -182,3 +183,13 @@ def test_more_tokens_than_the_context_holds_are_capped(client: OpenAI) -> None:
     )
     assert answer.choices[0].finish_reason in {"stop", "length"}
     assert (answer.choices[0].message.content or "") != ""
+
+
+def test_models_tell_their_context_and_modalities(server: RunningServer) -> None:
+    chat, encoder = (
+        httpx2.get(f"{server.base_url}/models/{name}").json() for name in ("smollm2-135m-instruct", "all-minilm-l6-v2")
+    )
+    assert (chat["context_length"], chat["max_model_len"]) == (2048, 2048)
+    assert chat["architecture"] == {"input_modalities": ["text"], "output_modalities": ["text"]}
+    assert encoder["context_length"] > 0
+    assert encoder["architecture"]["output_modalities"] == ["embeddings"]

@@ -1,4 +1,4 @@
-"""What a model wants in front of a text, by what the text is for: from its bundle, chosen by a request."""
+"""Prompts in front of texts, by their purpose: from the bundle, chosen by a request."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quantize.build import build_into_store
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
 from tests.conftest import RunningServer, a_config, serving
-from tests.quantize.tiny import write_encoder
+from tests.quantize.tiny import FORCED, write_encoder
 
 _PROMPTS = {"query": "the fox ", "document": "the dog "}
 
@@ -33,8 +33,8 @@ def prompting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServe
     ]
     with StageProgress() as progress:
         for recipe in recipes:
-            build_into_store(recipe, home, progress)
-    with serving(a_config(), home) as server:
+            build_into_store(recipe, home, progress, FORCED)
+    with serving(a_config(embeddings={"token_ids": "own"}), home) as server:
         yield server
 
 

@@ -11,17 +11,19 @@ import numpy as np
 import pytest
 
 from appliance.bundle.manifest import MODEL_NAME
-from appliance.engine.embedder import Reranker
-from appliance.engine.model_file import ModelFile
+from appliance.engine.runtime.model_file import ModelFile
+from appliance.engine.texts.embedder import Reranker
 from appliance.home import Home
+from appliance.server.app import ROUTES
 from appliance.server.openapi import document
-from appliance.server.response_schema import RerankResponse
+from appliance.server.v1.rerank import RankedResult, RerankResponse
 from quantize.build import build_into_store
 from quantize.evaluation.reranker import encoded_pairs
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
 from tests.conftest import RunningServer, a_config, serving
-from tests.quantize.tiny import write_encoder, write_reranker
+from tests.quantize.tiny import FORCED, write_encoder, write_reranker
+from tests.server.answers import read_answer
 
 _QUERY = "the quick brown fox"
 _DOCUMENTS = ["dog", "the lazy dog sleeps and then it jumps over", "fox", "quick " * 30]
@@ -34,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     with StageProgress() as progress:
         for name, write in (("tiny-reranker", write_reranker), ("tiny-encoder", write_encoder)):
             recipe = Recipe.create(name=name, source={"uri": str(write(root / name))})
-            build_into_store(recipe, home, progress)
+            build_into_store(recipe, home, progress, FORCED)
     return home
 
 
@@ -49,13 +51,10 @@ def rerank(server: RunningServer, **fields: Any) -> httpx2.Response:
     return httpx2.post(f"{server.base_url}/rerank", json=body, timeout=60)
 
 
-def results(server: RunningServer, **fields: Any) -> list[dict[str, Any]]:
+def results(server: RunningServer, **fields: Any) -> list[RankedResult]:
     response = rerank(server, **fields)
     assert response.status_code == 200, response.text
-    found: list[dict[str, Any]] = RerankResponse.model_validate_json(response.text).model_dump(exclude_none=True)[
-        "results"
-    ]
-    return found
+    return read_answer(RerankResponse, response.text)["results"]
 
 
 def test_every_document_is_scored_and_the_most_relevant_comes_first(ranking: RunningServer) -> None:
@@ -146,7 +145,7 @@ def test_a_model_of_another_kind_is_refused_everywhere(ranking: RunningServer) -
 def test_the_model_is_listed_as_what_it_is_and_the_path_is_in_the_document(ranking: RunningServer) -> None:
     models = {model["id"]: model["kind"] for model in httpx2.get(f"{ranking.base_url}/models").json()["data"]}
     assert models == {"tiny-encoder": "encoder", "tiny-reranker": "reranker"}
-    assert "/v1/rerank" in document()["paths"]
+    assert "/v1/rerank" in document(ROUTES)["paths"]
 
 
 def test_coheres_second_path_answers_too(ranking: RunningServer) -> None:

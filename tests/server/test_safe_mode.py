@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,39 +14,37 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from appliance.access.keystore import KeyStore, Role
 from appliance.home import Home
-from appliance.keystore import KeyStore, Role
-from appliance.safe_mode import serve_safely
+from appliance.service.composition import Mode, compose
+from appliance.service.safe_mode import SafeMode
+from tests.bundle.workshop import install_untried
 from tests.conftest import a_config
 from tests.install.tiny_bundles import TinyDevice
 from tests.server.admin.clients import administered, error_of
 
 
 @contextmanager
-def safe_server(home: Home) -> Iterator[int]:
-    ready, ports, stop = threading.Event(), list[int](), asyncio.Event()
-
-    def on_ready(port: int) -> None:
-        ports.append(port)
-        ready.set()
-
+def safe_server(home: Home, **server: object) -> Iterator[int]:
+    ready = threading.Event()
+    parts = compose(a_config(server=server, tls={"port": 0}), home, Mode.SAFE)
+    serving = SafeMode(parts, on_ready=lambda _: ready.set())
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        serving = serve_safely(a_config(tls={"port": 0}), home, stop, on_ready)
-        thread = threading.Thread(target=runner.run, args=(serving,), name="safe-server")
+        thread = threading.Thread(target=runner.run, args=(serving.run(),), name="safe-server")
         thread.start()
         try:
             assert ready.wait(20)
-            yield ports[0]
+            yield serving.port
         finally:
-            loop.call_soon_threadsafe(stop.set)
+            loop.call_soon_threadsafe(serving.stop)
             thread.join(20)
 
 
 @pytest.fixture
 def device(tmp_path: Path) -> TinyDevice:
     made = TinyDevice(tmp_path)
-    made.store.add(made.make())
+    install_untried(made.store, made.make())
     return made
 
 
@@ -103,3 +103,23 @@ def test_it_starts_with_nothing_at_all_and_with_a_damaged_home(tmp_path: Path) -
     (home.bundles / "tiny" / "active").symlink_to("nowhere")
     with safe_server(home) as port:
         assert httpx2.get(f"http://127.0.0.1:{port}/health").json()["status"] == "safe"
+
+
+def test_it_honours_the_settings_of_bodies_pages_and_connections(tmp_path: Path) -> None:
+    home, page = Home(tmp_path / "home"), {"origin": "https://chat.example"}
+    admin = KeyStore(home.api_keys).create("admin", role=Role.ADMINISTRATION).secret
+    headers = {"authorization": f"Bearer {admin}", "content-type": "application/json"}
+    settings = {"max_body_mib": 1, "cors_origins": [page["origin"]], "max_connections": 8}
+    with safe_server(home, **settings) as port, contextlib.ExitStack() as stack:
+        url = f"http://127.0.0.1:{port}"
+        refused = httpx2.post(f"{url}/admin/keys", content=b" " * (1 << 20) + b"{}", headers=headers)
+        assert refused.status_code == 413
+        health = httpx2.get(f"{url}/health", headers=page)
+        assert health.headers["access-control-allow-origin"] == page["origin"]
+        head = "POST /admin/keys HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n"
+        busy = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        for _ in range(8):
+            sock = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            sock.sendall(f"{head}{busy}\r\n".encode())
+            assert b"100 Continue" in sock.recv(1000)
+        assert httpx2.get(f"{url}/health").json()["error"]["code"] == "service_unavailable"

@@ -1,4 +1,4 @@
-"""What keeps the smallest models on their way inside a grammar: closed objects, no endless loops, told results."""
+"""Help for the smallest models inside a grammar: closed objects, no endless loops, results as text."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
-from appliance.server.chat_prompt import template_messages
-from appliance.server.chat_wire import ChatRequest
-from appliance.server.closed_schema import closed
+from appliance.server.v1.chat.closed_schema import closed
+from appliance.server.v1.turn import Call, Turn
+from appliance.server.v1.turns import messages_of
+from appliance.text.conventions import Conventions
 from tests.conftest import RunningServer
 
 MODEL = "smollm2-135m-instruct"
@@ -84,15 +85,13 @@ def test_greedy_json_comes_to_its_end(client: OpenAI) -> None:
 
 
 def test_results_are_told_to_a_template_that_knows_no_tools() -> None:
-    call = {"id": "1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
     turns = [
-        {"role": "user", "content": "What time is it?"},
-        {"role": "assistant", "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "1", "content": "Noon."},
+        Turn("user", "What time is it?"),
+        Turn("assistant", calls=(Call("clock", "{}", "1"),)),
+        Turn("tool", "Noon.", call_id="1"),
     ]
-    wire = ChatRequest.model_validate({"model": "m", "messages": turns})
-    told = template_messages(wire, knows_tools=False)
+    told = messages_of(turns, Conventions(), knows_tools=False)
     assert told[1]["content"] == '{"name": "clock", "arguments": {}}'
     assert told[2]["role"] == "user"
     assert told[2]["content"].startswith("The tool clock answered:\nNoon.")
-    assert [m["role"] for m in template_messages(wire, knows_tools=True)] == ["user", "assistant", "tool"]
+    assert [m["role"] for m in messages_of(turns, Conventions(), knows_tools=True)] == ["user", "assistant", "tool"]

@@ -16,9 +16,10 @@ import httpx2
 import pytest
 from cryptography import x509
 
+from appliance.access.claim_code import ClaimCode
 from appliance.errors import ConfigError
 from appliance.home import Home
-from appliance.tls import device_certificate, pin_of, server_context
+from appliance.identity.certificate import device_certificate, pin_of, server_context
 from tests.conftest import RunningServer, a_config, serving
 
 
@@ -144,3 +145,23 @@ def test_the_command_shows_the_pin_and_a_code_for_a_camera(home: Home) -> None:
     ).stdout.splitlines()
     assert printed[0] == pin_of(home.tls)
     assert len(printed) > 10
+    openssl = subprocess.run(
+        ["openssl", "x509", "-in", str(home.tls), "-noout", "-fingerprint", "-sha256"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert openssl.strip().rpartition("=")[2] in printed[1]
+
+
+def test_the_command_shows_the_claim_code_to_people_and_the_pin_alone_to_scripts(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    code = ClaimCode(home.claim_code).ensure()
+
+    def printed(*arguments: str) -> str:
+        command = [sys.executable, "-m", "appliance", "fingerprint", *arguments]
+        variables = {"LANTERN_HOME": str(home.root), "PYTHONIOENCODING": "utf-8"}
+        return subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout
+
+    assert f"Claim code:    {code}\n" in printed()
+    assert printed("--no-qr") == f"{pin_of(home.tls)}\n"

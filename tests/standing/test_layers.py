@@ -15,7 +15,9 @@ def test_the_device_loads_none_of_the_workstations_packages() -> None:
 
 
 def test_the_engine_loads_no_http() -> None:
-    modules = loaded_by("import appliance.engine.loop, appliance.engine.embed_loop, appliance.engine.model_runner")
+    modules = loaded_by(
+        "import appliance.engine.loop, appliance.engine.texts.loop, appliance.engine.runtime.model_runner"
+    )
     assert "aiohttp" not in modules
 
 

@@ -1,4 +1,4 @@
-"""What is installed is what was locked: by hash, above the versions with known holes, and nothing else on a device."""
+"""The locks: every package by hash, none with a known hole, and nothing else is installed on a device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LOCKS = [ROOT / "appliance" / "requirements.lock", ROOT / "quantize" / "requirements.lock"]
-FLOORS = {"aiohttp": (3, 14, 3), "zeroconf": (0, 150), "jinja2": (3, 1, 6), "onnx": (1, 21)}  # TRUST: known holes below
+FLOORS = {"aiohttp": (3, 14, 3), "zeroconf": (0, 150), "jinja2": (3, 1, 6), "onnx": (1, 21)}  # below are known holes
 
 
 def locked(path: Path) -> dict[str, tuple[str, int]]:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-_RUN = "from appliance.engine.product import product_is_right; assert product_is_right(); import time; time.sleep(1)"
+_RUN = (
+    "from appliance.engine.runtime.product import product_is_right; "
+    "assert product_is_right(); import time; time.sleep(1)"
+)
 _SILENCED = ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME")
 
 

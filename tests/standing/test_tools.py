@@ -1,4 +1,4 @@
-"""The tools of STYLE run as tests, so that one command tells everything."""
+"""The linters, run as tests, so that one command tells everything."""
 
 from __future__ import annotations
 
@@ -18,20 +18,28 @@ def run_tool(*command: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.tools
 def test_ruff_finds_nothing() -> None:
     run_tool(str(BIN / "ruff"), "check", ".")
 
 
+@pytest.mark.tools
 def test_the_code_is_formatted() -> None:
     run_tool(str(BIN / "ruff"), "format", "--check", ".")
 
 
+@pytest.mark.tools
 def test_the_types_hold() -> None:
     run_tool(sys.executable, "-m", "mypy")
 
 
+@pytest.mark.tools
 def test_imports_point_downwards() -> None:
     run_tool(str(BIN / "lint-imports"), "--no-cache")
+
+
+def test_the_hooks_of_pre_commit_are_sound() -> None:
+    run_tool(str(BIN / "pre-commit"), "validate-config", ".pre-commit-config.yaml")
 
 
 def test_no_file_is_too_long() -> None:

@@ -60,7 +60,7 @@ _ENVIRONMENT = {
 
 
 def missing() -> str | None:
-    """Why no container can be booted here, if so."""
+    """Return the reason why no container can be booted here; None if one can."""
     if os.geteuid() != 0:
         return "needs root"
     for tool in ("systemd-nspawn", "nsenter", "unshare"):
@@ -106,7 +106,7 @@ class Container:
         )
 
     def health(self) -> dict[str, Any] | None:
-        """What /health says, or None where nobody answers."""
+        """Return the answer of /health; None if there is none."""
         text = self.run("curl", "--silent", "--max-time", "5", "http://127.0.0.1:8080/health", check=False)
         answer: dict[str, Any] | None = json.loads(text) if text else None
         return answer

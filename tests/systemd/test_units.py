@@ -1,4 +1,4 @@
-"""What can be said of the units without running them."""
+"""Units, checked without running them."""
 
 from __future__ import annotations
 

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from appliance.engine.embed_loop import AsyncTextModel
 from appliance.engine.engine import Engine
 from appliance.engine.loop import AsyncEngine
-from appliance.engine.model_runner import ModelRunner
-from appliance.engine.types import Request, SamplingParams, StepPlan
+from appliance.engine.texts.loop import AsyncTextModel
+from appliance.engine.types import ModelRunner, Request, SamplingParams, StepPlan
 from appliance.host.sdnotify import notify, watchdog_interval_s
 from appliance.host.sockets import passed_sockets
-from appliance.watchdog import Watchdog
+from appliance.service.watchdog import Watchdog
 from tests.engine.fake_runner import CountingRunner
+from tests.engine.streams import read_all, tokens_of
 
 
 def an_engine(runner: ModelRunner) -> AsyncEngine:
@@ -31,15 +31,13 @@ def an_engine(runner: ModelRunner) -> AsyncEngine:
 def test_an_idle_engine_and_a_working_one_feed_the_watchdog() -> None:
     async def run() -> int:
         engine, sent = an_engine(CountingRunner()), asyncio.Semaphore(0)
-        engine.start()
-        async with Watchdog(lambda: [engine], interval_s=0.01, send=lambda _: sent.release()).running():
+        async with engine, Watchdog(lambda: [engine], interval_s=0.01, send=lambda _: sent.release()):
             for _ in range(3):
                 await sent.acquire()
             with engine.submit(Request("a", (1, 2, 3), SamplingParams(max_tokens=50, temperature=0))) as stream:
-                num = sum([1 async for output in stream if output.token is not None])
+                num = len(tokens_of(await read_all(stream)))
             for _ in range(3):
                 await sent.acquire()
-        await engine.stop()
         return num
 
     assert asyncio.run(run()) == 50
@@ -60,26 +58,21 @@ class HeldRunner(CountingRunner):
 
 
 def test_an_engine_that_stands_still_starves_the_watchdog() -> None:
-    async def run() -> tuple[int, int]:
-        runner, sent = HeldRunner(), list[str]()
-        engine = an_engine(runner)
-        engine.start()
-        with engine.submit(Request("a", (1, 2), SamplingParams(max_tokens=1))) as stream:
-            assert await asyncio.to_thread(runner.entered.wait, 10)
-            async with Watchdog(lambda: [engine], interval_s=0.0, send=sent.append).running():
-                with pytest.raises(TimeoutError):
-                    await asyncio.wait_for(engine.ping(), 0.3)
-                while_stuck = len(sent)
-                runner.go_on.set()
-                async for _ in stream:
-                    pass
-                await asyncio.wait_for(engine.ping(), 5)
-        await engine.stop()
-        return while_stuck, len(sent)
+    async def run() -> bool:
+        runner, fed = HeldRunner(), asyncio.Event()
+        async with an_engine(runner) as engine:
+            with engine.submit(Request("a", (1, 2), SamplingParams(max_tokens=1))) as stream:
+                assert await asyncio.to_thread(runner.entered.wait, 10)
+                async with Watchdog(lambda: [engine], interval_s=0.0, send=lambda _: fed.set()):
+                    with pytest.raises(TimeoutError):
+                        await asyncio.wait_for(engine.ping(), 0.3)
+                    is_fed_while_stuck = fed.is_set()
+                    runner.go_on.set()
+                    await read_all(stream)
+                    await asyncio.wait_for(fed.wait(), 10)
+        return is_fed_while_stuck
 
-    while_stuck, after = asyncio.run(run())
-    assert while_stuck == 0
-    assert after > while_stuck
+    assert not asyncio.run(run())
 
 
 def test_a_model_that_reads_texts_and_stands_still_starves_the_watchdog_until_it_is_unloaded() -> None:
@@ -91,21 +84,19 @@ def test_a_model_that_reads_texts_and_stands_still_starves_the_watchdog_until_it
             go_on.wait()
             return np.zeros((len(texts), 1), np.float32)
 
-        model = AsyncTextModel[Sequence[int]](compute, name="held", on_failure=print)
-        model.start()
-        loaded: list[AsyncTextModel[Sequence[int]]] = [model]
-        work = asyncio.create_task(model.submit([(1,)]))
-        assert await asyncio.to_thread(entered.wait, 10)
-        async with Watchdog(lambda: loaded, interval_s=0.0, send=sent.append, look_again_s=0.01).running():
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(model.ping(), 0.3)
-            while_stuck = len(sent)
-            loaded.clear()
-            while not sent:
-                await asyncio.sleep(0.001)
-        go_on.set()
-        await work
-        await model.stop()
+        async with AsyncTextModel[Sequence[int]](compute, name="held", on_failure=print) as model:
+            loaded: list[AsyncTextModel[Sequence[int]]] = [model]
+            work = asyncio.create_task(model.submit([(1,)]))
+            assert await asyncio.to_thread(entered.wait, 10)
+            async with Watchdog(lambda: loaded, interval_s=0.0, send=sent.append, look_again_s=0.01):
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(model.ping(), 0.3)
+                while_stuck = len(sent)
+                loaded.clear()
+                while not sent:
+                    await asyncio.sleep(0.001)
+            go_on.set()
+            await work
         return while_stuck, len(sent)
 
     while_stuck, after = asyncio.run(run())

@@ -16,6 +16,8 @@ from appliance.text.reasoning import ReasoningDelta, ReasoningSplitter, opens_re
         ("\n<think></think>Answer.", "", "Answer."),
         ("Answer with <think>tags</think>.", "", "Answer with <think>tags</think>."),
         ("<think>one</think>two<think>three</think>", "one", "two<think>three</think>"),
+        ("<think>one</think>\n\n</think>\n</think>two</think>", "one", "two</think>"),
+        ("<think>one</think></thi", "one", "</thi"),
         ("<think>never </th", "never </th", ""),
         (" \n", "", " \n"),
         ("<thi", "", "<thi"),

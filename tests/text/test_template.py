@@ -81,11 +81,31 @@ def test_arguments_stay_text_for_a_template_that_takes_text() -> None:
     assert _template(source).render([_call('{"a":  1}')]).text == 'x{"a":  1}'
 
 
-@pytest.mark.parametrize("arguments", ["{", "[1]", "[" * 100_000])
-def test_arguments_that_are_no_object_are_refused_by_their_place(arguments: str) -> None:
-    with pytest.raises(InvalidRequestError) as caught:
-        _template(CHAT).render([_user("a"), _call(arguments)])
-    assert caught.value.param == "messages[1].tool_calls[0].function.arguments"
+@pytest.mark.parametrize(
+    ("sent", "read"),
+    [
+        ('{"city": "Par', {"city": "Par"}),
+        ('{"city": "Paris", "days": tr', {"city": "Paris"}),
+        ('{"a": [1, {"b": 2', {"a": [1, {"b": 2}]}),
+        ('{"a": "x\\', {"a": "x"}),
+        ("{", {}),
+        ('{"a": "\\ud800"}', {"a": "\ufffd"}),
+        ("null", {}),
+        ("[1]", {"arguments": [1]}),
+        ('"x"', {"arguments": "x"}),
+        ("words", {"arguments": "words"}),
+        ("[" * 100_000, {"arguments": "[" * 100_000}),
+    ],
+)
+def test_arguments_that_are_cut_or_no_object_are_read_as_an_object(sent: str, read: dict[str, Any]) -> None:
+    source = "{% for call in messages[-1].tool_calls %}{{ call.function.arguments | tojson }}{% endfor %}"
+    assert json.loads(_template(source).render([_call(sent)]).text) == read
+
+
+@given(st.text(alphabet='{}[]",:\\ntrue1é', max_size=40) | st.text(max_size=20))
+def test_any_text_is_read_as_arguments(text: str) -> None:
+    source = "{% for call in messages[-1].tool_calls %}{{ call.function.arguments | tojson }}{% endfor %}"
+    assert isinstance(json.loads(_template(source).render([_call(text)]).text), dict)
 
 
 def test_further_variables_reach_the_template_but_cannot_replace_its_own() -> None:

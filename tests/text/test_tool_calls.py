@@ -1,4 +1,4 @@
-"""What each family writes, and what a client gets: whole messages, each also fed a character at a time."""
+"""Tool calls as each family writes them and a client gets them: whole messages, each also fed a character at a time."""
 
 from __future__ import annotations
 
@@ -207,6 +207,8 @@ def test_malformed_tools_count_as_unknown() -> None:
         ("{{ '<start_function_call>call:' }}", "gemma"),
         ("{{ '<|tool_call>call:' }}", "gemma"),
         ("{{ '<|tool_call_start|>[' }}", "pythonic"),
+        ("{% set text = 'List of tools: <|tool_list_start|>[' %}", "pythonic"),
+        ("{% set text = 'List of tools: [' %}", "pythonic"),
         ("{{ message.content }}", "generic"),
     ],
 )

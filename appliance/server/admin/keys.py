@@ -1,22 +1,26 @@
-"""GET and POST /admin/keys, DELETE /admin/keys/NAME: the keys of this device, of which only new ones are ever shown."""
+"""GET and POST /admin/keys, PATCH and DELETE /admin/keys/NAME: the API keys of this device.
+
+A secret is shown once, when its key is made.
+"""
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from aiohttp import web
 from pydantic import Field, WithJsonSchema
 
-from appliance.errors import ConflictError
-from appliance.keystore import ApiKey, KeyStore, Role
-from appliance.server.admin.administration import administration_of, refusals
-from appliance.server.body import read_as
-from appliance.server.context import CONTEXT
-from appliance.server.parse import Wire
+from appliance.access.keystore import ApiKey, Role
+from appliance.install.administration import Administration
+from appliance.server.admin.access import administration_of, refusals
+from appliance.server.http.body import read_as
+from appliance.server.http.routing import Access, Routes, in_path
+from appliance.server.http.wire import Answer, Wire
 
-ROUTES = web.RouteTableDef()
+ROUTES = Routes()
+
+_NAME = in_path("name", "The name of a key.")
 
 
 class KeyRequest(Wire):
@@ -27,43 +31,115 @@ class KeyRequest(Wire):
     rate: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
-@ROUTES.get("/admin/keys")
+class RateRequest(Wire):
+    """Another rate for a key, in requests a minute; any number without it."""
+
+    rate: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+
+class ApiKeyInfo(Answer):
+    """A key, without the key; `rate` is requests a minute, null for any number.
+
+    `last_used` is the time of its last request that was admitted, null if there was none.
+    """
+
+    id: str
+    name: str
+    role: Literal["inference", "administration"]
+    rate: int | None
+    created: int
+    last_used: int | None
+
+
+class ApiKeyList(Answer):
+    """Every key that was made here."""
+
+    keys: list[ApiKeyInfo]
+
+
+class NewApiKey(ApiKeyInfo):
+    """A key, this once."""
+
+    key: str
+
+
+@ROUTES.get(
+    "/admin/keys",
+    access=Access.ADMINISTRATION,
+    operation="listKeys",
+    summary="What keys there are",
+    answer=ApiKeyList,
+)
 async def list_keys(request: web.Request) -> web.Response:
-    """What keys there are, which is not the keys."""
-    keys = await asyncio.to_thread(administration_of(request).keys.all)
-    return web.json_response({"keys": [_describe(key) for key in keys]})
+    """List key metadata; secrets are never returned."""
+    return await _listed(administration_of(request))
 
 
-@ROUTES.post("/admin/keys")
+@ROUTES.post(
+    "/admin/keys",
+    access=Access.ADMINISTRATION,
+    operation="createKey",
+    summary="Make a key",
+    request=KeyRequest,
+    answer=NewApiKey,
+    statuses=(HTTPStatus.CREATED,),
+)
 async def create_key(request: web.Request) -> web.Response:
-    """201 with the key, which is shown once."""
+    """Answer 201 with the key, which is shown once."""
     administration = administration_of(request)
     wire = await read_as(request, KeyRequest)
     with refusals():
-        new = await asyncio.to_thread(administration.keys.create, wire.name, role=wire.role, rate=wire.rate)
-    await request.app[CONTEXT].keys.refresh()
-    return web.json_response({**_describe(new.key), "key": new.secret}, status=HTTPStatus.CREATED)
+        new = await administration.create_key(wire.name, role=wire.role, rate=wire.rate)
+    body: NewApiKey = {**_describe(new.key, None), "key": new.secret}
+    return web.json_response(body, status=HTTPStatus.CREATED)
 
 
-@ROUTES.delete("/admin/keys/{name}")
-async def revoke_key(request: web.Request) -> web.Response:
-    """Forget a key; the last one for administration only by command on the device."""
-    keys = administration_of(request).keys
+@ROUTES.patch(
+    "/admin/keys/{name}",
+    access=Access.ADMINISTRATION,
+    operation="changeKey",
+    summary="Give a key another rate",
+    request=RateRequest,
+    answer=ApiKeyList,
+    parameters=(_NAME,),
+)
+async def change_key(request: web.Request) -> web.Response:
+    """Give a key another rate, which counts from the next request on."""
+    administration = administration_of(request)
+    wire = await read_as(request, RateRequest)
     with refusals():
-        await asyncio.to_thread(_revoke, keys, request.match_info["name"])
-    await request.app[CONTEXT].keys.refresh()
-    return web.json_response({"keys": [_describe(key) for key in await asyncio.to_thread(keys.all)]})
+        await administration.set_rate(request.match_info["name"], wire.rate)
+    return await _listed(administration)
 
 
-def _revoke(keys: KeyStore, name: str) -> None:
-    administrators = [key.name for key in keys.all() if key.role is Role.ADMINISTRATION]
-    if administrators == [name]:
-        raise ConflictError(
-            f"{name} is the last key for administration, and nobody could make another; make one first, or revoke it "
-            "by command on the device."
-        )
-    keys.revoke(name)
+@ROUTES.delete(
+    "/admin/keys/{name}",
+    access=Access.ADMINISTRATION,
+    operation="revokeKey",
+    summary="Forget a key",
+    answer=ApiKeyList,
+    parameters=(_NAME,),
+)
+async def revoke_key(request: web.Request) -> web.Response:
+    """Revoke a key; the last administration key is revoked only by command on the device."""
+    administration = administration_of(request)
+    with refusals():
+        await administration.revoke_key(request.match_info["name"])
+    return await _listed(administration)
 
 
-def _describe(key: ApiKey) -> dict[str, Any]:
-    return {"id": key.id, "name": key.name, "role": key.role.value, "rate": key.rate, "created": key.created_s}
+async def _listed(administration: Administration) -> web.Response:
+    used = administration.key_use()
+    body: ApiKeyList = {"keys": [_describe(key, used.get(key.id)) for key in await administration.keys()]}
+    return web.json_response(body)
+
+
+def _describe(key: ApiKey, last_used_s: int | None) -> ApiKeyInfo:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role.value,
+        "rate": key.rate,
+        "created": key.created_s,
+        "last_used": last_used_s,
+    }

@@ -1,64 +1,117 @@
-"""GET /admin/models, DELETE /admin/models/NAME, POST /admin/models/NAME/rollback."""
+"""/admin/models: the installed models, each loaded, unloaded, rolled back and removed, and the reports of bundles.
+
+A report is a page of a bundle's author: it is sent as a file to keep, and may run nothing if a browser shows it.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-from functools import partial
-from typing import Any
+from aiohttp import hdrs, web
 
-from aiohttp import web
+from appliance.errors import UnavailableError
+from appliance.install.overview import Overview
+from appliance.server.admin.access import administration_of, refusals
+from appliance.server.context import CONTEXT
+from appliance.server.http.routing import Access, Routes, in_path
 
-from appliance.host.memory import available_bytes
-from appliance.server.admin.administration import Administration, administration_of, refusals
+ROUTES = Routes()
 
-ROUTES = web.RouteTableDef()
+_REPORT_POLICY = "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+_NAME = in_path("name", "The name of an installed model.")
 
 
-@ROUTES.get("/admin/models")
+@ROUTES.get(
+    "/admin/models",
+    access=Access.ADMINISTRATION,
+    operation="listInstalledModels",
+    summary="What is installed and free",
+    answer=Overview,
+)
 async def list_models(request: web.Request) -> web.Response:
-    """Every installed model with its versions, and the room that is left."""
-    return web.json_response(await overview(administration_of(request)))
+    """List every installed model with its versions, and the free space."""
+    return web.json_response(await administration_of(request).overview())
 
 
-@ROUTES.delete("/admin/models/{name}")
+@ROUTES.delete(
+    "/admin/models/{name}",
+    access=Access.ADMINISTRATION,
+    operation="removeModel",
+    summary="Uninstall a model",
+    answer=Overview,
+    parameters=(_NAME,),
+)
 async def remove_model(request: web.Request) -> web.Response:
-    """Uninstall every version; requests that run with it finish."""
+    """Uninstall every version; requests that use the model finish."""
     administration = administration_of(request)
     with refusals():
-        await administration.change(partial(administration.installer.remove, request.match_info["name"]))
-    return web.json_response(await overview(administration))
+        await administration.remove(request.match_info["name"])
+    return web.json_response(await administration.overview())
 
 
-@ROUTES.post("/admin/models/{name}/rollback")
+@ROUTES.post(
+    "/admin/models/{name}/rollback",
+    access=Access.ADMINISTRATION,
+    operation="rollBackModel",
+    summary="Let the version before serve",
+    answer=Overview,
+    parameters=(_NAME,),
+)
 async def roll_back(request: web.Request) -> web.Response:
-    """Let the version before this one serve."""
+    """Serve the version before this one."""
     administration = administration_of(request)
     with refusals():
-        await administration.change(partial(administration.installer.rollback, request.match_info["name"]))
-    return web.json_response(await overview(administration))
+        await administration.rollback(request.match_info["name"])
+    return web.json_response(await administration.overview())
 
 
-async def overview(administration: Administration) -> dict[str, Any]:
-    """What is installed, served and free."""
-    pool = administration.pool
-    installed = await asyncio.to_thread(administration.installer.list)
-    loaded = {model.bundle.digest for model in pool.loaded()}
-    aliases: dict[str, list[str]] = {}
-    for alias, name in sorted(pool.aliases.items()):
-        aliases.setdefault(name, []).append(alias)
-    root = administration.installer.store.root
-    free = await asyncio.to_thread(lambda: shutil.disk_usage(root).free if root.is_dir() else None)
-    return {
-        "models": [
-            {
-                **model.to_json(),
-                "loaded": model.digest in loaded,
-                "aliases": aliases.get(model.name, []),
-                "problem": model.problem or pool.damaged.get(model.name),
-            }
-            for model in installed
-        ],
-        "storage": {"free_bytes": free},
-        "memory": {"free_bytes": await asyncio.to_thread(available_bytes), "models_bytes": pool.reserved_bytes},
+@ROUTES.post(
+    "/admin/models/{name}/load",
+    access=Access.ADMINISTRATION,
+    operation="loadModel",
+    summary="Load a model into memory",
+    answer=Overview,
+    parameters=(_NAME,),
+)
+async def load_model(request: web.Request) -> web.Response:
+    """Load a model; idle ones are unloaded if it needs their memory."""
+    administration = administration_of(request)
+    if request.app[CONTEXT].is_safe_mode:
+        raise UnavailableError("No model is loaded in safe mode; leave it first.")
+    with refusals():
+        await administration.load(request.match_info["name"])
+    return web.json_response(await administration.overview())
+
+
+@ROUTES.post(
+    "/admin/models/{name}/unload",
+    access=Access.ADMINISTRATION,
+    operation="unloadModel",
+    summary="Free the memory of a model",
+    answer=Overview,
+    parameters=(_NAME,),
+)
+async def unload_model(request: web.Request) -> web.Response:
+    """Unload a model that no request uses; the next request loads it again."""
+    administration = administration_of(request)
+    with refusals():
+        await administration.unload(request.match_info["name"])
+    return web.json_response(await administration.overview())
+
+
+@ROUTES.get(
+    "/admin/models/{name}/report",
+    access=Access.ADMINISTRATION,
+    operation="getModelReport",
+    summary="The report of a bundle's measurements, as HTML",
+    parameters=(_NAME,),
+)
+async def show_report(request: web.Request) -> web.Response:
+    """Return the report that the bundle brought along."""
+    name = request.match_info["name"]
+    with refusals():
+        report = await administration_of(request).report(name)
+    headers = {
+        hdrs.CONTENT_TYPE: "text/html; charset=utf-8",
+        hdrs.CONTENT_DISPOSITION: 'attachment; filename="report.html"',
+        "Content-Security-Policy": _REPORT_POLICY,
     }
+    return web.Response(body=report, headers=headers)

@@ -1,42 +1,33 @@
-"""POST /admin/uploads and what is below it: a bundle comes in pieces, resumed where it stopped, and is installed.
+"""POST /admin/uploads and the routes below it: a bundle arrives in pieces, is resumed, and is installed.
 
-The manifest comes first: its signature, its key and the free space are checked before a byte is taken. Pieces carry
-`Content-Range: bytes FIRST-LAST/SIZE` (RFC 9110, section 14.5) and begin where the last one ended.
+The manifest comes first: its signature, its key and the free space are checked before any other byte is accepted.
 """
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
-import re
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Literal, NotRequired
 
-from aiohttp import hdrs, web
+from aiohttp import web
 from pydantic import Field
 
-from appliance.bundle import FileEntry, Manifest
-from appliance.bundle.uploads import Upload
-from appliance.errors import InvalidRequestError
-from appliance.server.admin.administration import Administration, administration_of, refusals
-from appliance.server.admin.models import overview
-from appliance.server.body import read_as
-from appliance.server.parse import Wire
+from appliance.install.overview import Memory, ModelInfo, Overview, Storage
+from appliance.server.admin import pieces
+from appliance.server.admin.access import administration_of, refusals
+from appliance.server.admin.pieces import (
+    FILE_NAME,
+    RANGE_HEADER,
+    UPLOAD_ID,
+    UploadedFile,
+    UploadList,
+    UploadRemoved,
+    UploadState,
+)
+from appliance.server.http.body import read_as
+from appliance.server.http.routing import PIECE_TYPE, Access, Routes
+from appliance.server.http.wire import Answer, Wire
 
-ROUTES = web.RouteTableDef()
-
-PIECE_TYPE = "application/octet-stream"
-MAX_PIECE_BYTES = 64 << 20
-
-_WRITE_BYTES = 1 << 20
-_RANGE = re.compile(r"^bytes (\d{1,15})-(\d{1,15})/(\d{1,15})$")
-
-
-class PieceTooLargeError(InvalidRequestError):
-    """More bytes than one piece may have."""
-
-    status = 413
-    code = "request_too_large"
+ROUTES = Routes()
 
 
 class UploadRequest(Wire):
@@ -46,125 +37,117 @@ class UploadRequest(Wire):
     signature: Annotated[str, Field(min_length=2, max_length=4096)]
 
 
-@ROUTES.post("/admin/uploads")
+class UploadBegun(Answer):
+    """A new or resumed upload; or the installed models, if exactly this bundle serves."""
+
+    state: Literal["uploading", "installing", "installed"]
+    id: NotRequired[str]
+    name: NotRequired[str]
+    files: NotRequired[list[UploadedFile]]
+    models: NotRequired[list[ModelInfo]]
+    storage: NotRequired[Storage]
+    memory: NotRequired[Memory]
+
+
+class Installed(Overview):
+    """The models after an install."""
+
+    state: Literal["installed"]
+    installed: str
+
+
+@ROUTES.post(
+    "/admin/uploads",
+    access=Access.ADMINISTRATION,
+    operation="beginUpload",
+    summary="Begin with a bundle, or go on",
+    request=UploadRequest,
+    answer=UploadBegun,
+    statuses=(HTTPStatus.OK, HTTPStatus.CREATED),
+)
 async def begin_upload(request: web.Request) -> web.Response:
-    """201 for a new one; 200 for one that goes on, or for a bundle that serves already."""
+    """Answer 201 for a new upload; 200 for a resumed one, or for a bundle that serves already."""
     administration = administration_of(request)
     wire = await read_as(request, UploadRequest)
     with refusals():
-        begun = await asyncio.to_thread(_begin, administration, wire.manifest.encode(), wire.signature.encode())
-    if begun is None:
-        return web.json_response({"state": "installed", **await overview(administration)})
-    is_new = not any(file["received"] for file in begun["files"])
-    return web.json_response(begun, status=HTTPStatus.CREATED if is_new else HTTPStatus.OK)
+        upload = await administration.begin_upload(wire.manifest.encode(), wire.signature.encode())
+    if upload is None:
+        found = await administration.overview()
+        serving: UploadBegun = {
+            "state": "installed",
+            "models": found["models"],
+            "storage": found["storage"],
+            "memory": found["memory"],
+        }
+        return web.json_response(serving)
+    is_new = not any(file.received for file in upload.files)
+    return web.json_response(pieces.state_of(upload), status=HTTPStatus.CREATED if is_new else HTTPStatus.OK)
 
 
-@ROUTES.get("/admin/uploads")
+@ROUTES.get(
+    "/admin/uploads",
+    access=Access.ADMINISTRATION,
+    operation="listUploads",
+    summary="Bundles on their way in",
+    answer=UploadList,
+)
 async def list_uploads(request: web.Request) -> web.Response:
-    """The unfinished ones."""
-    administration = administration_of(request)
-    found = await asyncio.to_thread(
-        lambda: [_describe(administration, u) for u in administration.installer.uploads.all()]
-    )
-    return web.json_response({"uploads": found})
+    """List the unfinished uploads."""
+    return await pieces.list_of(administration_of(request).uploads)
 
 
-@ROUTES.get("/admin/uploads/{id}")
+@ROUTES.get(
+    "/admin/uploads/{id}",
+    access=Access.ADMINISTRATION,
+    operation="getUpload",
+    summary="What is there of each file",
+    answer=UploadState,
+    parameters=(UPLOAD_ID,),
+)
 async def show_upload(request: web.Request) -> web.Response:
-    """What is there of each file."""
-    administration = administration_of(request)
-    upload = await _upload_of(request, administration)
-    return web.json_response(await asyncio.to_thread(_describe, administration, upload))
+    """Tell the bytes of each file that have arrived."""
+    return await pieces.shown(request, administration_of(request).uploads)
 
 
-@ROUTES.delete("/admin/uploads/{id}")
+@ROUTES.delete(
+    "/admin/uploads/{id}",
+    access=Access.ADMINISTRATION,
+    operation="removeUpload",
+    summary="Forget it",
+    answer=UploadRemoved,
+    parameters=(UPLOAD_ID,),
+)
 async def remove_upload(request: web.Request) -> web.Response:
-    """Forget it, and give its space back."""
-    administration, upload_id = administration_of(request), request.match_info["id"]
-    async with administration.piece_of(upload_id):
-        await asyncio.to_thread(administration.installer.uploads.remove, upload_id)
-    return web.json_response({"removed": upload_id})
+    """Remove an upload and free its space."""
+    return await pieces.removed(request, administration_of(request).uploads)
 
 
-@ROUTES.put("/admin/uploads/{id}/files/{name}")
+@ROUTES.put(
+    "/admin/uploads/{id}/files/{name}",
+    access=Access.ADMINISTRATION,
+    operation="putPiece",
+    summary="A piece of a file",
+    body_type=PIECE_TYPE,
+    answer=UploadedFile,
+    parameters=(UPLOAD_ID, FILE_NAME, RANGE_HEADER),
+)
 async def put_piece(request: web.Request) -> web.Response:
-    """Append a piece of one file; what came before a connection broke is kept."""
-    administration = administration_of(request)
-    if (request.content_length or 0) > MAX_PIECE_BYTES:
-        raise PieceTooLargeError(f"A piece has at most {MAX_PIECE_BYTES} bytes; send the file in several.")
-    uploads = administration.installer.uploads
-    async with administration.piece_of(request.match_info["id"]):
-        upload = await _upload_of(request, administration)
-        entry = uploads.entry(upload, request.match_info["name"])
-        first, end = _range_of(request, entry)
-        received = await _append(administration, upload, entry, request, first)
-    if received != end:
-        raise InvalidRequestError(
-            f"The body ends at byte {received} and not where Content-Range says; what came is kept."
-        )
-    return web.json_response({"name": entry.name, "received": received, "size_bytes": entry.size_bytes})
+    """Append a piece of one file."""
+    return await pieces.received(request, administration_of(request).uploads)
 
 
-@ROUTES.post("/admin/uploads/{id}/install")
+@ROUTES.post(
+    "/admin/uploads/{id}/install",
+    access=Access.ADMINISTRATION,
+    operation="installUpload",
+    summary="Verify, try and activate it",
+    answer=Installed,
+    parameters=(UPLOAD_ID,),
+)
 async def install_upload(request: web.Request) -> web.Response:
-    """Verify, try in a limited process, activate; answers with what is served then."""
+    """Verify, try in a limited process, activate; answer with the models that are installed then."""
     administration = administration_of(request)
     with refusals():
-        bundle = await administration.install(request.match_info["id"])
-    answer = await overview(administration)
-    return web.json_response({"state": "installed", "installed": bundle.name, **answer})
-
-
-def _begin(administration: Administration, manifest: bytes, signature: bytes) -> dict[str, Any] | None:
-    """None where exactly this bundle serves and nothing is wrong with it."""
-    store = administration.installer.store
-    store.trusted.verify(manifest, signature)
-    parsed, digest = Manifest.from_bytes(manifest), hashlib.sha256(manifest).hexdigest()
-    if store.active(parsed.name) == digest and parsed.name not in administration.pool.damaged:
-        return None
-    return _describe(administration, administration.installer.uploads.begin(manifest, signature))
-
-
-async def _upload_of(request: web.Request, administration: Administration) -> Upload:
-    with refusals():
-        return await asyncio.to_thread(administration.installer.uploads.get, request.match_info["id"])
-
-
-def _range_of(request: web.Request, entry: FileEntry) -> tuple[int, int]:
-    """First byte, and the one after the last; without the header the body is the whole file."""
-    header = request.headers.get(hdrs.CONTENT_RANGE)
-    if header is None:
-        return 0, entry.size_bytes
-    match = _RANGE.match(header)
-    first, last, size = map(int, match.groups()) if match else (0, 0, 0)
-    if not match or first > last or last >= size or size != entry.size_bytes:
-        raise InvalidRequestError(
-            f"Content-Range must be 'bytes FIRST-LAST/{entry.size_bytes}' for {entry.name}, as far as there are bytes.",
-            param=hdrs.CONTENT_RANGE,
-            code="invalid_range",
-        )
-    return first, last + 1
-
-
-async def _append(
-    administration: Administration, upload: Upload, entry: FileEntry, request: web.Request, offset: int
-) -> int:
-    write, buffer = administration.installer.uploads.write, bytearray()
-    async for data in request.content.iter_any():
-        buffer += data
-        if len(buffer) >= _WRITE_BYTES:
-            offset = await asyncio.to_thread(write, upload, entry, offset, bytes(buffer))
-            buffer.clear()
-    return await asyncio.to_thread(write, upload, entry, offset, bytes(buffer))
-
-
-def _describe(administration: Administration, upload: Upload) -> dict[str, Any]:
-    received = upload.received()
-    return {
-        "id": upload.id,
-        "state": "installing" if administration.is_installing(upload.id) else "uploading",
-        "name": upload.manifest.name,
-        "files": [
-            {"name": f.name, "size_bytes": f.size_bytes, "received": received[f.name]} for f in upload.manifest.files
-        ],
-    }
+        bundle = await administration.uploads.install(request.match_info["id"])
+    body: Installed = {"state": "installed", "installed": bundle.name, **await administration.overview()}
+    return web.json_response(body)

@@ -1,4 +1,4 @@
-"""What a model's text turns into: ordinary text, and calls of tools in pieces. Frozen values."""
+"""Events of a model's text: ordinary text, and calls of tools in pieces. Frozen values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which family's notation a model was taught, told by its chat template; the manifest may name another."""
+"""Tool-call notations by model family, detected from the chat template; the manifest may name another."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ _MARKERS: tuple[tuple[str, str], ...] = (
     (json_formats.MISTRAL_MARKER, "mistral"),
     *((opening, "pythonic") for opening in pythonic.OPENINGS),
     ("[func_name1(", "pythonic"),
+    ("List of tools: ", "pythonic"),  # LFM2's and LFM2.5's, which do not show how a call looks
     (json_formats.TOOL_CALL, "hermes"),
     (json_formats.PYTHON_TAG, "llama3"),
     ('{"name": function name, "parameters":', "llama3"),
@@ -50,12 +51,12 @@ FORMAT_NAMES: tuple[str, ...] = tuple(_FORMATS)
 
 
 def format_for_template(source: str) -> str:
-    """The name of the format that a chat template speaks of; "generic" where it speaks of none."""
+    """Return the name of the format that a chat template speaks of; "generic" if it speaks of none."""
     return next((name for marker, name in _MARKERS if marker in source), "generic")
 
 
 def make_parser(name: str, tools: Iterable[Mapping[str, Any]] = ()) -> ToolCallParser:
-    """A parser for one stream.
+    """Make a parser for one stream.
 
     Args:
         name: one of FORMAT_NAMES.
@@ -69,7 +70,7 @@ def make_parser(name: str, tools: Iterable[Mapping[str, Any]] = ()) -> ToolCallP
 
 
 def visible_markers(name: str) -> tuple[str, ...]:
-    """Texts that the parser must see although they may be special tokens.
+    """Return texts that the parser must see although they may be special tokens.
 
     Raises:
         BundleError: no such format.

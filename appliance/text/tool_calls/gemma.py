@@ -68,7 +68,7 @@ class GemmaParser(ValueCallMachine):
         return (yield from self._plain(character))
 
     def _plain(self, first: str) -> Reading[Value]:
-        """A number, a constant, or a text without quotes."""
+        """Read a number, a constant, or a text without quotes."""
         pieces: list[str] = []
         character = first
         while character not in (",", "}", "]"):
@@ -98,7 +98,7 @@ class GemmaParser(ValueCallMachine):
         return items
 
     def _escaped(self) -> Reading[str]:
-        """A string between two of Gemma's own quotes, of which `<` is read."""
+        """Read a string between two of Gemma's own quotes, of which `<` is read."""
         quote = "<"
         while quote not in QUOTES:
             quote += yield from self._next()

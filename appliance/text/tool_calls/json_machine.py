@@ -30,7 +30,7 @@ class JsonCallMachine(CallMachine):
     """A frame that can read call objects, one or a list."""
 
     def _json_calls(self, *, is_bare: bool) -> Reading[None]:
-        """One call object, or a list of them.
+        """Read one call object, or a list of them.
 
         Args:
             is_bare: nothing announced a call, so an object must look like one: arguments, and a known name.
@@ -52,7 +52,7 @@ class JsonCallMachine(CallMachine):
         self._fail()
 
     def _call_object(self, *, is_bare: bool) -> Reading[None]:
-        """The rest of a call object; its brace is read."""
+        """Read the rest of a call object; its brace is read."""
         draft = _Draft()
         character = yield from self._next_solid()
         while character != "}":
@@ -70,7 +70,7 @@ class JsonCallMachine(CallMachine):
         self._whole_call(draft.name, "{}")
 
     def _member(self, draft: _Draft, key: str, *, is_bare: bool) -> Reading[None]:
-        """The value of one key; the call starts as soon as its name is known."""
+        """Read the value of one key; the call starts as soon as its name is known."""
         if draft.is_done or key in _OTHER_KEYS:
             yield from self._copy_value(_ignore)
         elif key in _NAME_KEYS and draft.name is None:
@@ -113,7 +113,7 @@ class JsonCallMachine(CallMachine):
             self._whole_call(name, (yield from self._argument_text()))
 
     def _argument_text(self) -> Reading[str]:
-        """A whole value; models also write the arguments as a string that holds JSON, or null for none."""
+        """Read a whole value; models also write the arguments as a string that holds JSON, or null for none."""
         character = yield from self._next_solid()
         if character == '"':
             return _object_text(whole_characters((yield from self._string())))
@@ -124,7 +124,7 @@ class JsonCallMachine(CallMachine):
         return "{}" if text == "null" else text
 
     def _string(self, *, limit: int | None = None) -> Reading[str]:
-        """The rest of a JSON string; its first quote is read."""
+        """Read the rest of a JSON string; its first quote is read."""
         pieces = ['"']
         character = yield from self._next()
         while character != '"':

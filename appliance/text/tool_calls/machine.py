@@ -69,7 +69,7 @@ class CallMachine:
         return self._take_events()
 
     def _parse(self) -> Reading[None]:
-        """The grammar of a whole message, which each format gives; ends after END."""
+        """Parse a whole message by the grammar of the format; ends after END."""
         raise NotImplementedError
 
     # Reading
@@ -87,7 +87,7 @@ class CallMachine:
         return character
 
     def _next_solid(self) -> Reading[str]:
-        """The next character that is no blank."""
+        """Read up to the next character that is no blank, and return it."""
         character = yield from self._next()
         while character.isspace():
             character = yield from self._next()
@@ -110,7 +110,7 @@ class CallMachine:
                 self._fail()
 
     def _read_while(self, allowed: str, *, limit: int = _MAX_NAME_CHARACTERS) -> Reading[str]:
-        """Letters, digits and the allowed characters."""
+        """Read letters, digits and the allowed characters."""
         found: list[str] = []
         while True:
             character = yield from self._next()
@@ -148,7 +148,7 @@ class CallMachine:
         *,
         may_be_bare: bool,
     ) -> Reading[None]:
-        """A whole message: text, and calls after an opening marker.
+        """Read a whole message: text, and calls after an opening marker.
 
         Args:
             read: reads one call, or several.
@@ -241,7 +241,7 @@ class CallMachine:
 
 
 def whole_characters(text: str) -> str:
-    """Surrogates, which escapes of a model can spell, joined to characters or replaced: text must encode."""
+    """Join or replace surrogates, which escapes of a model can spell: text must encode."""
     if text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

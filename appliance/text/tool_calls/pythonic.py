@@ -81,7 +81,7 @@ class PythonicParser(ValueCallMachine):
         return items
 
     def _separator(self, closing: str) -> Reading[str]:
-        """What follows a value: the closing bracket, or the first character after a comma."""
+        """Read past a value: the closing bracket, or the first character after a comma."""
         character = yield from self._next_solid()
         if character == ",":
             return (yield from self._next_solid())

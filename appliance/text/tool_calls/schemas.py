@@ -1,4 +1,4 @@
-"""What a request says about its tools, as far as reading calls needs it; pure."""
+"""The tools of a request, as far as reading calls needs their schemas; pure."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class ToolSchemas:
                 self._properties[name] = _mapping(_mapping(function.get("parameters")).get("properties"))
 
     def allows(self, name: str) -> bool:
-        """Whether there may be such a tool."""
+        """Tell if there may be such a tool."""
         return not self._properties or name in self._properties
 
     def knows(self, name: str) -> bool:
-        """Whether there is such a tool."""
+        """Tell if there is such a tool."""
         return name in self._properties
 
     def takes_text(self, name: str, parameter: str) -> bool | None:
-        """Whether a parameter is a string; None where that is not known."""
+        """Tell if a parameter is a string; None if that is not known."""
         schema = _mapping(self._properties.get(name, {}).get(parameter))
         if "type" in schema:
             return bool(schema["type"] == "string")

@@ -44,7 +44,7 @@ class TaggedParametersParser(CallMachine):
             self._fail()
 
     def _tag_name(self) -> Reading[str]:
-        """The rest of a tag that names something."""
+        """Read the rest of a tag that names something."""
         pieces: list[str] = []
         character = yield from self._next()
         while character != ">":
@@ -58,7 +58,7 @@ class TaggedParametersParser(CallMachine):
         return name
 
     def _tag(self) -> Reading[str]:
-        """The next of the tags that may follow, or what stands in their place."""
+        """Read the next of the tags that may follow, or the text in their place."""
         tag = yield from self._next_solid()
         while tag not in _TAGS and tag != END and any(known.startswith(tag) for known in _TAGS):
             character = yield from self._next()
@@ -68,7 +68,7 @@ class TaggedParametersParser(CallMachine):
         return tag
 
     def _parameter(self, takes_text: bool | None) -> Reading[None]:
-        """A value up to its closing tag, less one newline at either end."""
+        """Read a value up to its closing tag, less one newline at either end."""
         pieces: list[str] = []
         if takes_text:
             self._arguments('"')
@@ -102,7 +102,7 @@ class TaggedParametersParser(CallMachine):
 
 
 def _json_value(text: str) -> str | None:
-    """The text if it is a JSON value but no string; models also write Python's constants."""
+    """Return the text if it is a JSON value but no string; models also write Python's constants."""
     text = {"True": "true", "False": "false", "None": "null"}.get(text.strip(), text)
     try:
         value = json.loads(text, parse_constant=_refuse_constant)

@@ -27,7 +27,7 @@ class ValueCallMachine(CallMachine):
         self._whole_call(name, json.dumps(arguments, ensure_ascii=False))
 
     def _quoted(self, quote: str) -> Reading[str]:
-        """The rest of a string in one or three quotes, of which the first is read."""
+        """Read the rest of a string in one or three quotes, of which the first is read."""
         closing = quote
         character = yield from self._next()
         if character == quote:
@@ -66,7 +66,7 @@ class ValueCallMachine(CallMachine):
         return chr(code)
 
     def _word(self) -> Reading[Value]:
-        """A number or a constant, its first character still to be read."""
+        """Read a number or a constant, its first character still to be read."""
         return self._word_value((yield from self._read_while("+-._", limit=_MAX_WORD_CHARACTERS)))
 
     def _word_value(self, word: str) -> Value:

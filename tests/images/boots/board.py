@@ -28,8 +28,8 @@ T = TypeVar("T")
 CARD_GIB = 6
 # How much longer than on a quiet machine everything may take.
 MINUTES = 60.0 * float(os.environ.get("LANTERN_IMAGE_PATIENCE", "1"))
-# A machine that others use lets an emulated one stand still for longer than a hung board may.
-PATIENT_WATCHDOG = "systemd.watchdog_sec=120"
+# A machine that others use lets an emulated one stand still for longer than a hung board, or a hung service, may.
+PATIENT_WATCHDOG = "systemd.watchdog_sec=120" + (" systemd.service_watchdogs=no" if MINUTES > 60.0 else "")
 _PORTS = {"http": 8080, "https": 8443}
 
 
@@ -63,7 +63,7 @@ class Card:
         subprocess.run(["mcopy", "-n", "-i", self._fat, f"::{folder}/*", target], check=True)
 
     def write(self, name: str, data: bytes) -> None:
-        """What a user does in a card reader."""
+        """Write to the card as a user does in a card reader."""
         subprocess.run(["mcopy", "-o", "-i", self._fat, "-", f"::{name}"], input=data, check=True)
 
     def boot_files(self, folder: Path, board: str = "all") -> tuple[Path, Path, str]:
@@ -130,7 +130,7 @@ class Board:
         self._thread.join()
 
     def text(self, since: int = 0) -> str:
-        """What the serial line has said since an offset."""
+        """Return the serial line's text since an offset."""
         return self.log.read_bytes()[since:].decode("utf-8", "replace")
 
     def mark(self) -> int:
@@ -162,7 +162,7 @@ class Board:
         self.wait_until(is_written, f"{end_bytes} bytes written")
 
     def written_bytes(self) -> int:
-        """What the guest has written to the card since its start, as QEMU counts."""
+        """Return the bytes that the guest has written to the card since its start, as QEMU counts."""
         with socket.socket(socket.AF_UNIX) as sock, contextlib.ExitStack() as files:
             sock.settimeout(30)
             sock.connect(str(self._folder / "qmp"))

@@ -13,6 +13,7 @@ import pytest
 
 from images.workplace import ROOT, VERSION
 from tests.images.boots.board import Board, Card
+from tests.images.boots.figures import table
 from tests.images.boots.user import User
 
 _TOOLS = ("qemu-system-aarch64", "mtype", "mcopy", "debugfs", "sfdisk")
@@ -34,6 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was measured."""
+    if text := table():
+        terminalreporter.section("figures")
+        terminalreporter.write_line(text)
+
+
 def image_path() -> Path:
     """The image under test."""
     default = ROOT / "dist" / f"lantern-{VERSION}-raspberry-pi.img"
@@ -42,7 +50,7 @@ def image_path() -> Path:
 
 @pytest.fixture(scope="session")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where cards and logs are; LANTERN_IMAGE_LOGS keeps them."""
+    """Return the folder of cards and logs; LANTERN_IMAGE_LOGS keeps them."""
     kept = os.environ.get("LANTERN_IMAGE_LOGS")
     if kept:
         Path(kept).mkdir(parents=True, exist_ok=True)

@@ -10,29 +10,30 @@ import urllib.error
 import pytest
 
 from images.raspberry_pi.layout import DATA, SECTORS_A_MIB
-from images.workplace import say
 from tests.images.boots.board import CARD_GIB, Board
+from tests.images.boots.figures import tell
 from tests.images.boots.user import User
 
 _HOST = r"lantern-[0-9a-f]{8}"
 
 
 def test_it_answers(board: Board) -> None:
-    say(f"/health after {board.wait_for_health():.0f} s")
+    tell("first start, power-on to /health", f"{board.wait_for_health():.0f} s")
 
 
-def test_it_belongs_to_who_claims_it_first(board: Board, user: User) -> None:
+def test_it_belongs_to_who_claims_it_with_the_code_on_its_screen(board: Board, user: User) -> None:
     assert user.key
     with pytest.raises(urllib.error.HTTPError, match="409"):
         user.administer("POST", "/admin/claim", {"name": "somebody-else"})
-    assert user.lantern("claim", board.tls_url).returncode != 0
+    assert user.lantern("claim", "--device", board.tls_url).returncode != 0
 
 
 def test_it_chats(board: Board, user: User) -> None:
     began_s = time.monotonic()
     answer, first_token_s = user.ask_and_watch()
     on_s = board.starts_s[-1]
-    say(f"first token {first_token_s - on_s:.0f} s after power-on, {first_token_s - began_s:.0f} s after the question")
+    tell("first token of a chat after power-on", f"{first_token_s - on_s:.0f} s")
+    tell("first token after the question", f"{first_token_s - began_s:.0f} s")
     assert "Paris" in answer
 
 
@@ -45,7 +46,7 @@ def test_the_screen_shows_where_it_is_and_its_fingerprint(board: Board, user: Us
     found = board.wait_for(rf"http://{_HOST}\.local/v1")
     assert found
     board.wait_for(re.escape(user.pin()))
-    board.wait_for("This device is claimed", timeout_s=120)
+    board.wait_for("This device is claimed by owner from ", timeout_s=120)
 
 
 def test_it_keeps_the_system_that_it_runs(board: Board) -> None:

@@ -32,8 +32,8 @@ def nothing(scratch: Path) -> Path:
 
 
 def push(board: Board, user: User, bundle: Path, timeout_s: float = 30 * MINUTES) -> subprocess.CompletedProcess[str]:
-    """What an administrator types."""
-    return user.lantern("update", "push", str(bundle), "--to", board.tls_url, "--timeout", str(timeout_s))
+    """Push an update as an administrator does."""
+    return user.lantern("update", "push", str(bundle), "--device", board.tls_url, "--timeout", str(timeout_s))
 
 
 def test_an_older_version_is_refused(board: Board, user: User, nothing: Path, scratch: Path) -> None:
@@ -78,9 +78,9 @@ def test_an_update_whose_service_dies_is_left_again_and_not_tried_twice(
     board: Board, user: User, scratch: Path
 ) -> None:
     def breaks(tree: Path) -> None:
-        [main] = tree.glob("opt/lantern/lib/python3*/site-packages/appliance/service.py")
+        [main] = tree.glob("opt/lantern/lib/python3*/site-packages/appliance/service/__init__.py")
         main.write_text("raise SystemExit('broken on purpose')\n")
-        for compiled in main.parent.glob("__pycache__/service.*"):
+        for compiled in main.parent.glob("__pycache__/__init__.*"):
             compiled.unlink()
 
     bundle = build_update(scratch / "updates", version=later(2), change=breaks)

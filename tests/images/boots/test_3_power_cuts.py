@@ -22,8 +22,9 @@ from appliance.bundle import Manifest, SigningKey, write_bundle
 from appliance.home import lantern_home
 from images.raspberry_pi.image import sign_update
 from images.signing import update_keys
-from images.workplace import run, say
+from images.workplace import run
 from tests.images.boots.board import MINUTES, Board
+from tests.images.boots.figures import tell
 from tests.images.boots.user import CHAT, EMBEDDING, User
 
 _CUTS = int(os.environ.get("LANTERN_POWER_CUTS", "10"))
@@ -61,7 +62,7 @@ class Installing:
 
     @property
     def is_busy(self) -> bool:
-        """Whether a model is on its way, rather than between two."""
+        """Tell if a model is on its way, rather than between two."""
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
@@ -74,7 +75,7 @@ class Installing:
         number = 0
         while not self._is_stopped.is_set():
             bundle = variant(self._folder, f"{self._prefix}-{number}")
-            self._process = self._user.start("models", "install", str(bundle), "--on", self._device)
+            self._process = self._user.start("models", "install", str(bundle), "--device", self._device)
             if self._is_stopped.is_set():  # it was since it was looked at
                 self._process.kill()
             self._process.communicate()
@@ -104,7 +105,7 @@ def test_it_comes_back_from_a_cut_during_an_update_and_a_models_installation(
     all_bytes = bundle.stat().st_size + 2 * unbootable.stat().st_size - _NOISE_BYTES
     end_bytes = board.written_bytes() + int(share * all_bytes)
     mark = board.mark()
-    update = user.start("update", "push", str(bundle), "--to", board.tls_url)
+    update = user.start("update", "push", str(bundle), "--device", board.tls_url)
     board.wait_until_written(end_bytes)
     installing = Installing(user, scratch, f"cut-{cut}", board.tls_url)
     try:
@@ -120,9 +121,8 @@ def test_it_comes_back_from_a_cut_during_an_update_and_a_models_installation(
     steps = re.findall(r"lantern-update: \S+ is \S+ \S+|lantern-slot: \S+ \S+", board.text(mark)) or ["sending"]
     board.switch_on()
     took_s = board.wait_for_health()
-    say(
-        f"cut {cut}: at {100 * share:.0f} % and {wait_s:.1f} s, after {steps[-1]!r}; /health again after {took_s:.0f} s"
-    )
+    when = f"{100 * share:.0f} % and {wait_s:.1f} s, after {steps[-1]!r}"
+    tell(f"power cut {cut}, at {when}", f"/health again after {took_s:.0f} s")
     assert user.administer("GET", "/admin/update")["running"] == runs
     check_models(user, board.tls_url)
     assert user.likeness("a small dog", "a puppy") > user.likeness("a small dog", "an annual tax return") + 0.2
@@ -131,7 +131,7 @@ def test_it_comes_back_from_a_cut_during_an_update_and_a_models_installation(
 
 def check_models(user: User, device: str) -> None:
     """Every model that the device lists is whole; what the cuts have left is removed."""
-    listed = user.lantern("models", "list", "--json", "--on", device)
+    listed = user.lantern("models", "list", "--json", "--device", device)
     assert listed.returncode == 0, listed.stderr
     models = json.loads(listed.stdout)["models"]
     names = {model["name"] for model in models}
@@ -139,4 +139,4 @@ def check_models(user: User, device: str) -> None:
     assert not [model for model in models if model["problem"]]
     for name in names - {CHAT, EMBEDDING}:
         assert user.likeness("a dog", "a dog", model=name) > 0.99
-        assert user.lantern("models", "remove", name, "--on", device).returncode == 0
+        assert user.lantern("models", "remove", name, "--device", device).returncode == 0

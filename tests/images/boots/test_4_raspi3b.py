@@ -85,5 +85,6 @@ def test_the_chooser_writes_its_state_through_the_boards_own_driver(pi3: Pi3) ->
 
 def test_it_gets_ready(pi3: Pi3) -> None:
     """The API answers there too, and onnxruntime computes right: that is what lantern-confirm asks for."""
-    pi3.wait_for(r"http://lantern-[0-9a-f]{8}\.local/v1", 20)
+    pi3.wait_for(r"https://lantern-[0-9a-f]{8}\.local/", 20)
+    pi3.wait_for(r"Claim code  [0-9A-Z]{4}-[0-9A-Z]{4}", 20)
     pi3.wait_for("is healthy and confirmed; no failed unit", 20)

@@ -37,13 +37,29 @@ class User:
         self.key = ""
 
     def claim(self) -> None:
-        """With the command, over HTTPS, as a key must not cross a network in clear."""
-        result = self.lantern("claim", self._board.tls_url, "--as", "owner")
+        """With the command and the code on the screen, over HTTPS, as a key must not cross a network in clear."""
+        code = self._board.wait_for(r"Claim code  ([0-9A-Z]{4}-[0-9A-Z]{4})")[1]
+        refused = self.lantern("claim", "--device", self._board.tls_url, "--as", "owner")
+        assert "the code on its screen" in refused.stderr
+        result = self.lantern("claim", "--device", self._board.tls_url, "--as", "owner", "--code", code)
         assert result.returncode == 0, result.stderr
         found = re.search(r"^sk-\S+$", result.stdout, re.MULTILINE)
         assert found, result.stdout
         self.key = found[0]
         assert self.pin() in result.stdout
+
+    def claim_without_code(self) -> None:
+        """Claim a device of 0.1.0, which gives itself to the first client."""
+        result = self.lantern("claim", "--device", self.url, "--as", "owner")
+        assert result.returncode == 0, result.stderr
+        found = re.search(r"^sk-\S+$", result.stdout, re.MULTILINE)
+        assert found, result.stdout
+        self.key = found[0]
+
+    @property
+    def url(self) -> str:
+        """The device's address for commands."""
+        return self._board.tls_url
 
     def administer(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """One administrative request; an HTTPError where the device refuses."""
@@ -61,7 +77,14 @@ class User:
         """The command on this workstation, with the key, and a home of its own."""
         with tempfile.TemporaryDirectory() as home:
             command = [sys.executable, "-m", "appliance", *arguments]
-            return subprocess.run(command, env=self._environment(home), capture_output=True, text=True, check=False)
+            return subprocess.run(
+                command,
+                env=self._environment(home),
+                stdin=subprocess.DEVNULL,  # a terminal would be asked for the claim code
+                capture_output=True,
+                text=True,
+                check=False,
+            )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """The same without waiting for its end; homes of these go with the test run's folder."""
@@ -81,16 +104,16 @@ class User:
     def sdk(self) -> OpenAI:
         return OpenAI(base_url=f"{self._board.base_url}/v1", api_key=self.key, timeout=_TIMEOUT_S, max_retries=0)
 
-    def ask(self) -> str:
+    def ask(self, model: str = CHAT) -> str:
         """A chat completion's text."""
-        return self.ask_and_watch()[0]
+        return self.ask_and_watch(model)[0]
 
-    def ask_and_watch(self) -> tuple[str, float]:
+    def ask_and_watch(self, model: str = CHAT) -> tuple[str, float]:
         """A streamed chat completion's text, and when its first token came by the monotonic clock."""
         text, first_s = "", 0.0
         with self.sdk() as client:
             stream = client.chat.completions.create(
-                model=CHAT,
+                model=model,
                 messages=[{"role": "user", "content": "Name the capital city of France."}],
                 max_tokens=16,
                 temperature=0,

@@ -8,31 +8,38 @@ from numpy.typing import NDArray
 
 from appliance.engine.types import StepPlan
 from quantize.evaluation.answers import continue_greedily, task_metrics
-from quantize.evaluation.findings import Answer
+from quantize.evaluation.findings import AnswerPair
 from quantize.evaluation.tasks import TASKS, exact_json, number, says
 
 
 class Counting:
     """A model that continues 5 with 6, 6 with 7, and so on; it checks that each step follows the last."""
 
-    num_rows = 3
+    num_slots = 3
     capacity = 64
     vocab_size = 40
-    stepwise_width = None
+    verify_width = None
+    num_checkpoints = None
 
     def __init__(self) -> None:
-        self._lens = [0] * self.num_rows
+        self._lens = [0] * self.num_slots
 
     def run(self, plan: StepPlan) -> NDArray[np.float32]:
-        for row, past in enumerate(plan.past_lens.tolist(), start=plan.first_row):
+        for row, past in enumerate(plan.past_lens.tolist(), start=plan.first_slot):
             assert past == self._lens[row]
             self._lens[row] += plan.input_ids.shape[1]
         tokens = plan.input_ids.reshape(-1)[plan.logit_rows]
         return np.eye(self.vocab_size, dtype=np.float32)[(tokens + 1) % self.vocab_size]
 
-    def copy_row(self, source: int, target: int, num_tokens: int) -> None: ...
+    def copy_slot(self, source: int, target: int, num_tokens: int) -> None: ...
 
-    def swap_rows(self, a: int, b: int, num_tokens: int) -> None: ...
+    def swap_slots(self, a: int, b: int, num_tokens: int) -> None: ...
+
+    def keep_state(self, slot: int, place: int) -> None:
+        raise NotImplementedError
+
+    def restore_state(self, place: int, slot: int) -> None:
+        raise NotImplementedError
 
 
 def test_each_row_goes_on_until_its_own_stop_token_or_the_limit() -> None:
@@ -72,7 +79,7 @@ def test_words_are_found_whatever_their_case() -> None:
 
 
 def test_tasks_are_counted_before_and_after_and_open_questions_are_not() -> None:
-    answers = [Answer("a", "", "", True, False), Answer("b", "", "", True, True), Answer("c", "x", "y")]
+    answers = [AnswerPair("a", "", "", True, False), AnswerPair("b", "", "", True, True), AnswerPair("c", "x", "y")]
     assert task_metrics(answers) == {"tasks": 2.0, "tasks_right": 1.0, "tasks_right_float": 2.0}
 
 

@@ -1,4 +1,4 @@
-"""What measures and what calibrates begins as the model's vocabulary begins every text."""
+"""Texts for measuring and for calibration begin as the model's vocabulary begins every text."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from quantize.evaluation.decoder import held_out_windows
 from quantize.evaluation.framing import opening, windows_of
 from quantize.evaluation.questions import question_tokens
 from quantize.precision.calibration import calibration_windows
+from quantize.progress import SILENT
 from quantize.recipe import CalibrationPart
 from tests.quantize.tiny import SPECIALS, VOCAB, change_json, write_tokenizer
 
@@ -31,7 +32,7 @@ _SPEC = DecoderSpec(
 
 @pytest.fixture
 def framed(tmp_path: Path) -> Path:
-    """A tokenizer like Gemma's, which begins every text with a token of its own."""
+    """Write a tokenizer like Gemma's, which begins every text with a token of its own."""
     write_tokenizer(tmp_path)
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -51,7 +52,7 @@ def test_every_window_that_measures_begins_with_the_opening(framed: Path) -> Non
 def test_every_window_that_calibrates_begins_with_it_too(framed: Path, tmp_path: Path) -> None:
     (tmp_path / "own.txt").write_text("the lazy dog sleeps and then the fox jumps over it " * 40)
     part = CalibrationPart(num_windows=4, window_tokens=32, file=str(tmp_path / "own.txt"))
-    windows = calibration_windows(framed, tmp_path, _SPEC, part, lambda _: None)
+    windows = calibration_windows(framed, tmp_path, _SPEC, part, SILENT)
     assert windows.shape == (4, 32)
     assert (windows[:, 0] == _BOS).all()
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from appliance.errors import QuantizeError
-from quantize.__main__ import main
+from quantize.cli import main
 from quantize.evaluation.similarity import RatedPair, ranks, read_rated_pairs, spearman
 from tests.quantize.tiny import write_encoder
 
@@ -55,7 +55,7 @@ def test_a_build_with_rated_pairs_tells_both_correlations_and_no_path(
     rated = write_pairs(tmp_path / "pairs.tsv")
     checkpoint = write_encoder(tmp_path / "tiny-bert")
     out = tmp_path / "out"
-    assert main(["build", str(checkpoint), "--out", str(out), "--similarity", str(rated)]) == 0
+    assert main(["build", str(checkpoint), "--out", str(out), "--similarity", str(rated), "--force"]) == 0
     text = (out / "tiny-bert" / "manifest.json").read_text()
     manifest = json.loads(text)
     metrics = manifest["evaluation"]["metrics"]

@@ -1,4 +1,4 @@
-"""What evaluates is never what calibrates, and both are the same at every call."""
+"""Evaluation and calibration share no text, and both are the same at every call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fused graph computes what torch computes, whatever the steps are cut into."""
+"""The fused graph computes the same as torch, in steps of any length."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec
-from appliance.engine.model_file import ModelFile
-from appliance.engine.model_runner import OrtModelRunner
+from appliance.engine.runtime.model_file import ModelFile
+from appliance.engine.runtime.model_runner import OrtModelRunner
 from appliance.engine.types import StepPlan
 from appliance.errors import QuantizeError
 from quantize.fusion.export import DECODER_TASK, export
@@ -19,6 +19,8 @@ from quantize.fusion.fuse import fuse, fuse_file
 from quantize.quiet import quiet
 from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
 from tests.quantize.tiny import DECODERS, VOCAB, write_decoder
+
+pytestmark = pytest.mark.slow
 
 _CHUNKS = ((0, 17), (17, 26), (26, 27), (27, 28), (28, 30))
 
@@ -37,7 +39,7 @@ def test_the_fused_graph_equals_torch_through_chunks_and_rows_of_different_lengt
     expected = torch_logits(checkpoint, rows)
     spread = float(expected[0].std())
     runner = OrtModelRunner(
-        ModelFile(tmp_path / "fused" / "model.onnx"), spec_of(config), num_rows=3, capacity=64, num_threads=1
+        ModelFile(tmp_path / "fused" / "model.onnx"), spec_of(config), num_slots=3, capacity=64, num_threads=1
     )
 
     chunked = [run_chunk(runner, 0, rows[0][lo:hi], lo) for lo, hi in _CHUNKS]

@@ -1,13 +1,15 @@
-"""What a file holds, what `dequantized` says, and what onnxruntime's kernels compute are the same numbers."""
+"""The file, `dequantized` and onnxruntime's kernels have the same numbers."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from appliance.engine.provider import session_options
+from appliance.engine.runtime.provider import session_options
 from quantize.graph import nbits
 from quantize.graph.codec import BLOCK, KERNEL_BITS, Bits, QuantizedMatrix, from_planes, matrix_bytes, round_to_nearest
 from quantize.graph.edit import MICROSOFT, Editor, new_input
@@ -39,6 +41,18 @@ def test_a_matrix_of_zeros_stays_zero() -> None:
         assert not round_to_nearest(np.zeros((4, 64), np.float32), bits).dequantized().any()
 
 
+@pytest.mark.parametrize("bits", _BITS)
+def test_a_tall_matrix_that_lies_transposed_in_a_file_is_rounded_row_by_row_alike(bits: Bits, tmp_path: Path) -> None:
+    weight = np.random.default_rng(4).standard_normal((9000, 40)).astype(np.float32)
+    np.save(tmp_path / "weight.npy", weight.T)
+    whole = round_to_nearest(np.load(tmp_path / "weight.npy", mmap_mode="r").T, bits)
+    assert whole.num_inputs == 40
+    for first in (0, 4000, 8192, 8999):
+        alone, there = round_to_nearest(weight[first : first + 1], bits), whole.rows(slice(first, first + 1))
+        for name in ("codes", "steps", "units"):
+            assert np.array_equal(getattr(alone, name), getattr(there, name))
+
+
 def test_planes_give_the_codes_back() -> None:
     widths: tuple[Bits, ...] = (5, 6)
     for bits in widths:
@@ -53,6 +67,24 @@ def test_the_size_is_known_beforehand() -> None:
         assert (
             matrix_bytes(6, 80, bits) == sum(part.nbytes for part in codes) + stored.steps.nbytes + stored.units.nbytes
         )
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_rows_are_looked_up_as_they_were_stored(bits: Bits) -> None:
+    stored = round_to_nearest(np.random.default_rng(3).standard_normal((20, 64)).astype(np.float32), bits)
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": 18, MICROSOFT: 1}, name="lookup")
+    edit = Editor(graph)
+    ids = new_input("ids", ir.DataType.INT64, ["tokens"])
+    graph.inputs.append(ids)
+    last = edit.node("Identity", [ids], "same")
+    table = nbits.rows_of(edit, stored, None, graph[0])
+    rows = nbits.lookup(edit, table, last, nbits.scales(edit, "embed", stored), stored, "rows")
+    rows.type = ir.TensorType(ir.DataType.FLOAT)
+    graph.outputs.append(rows)
+    model = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
+    wanted = np.array([3, 0, 19], np.int64)
+    found = ort.InferenceSession(model, session_options(1)).run(["rows"], {"ids": wanted})[0]
+    np.testing.assert_allclose(found, stored.dequantized()[wanted], rtol=1e-6)
 
 
 def kernel_product(stored: QuantizedMatrix, x: np.ndarray, *, accuracy_level: int) -> np.ndarray:

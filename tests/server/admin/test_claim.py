@@ -1,4 +1,4 @@
-"""A new device is claimed once, by whoever asks first, and serves nobody before."""
+"""A new device is claimed once, by a client that proves presence, and serves nobody before."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from appliance.access.claim_code import read_code
+from appliance.access.keystore import KeyStore
 from appliance.home import Home
-from appliance.keystore import KeyStore
-from appliance.server.admin.response_schema import ClaimedKey
+from appliance.server.admin.claim import ClaimedKey
+from tests.bundle.workshop import install_untried
 from tests.conftest import RunningServer, a_config, serving
 from tests.install.tiny_bundles import TinyDevice
-from tests.server.admin.clients import Administrator, error_of, own_address
+from tests.server.admin.clients import Administrator, error_of, need_own_address
+from tests.server.answers import read_answer
+
+pytestmark = pytest.mark.slow
 
 CLAIMABLE: dict[str, object] = {"claimable": True}
 
@@ -24,7 +29,7 @@ CLAIMABLE: dict[str, object] = {"claimable": True}
 @pytest.fixture
 def device(tmp_path: Path) -> TinyDevice:
     made = TinyDevice(tmp_path)
-    made.store.add(made.make())
+    install_untried(made.store, made.make())
     return made
 
 
@@ -56,7 +61,7 @@ def test_a_claim_gives_a_key_that_administers_at_once_and_no_second_one(home: Ho
     with serving(a_config(server=CLAIMABLE), home) as server:
         claimed = claim(server)
         assert claimed.status_code == 201
-        owner = Administrator(server, ClaimedKey.model_validate_json(claimed.text).key)
+        owner = Administrator(server, read_answer(ClaimedKey, claimed.text)["key"])
         assert [k["name"] for k in owner.ask("GET", "/admin/keys").json()["keys"]] == ["owner"]
         assert owner.vector()
         assert httpx2.get(f"{server.root_url}/health").json()["status"] == "ok"
@@ -158,9 +163,7 @@ def test_the_new_key_is_nowhere_in_the_log(home: Home, caplog: pytest.LogCapture
 
 
 def test_from_another_machine_a_claim_and_administration_need_https(home: Home) -> None:
-    address = own_address()
-    if address is None:
-        pytest.skip("this machine has no address but loopback")
+    address = need_own_address()
     config = a_config(server={**CLAIMABLE, "host": "0.0.0.0"}, tls={"enabled": True, "port": 0})
     with serving(config, home) as server:
         plain = f"http://{address}:{server.service.port}"
@@ -169,7 +172,8 @@ def test_from_another_machine_a_claim_and_administration_need_https(home: Home) 
         assert refused.status_code == 403
         assert error_of(refused)["code"] == "https_required"
         with httpx2.Client(verify=False) as client:
-            key = client.post(f"{secure}/admin/claim", json={"name": "owner"}).json()["key"]
+            body = {"name": "owner", "code": read_code(home.claim_code)}
+            key = client.post(f"{secure}/admin/claim", json=body).json()["key"]
             headers = {"authorization": f"Bearer {key}"}
             assert client.get(f"{secure}/admin/models", headers=headers).status_code == 200
         refused = httpx2.get(f"{plain}/admin/models", headers=headers)
@@ -178,13 +182,52 @@ def test_from_another_machine_a_claim_and_administration_need_https(home: Home) 
 
 
 def test_plain_http_is_enough_where_the_operator_says_so(home: Home) -> None:
-    address = own_address()
-    if address is None:
-        pytest.skip("this machine has no address but loopback")
-    config = a_config(server={**CLAIMABLE, "host": "0.0.0.0", "plain_administration": True})
+    address = need_own_address()
+    config = a_config(server={**CLAIMABLE, "host": "0.0.0.0", "plain_administration": True, "claim": "first"})
     with serving(config, home) as server:
         plain = f"http://{address}:{server.service.port}"
         assert httpx2.post(f"{plain}/admin/claim", json={"name": "owner"}).status_code == 201
+
+
+def test_another_machine_needs_the_code_that_the_device_shows(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    address = need_own_address()
+    config = a_config(server={**CLAIMABLE, "host": "0.0.0.0", "plain_administration": True})
+    with caplog.at_level(logging.DEBUG), serving(config, home) as server:
+        url = f"http://{address}:{server.service.port}/admin/claim"
+        code = read_code(home.claim_code) or ""
+        without = httpx2.post(url, json={"name": "owner"})  # as 0.1.0's command sends it
+        assert (without.status_code, error_of(without)["code"]) == (403, "claim_code_required")
+        assert "lantern 0.2.0 or newer" in error_of(without)["message"]
+        for _ in range(5):
+            wrong = httpx2.post(url, json={"name": "thief", "code": "0000-0000"})
+            assert (wrong.status_code, error_of(wrong)["code"]) == (403, "wrong_claim_code")
+        late = httpx2.post(url, json={"name": "thief", "code": code})
+        assert (late.status_code, error_of(late)["code"]) == (429, "too_many_claim_codes")
+        assert 0 < int(late.headers["retry-after"]) <= 60
+        assert httpx2.get(f"{server.root_url}/health").json()["status"] == "unclaimed"
+    with serving(config, home) as server:
+        url = f"http://{address}:{server.service.port}/admin/claim"
+        assert httpx2.post(url, json={"name": "owner", "code": code.lower()}).status_code == 201
+        again = httpx2.post(url, json={"name": "thief", "code": code})
+        assert again.status_code == 409
+        assert f"claimed by owner from {address} on 2" in error_of(again)["message"]
+    assert not home.claim_code.exists()
+    assert code not in "\n".join(f"{r.getMessage()} {vars(r)}" for r in caplog.records if r.name.startswith("app"))
+
+
+def test_the_client_of_a_proxy_on_this_machine_is_another_machine(home: Home) -> None:
+    with serving(a_config(server=CLAIMABLE), home) as server:
+        for header in ("X-Forwarded-For", "Forwarded", "x-real-ip", "Via"):
+            refused = claim(server, headers={header: "192.0.2.9"})
+            assert (refused.status_code, error_of(refused)["code"]) == (403, "claim_code_required")
+        assert claim(server).status_code == 201
+
+
+@pytest.mark.parametrize("code", [7, ["x"], {}, "x" * 129])
+def test_a_code_that_is_none_is_a_400(home: Home, code: object) -> None:
+    with serving(a_config(server=CLAIMABLE), home) as server:
+        url = f"{server.root_url}/admin/claim"
+        assert httpx2.post(url, json={"name": "owner", "code": code}).status_code == 400
 
 
 def test_a_device_without_any_model_starts_and_can_be_claimed(tmp_path: Path) -> None:

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.bundle.workshop import snapshot
+from appliance.errors import StorageFullError
+from appliance.server.http.errors import error_headers
+from appliance.system.incoming_update import IncomingUpdate
+from tests.bundle.workshop import install_untried, snapshot
 from tests.install.tiny_bundles import TinyDevice
 from tests.server.admin.clients import Administrator, administered, error_of
 
@@ -32,7 +35,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 def device(small_disk: Path) -> TinyDevice:
     made = TinyDevice(small_disk.parent)
-    made.store.add(made.make(name="other"))
+    install_untried(made.store, made.make(name="other"))
     return made
 
 
@@ -99,3 +102,13 @@ def test_on_a_full_disk_nothing_else_breaks(admin: Administrator, device: TinyDe
     assert admin.vector(model="other")
     assert admin.ask("DELETE", "/admin/models/other").status_code == 200  # which is how space is made
     assert admin.begin(device.make(4)).status_code in {201, 507}
+
+
+def test_a_full_disk_tells_no_client_to_come_back(small_disk: Path) -> None:
+    version = small_disk / "version"
+    version.write_text("0.1.0")
+    incoming = IncomingUpdate(small_disk / "update", state=small_disk / "state.json", version=version)
+    with pytest.raises(StorageFullError, match="MiB are free") as caught:
+        incoming.begin(_SIZE_MIB << 20)
+    assert caught.value.status == 507
+    assert error_headers(caught.value) == {"x-should-retry": "false"}

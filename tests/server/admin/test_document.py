@@ -1,8 +1,7 @@
-"""What /openapi.json says of administration, held against the routes and against real answers."""
+"""The administration in /openapi.json, held against the routes and against real answers."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,34 @@ import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from pydantic import BaseModel
 
-from appliance.server.admin import ROUTES
-from appliance.server.admin.operations import ANSWERS
+from appliance.server.app import ROUTES
+from appliance.server.http.errors import ErrorResponse
+from appliance.server.http.routing import Access
 from appliance.server.openapi import document
-from appliance.server.response_schema import ErrorResponse
+from tests.bundle.workshop import install_untried
 from tests.install.tiny_bundles import TinyDevice
 from tests.server.admin.clients import Administrator, administered
+from tests.server.answers import read_answer
 
-_ANSWERS: tuple[type[BaseModel], ...] = (*ANSWERS, ErrorResponse)
-MODELS = {model.__name__: model for model in _ANSWERS}
-PATHS: dict[str, dict[str, Any]] = document()["paths"]
+KINDS: dict[str, type[object]] = {kind.__name__: kind for r in ROUTES if (kind := r.answer) is not None}
+PATHS: dict[str, dict[str, Any]] = document(ROUTES)["paths"]
+
+UPDATE_UPLOADS = [
+    ("GET", "/admin/update/uploads"),
+    ("POST", "/admin/update/uploads"),
+    ("GET", "/admin/update/uploads/{id}"),
+    ("DELETE", "/admin/update/uploads/{id}"),
+    ("PUT", "/admin/update/uploads/{id}/files/{name}"),
+    ("POST", "/admin/update/uploads/{id}/install"),
+]
 
 
 def test_the_document_has_every_route_of_administration_and_no_other() -> None:
-    served = {(r.method.lower(), re.sub(r":[^}]*", "", r.path)) for r in ROUTES}
+    administration = [r for r in ROUTES if r.access in {Access.ADMINISTRATION, Access.CLAIM}]
+    served = {(r.method.lower(), r.template) for r in administration}
     told = {(method, path) for path, item in PATHS.items() if path.startswith("/admin") for method in item}
-    assert served - {(m, p) for m, p in served if m == "head"} == told
+    assert served == told
 
 
 def test_operations_have_ids_of_their_own_and_administration_needs_a_key() -> None:
@@ -52,7 +61,7 @@ class Documented:
         responses = PATHS[template][method]["responses"]
         told = responses.get(str(answer.status_code), responses["default"])
         name = told["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
-        MODELS[name].model_validate_json(answer.text)
+        read_answer({**KINDS, "ErrorResponse": ErrorResponse}[name], answer.text)
         if answer.is_success:
             assert str(answer.status_code) in responses
             self.seen.add((method, template))
@@ -62,7 +71,7 @@ class Documented:
 @pytest.fixture
 def device(tmp_path: Path) -> TinyDevice:
     made = TinyDevice(tmp_path)
-    made.store.add(made.make())
+    install_untried(made.store, made.make())
     return made
 
 
@@ -77,7 +86,13 @@ def test_what_administration_answers_is_what_the_document_says(device: TinyDevic
         told.ask("DELETE", "/admin/aliases/{alias}", alias="small")
         told.ask("POST", "/admin/keys", {"name": "phone", "rate": 9})
         told.ask("GET", "/admin/keys")
+        told.ask("PATCH", "/admin/keys/{name}", {"rate": 10}, name="phone")
         told.ask("DELETE", "/admin/keys/{name}", name="phone")
+        for path in ("status", "requests", "doctor", "devices"):
+            told.ask("GET", f"/admin/{path}")
+        told.ask("POST", "/admin/qr", {"text": "a key"})
+        for verb in ("unload", "load"):
+            told.ask("POST", f"/admin/models/{{name}}/{verb}", name="tiny")
         pem = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
         signer = told.ask("POST", "/admin/trust", {"public_key": pem.decode()})["added"]
         told.ask("GET", "/admin/trust")
@@ -86,9 +101,14 @@ def test_what_administration_answers_is_what_the_document_says(device: TinyDevic
         told.ask("GET", "/admin/safe-mode")
         for method in ("GET", "POST", "PUT", "PATCH"):  # no image here
             told.ask(method, "/admin/update", {} if method != "GET" else None)
+        for method, template in UPDATE_UPLOADS:
+            told.ask(method, template, {} if method == "POST" else None, id="0" * 64, name="update.raucb")
         told.ask("POST", "/admin/claim", {"name": "me"})
     elsewhere = {("post", "/admin/claim"), ("delete", "/admin/safe-mode")}  # a claimed device, and no safe mode
+    elsewhere |= {("post", "/admin/restart"), ("get", "/admin/models/{name}/report")}  # the end; and no JSON
+    elsewhere |= {("get", "/admin/devices")} - told.seen  # where there is a network
     updates = {(method, "/admin/update") for method in ("get", "post", "put", "patch")}
+    updates |= {(method.lower(), template) for method, template in UPDATE_UPLOADS}
     assert told.seen == {(m, p) for p in PATHS if p.startswith("/admin") for m in PATHS[p]} - elsewhere - updates
 
 

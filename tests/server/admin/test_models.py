@@ -13,18 +13,20 @@ from typing import Any
 import httpx2
 import pytest
 
+from appliance.access.keystore import KeyStore
 from appliance.bundle.signing import key_id, public_pem
-from appliance.keystore import KeyStore
-from tests.bundle.workshop import snapshot
+from tests.bundle.workshop import install_untried, snapshot
 from tests.install import harms
 from tests.install.tiny_bundles import Change, TinyDevice
 from tests.server.admin.clients import KEY, Administrator, administered, error_of
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def device(tmp_path: Path) -> TinyDevice:
     made = TinyDevice(tmp_path)
-    made.store.add(made.make(name="other"))
+    install_untried(made.store, made.make(name="other"))
     return made
 
 
@@ -38,7 +40,7 @@ def admin(device: TinyDevice) -> Iterator[Administrator]:
 def shared_device(tmp_path_factory: pytest.TempPathFactory) -> TinyDevice:
     """For tests that change nothing."""
     made = TinyDevice(tmp_path_factory.mktemp("shared"))
-    made.store.add(made.make(name="other"))
+    install_untried(made.store, made.make(name="other"))
     return made
 
 
@@ -79,11 +81,62 @@ def test_a_new_version_serves_and_a_rollback_brings_the_old_one_back(admin: Admi
     assert admin.vector() == first
 
 
+def test_a_model_is_unloaded_and_loaded_and_its_memory_told(admin: Administrator) -> None:
+    assert installed(admin)["other"]["memory_bytes"] > 0
+    answer = admin.ask("POST", "/admin/models/other/unload")
+    assert answer.status_code == 200
+    gone = next(m for m in answer.json()["models"] if m["name"] == "other")
+    assert (gone["loaded"], gone["memory_bytes"]) == (False, 0)
+    assert answer.json()["memory"]["models_bytes"] == 0
+    assert admin.ask("POST", "/admin/models/other/unload").status_code == 200
+    back = admin.ask("POST", "/admin/models/other/load").json()["models"][0]
+    assert (back["loaded"], back["memory_bytes"] > 0) == (True, True)
+    admin.ask("POST", "/admin/models/other/unload")
+    assert len(admin.vector(model="other")) == 8
+    for verb in ("load", "unload"):
+        assert admin.ask("POST", f"/admin/models/none/{verb}").status_code == 404
+
+
+def test_the_quality_and_the_report_of_a_bundle_are_told(admin: Administrator, device: TinyDevice) -> None:
+    assert installed(admin)["other"]["quality"] == {
+        "metrics": {},
+        "text": None,
+        "gates_overruled": False,
+        "witness": None,
+    }
+    assert installed(admin)["other"]["built_for"] == "any"
+    assert installed(admin)["other"]["is_built_for_here"] is True
+    assert installed(admin)["other"]["has_report"] is False
+    assert admin.ask("GET", "/admin/models/other/report").status_code == 404
+    made = device.make(report="<h1>Figures</h1><script>alert(1)</script>")
+    admin.push(made)
+    assert installed(admin)["tiny"]["has_report"] is True
+    report = admin.ask("GET", "/admin/models/tiny/report")
+    assert report.text.startswith("<h1>Figures</h1>")
+    assert report.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+    assert report.headers["content-disposition"].startswith("attachment")
+    assert admin.ask("GET", "/admin/models/none/report").status_code == 404
+
+
 def test_pushing_what_serves_already_takes_no_byte(admin: Administrator, device: TinyDevice) -> None:
     made = device.make(1)
     admin.push(made)
     again = admin.begin(made)
     assert (again.status_code, again.json()["state"]) == (200, "installed")
+    assert admin.ask("GET", "/admin/uploads").json()["uploads"] == []
+
+
+def test_pushing_the_version_that_a_rollback_left_brings_it_back_and_leaves_no_upload(
+    admin: Administrator, device: TinyDevice
+) -> None:
+    one, two = device.make(1), device.make(2)
+    for made in (one, two):
+        assert admin.push(made).status_code == 200
+    newer = admin.vector()
+    admin.ask("POST", "/admin/models/tiny/rollback")
+    assert admin.vector() != newer
+    assert admin.push(two).status_code == 200
+    assert admin.vector() == newer
     assert admin.ask("GET", "/admin/uploads").json()["uploads"] == []
 
 

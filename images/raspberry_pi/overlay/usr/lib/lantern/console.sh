@@ -1,9 +1,9 @@
 #!/bin/sh
-# Shows the device's page on the screen and on the serial line, again whenever an address changes or it is claimed.
+# Shows the device's page on the screen and on the serial line, again whenever an address, a name or the claim changes.
 set -u
 
 show() {
-    page=$(/opt/lantern/bin/python -m appliance.image.console) || return
+    page=$(/opt/lantern/bin/python -m appliance.system.console) || return
     [ "$page" != "${shown:-}" ] || return
     shown=$page
     { printf '\033[2J\033[H%s\n' "$page" >/dev/tty1; } 2>/dev/null
@@ -13,7 +13,15 @@ show() {
 # What the page depends on, cheaply: Python is started only when it is not as it was.
 facts() {
     ip -oneline address show scope global
-    ls -l --time-style=+%s /var/lib/lantern/keys/claimed.json /var/lib/lantern/keys/tls.pem /run/lantern/problems
+    ls -l --time-style=+%s /var/lib/lantern/keys/claimed.json /var/lib/lantern/keys/claim-code \
+        /var/lib/lantern/keys/tls.pem /var/lib/lantern/running.json /run/lantern/problems
+}
+
+# The claim code is on the card's first partition, too; after a failure it is tried again.
+copy_code() {
+    code=$(cat /var/lib/lantern/keys/claim-code 2>/dev/null)
+    [ "$code" = "${copied-none}" ] && return
+    /usr/lib/lantern/claim-code.sh 2>/dev/null && copied=$code
 }
 
 known=
@@ -23,5 +31,6 @@ while :; do
         known=$now
         show
     fi
+    copy_code
     sleep 5
 done

@@ -6,5 +6,5 @@ folder=/run/lantern/usb-$1
 mkdir -p "$folder"
 mount -o ro,nosuid,nodev,noexec "/dev/$1" "$folder" || exit 0
 bundle=$(find "$folder" -maxdepth 1 -name 'lantern-*.raucb' -type f | sort -V | tail -n 1)
-[ -z "$bundle" ] || /opt/lantern/bin/python -m appliance.image.update "$bundle"
+[ -z "$bundle" ] || /opt/lantern/bin/python -m appliance.system.install_update "$bundle"
 umount "$folder"

@@ -1,0 +1,203 @@
+// The operator of onnxruntime: lantern.MatMulBlocks, with the inputs and attributes of com.microsoft.MatMulNBits.
+//
+// Inputs: activations (..., K) float; codes (N, blocks, block_size * bits / 8) uint8; scales (N * blocks) float; zero points
+// (N * ceil(blocks * bits / 8)) uint8, optional. Attributes: K, N, bits (4 or 8), block_size (32, 64 or 128). With the
+// attribute packed = 1 the second input is the memory that lantern_pack wrote, used where it lies, and there is no third;
+// has_zeros = 1 says that the memory holds zero points.
+
+#include <cstdlib>
+#include <new>
+
+#include "gather.h"
+#include "library.h"
+#include "operator_inputs.h"
+
+namespace lantern {
+namespace {
+
+// Memory of a thread that runs the operator: for the codes, scales and sums of activations, kept for the next product.
+class Scratch {
+ public:
+  ~Scratch() { std::free(memory_); }
+
+  uint8_t* of_size(size_t size) {
+    if (size <= size_) return memory_;
+    std::free(memory_);
+    memory_ = static_cast<uint8_t*>(std::aligned_alloc(kAlignment, (size + kAlignment - 1) / kAlignment * kAlignment));
+    size_ = memory_ ? size : 0;
+    return memory_;
+  }
+
+ private:
+  uint8_t* memory_ = nullptr;
+  size_t size_ = 0;
+};
+
+thread_local Scratch scratch;
+
+OrtStatus* pack_weights(const OrtApi* api, const OrtKernelInfo* info, StoredWeights stored, LoadedWeights* kernel) {
+  const size_t num_blocks = (stored.columns + stored.block - 1) / stored.block, entries = stored.rows * num_blocks;
+  const size_t zeros_size = stored.rows * ((num_blocks * stored.bits + 7) / 8);
+  size_t num_inputs = 0;
+  if (OrtStatus* status = api->KernelInfo_GetInputCount(info, &num_inputs)) return status;
+  if (OrtStatus* status = constant_input(api, info, 1, "codes", entries * stored.block * stored.bits / 8, &stored.codes)) return status;
+  if (OrtStatus* status = constant_input(api, info, 2, "scales", entries, &stored.scales)) return status;
+  if (num_inputs > 3)
+    if (OrtStatus* status = constant_input(api, info, 3, "zero points", zeros_size, &stored.zeros)) return status;
+  stored.has_steps = can_have_steps(stored);
+  kernel->memory = allocate(packed_size(stored));
+  if (!kernel->memory) return api->CreateStatus(ORT_EP_FAIL, "MatMulBlocks: no memory for the packed weights");
+  kernel->weights = pack(stored, kernel->memory);
+  return kernel->weights.codes ? nullptr : api->CreateStatus(ORT_INVALID_ARGUMENT, "MatMulBlocks: a scale is not finite");
+}
+
+OrtStatus* ORT_API_CALL create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** created) {
+  StoredWeights stored{};
+  if (OrtStatus* status = read_attributes(api, info, &stored)) return status;
+  auto* kernel = new (std::nothrow) LoadedWeights{api, best_family(), {}, nullptr};
+  if (!kernel) return api->CreateStatus(ORT_EP_FAIL, "MatMulBlocks: no memory for the operator");
+  const bool is_packed = attribute(api, info, "packed") != 0;
+  OrtStatus* status = is_packed ? map_weights(api, info, 1, stored, kernel) : pack_weights(api, info, stored, kernel);
+  if (status) delete kernel;
+  else *created = kernel;
+  return status;
+}
+
+void ORT_API_CALL destroy(void* kernel) { delete static_cast<LoadedWeights*>(kernel); }
+
+// Read the activations' shape; the result has the same with N in the last place.
+OrtStatus* prepare(const LoadedWeights& kernel, OrtKernelContext* context, size_t* num_rows, const float** x, float** y) {
+  const OrtApi* api = kernel.api;
+  constexpr size_t kMostDimensions = 8;
+  int64_t dimensions[kMostDimensions];
+  const OrtValue* input = nullptr;
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  if (OrtStatus* status = api->KernelContext_GetInput(context, 0, &input)) return status;
+  if (OrtStatus* status = api->GetTensorTypeAndShape(input, &info)) return status;
+  size_t rank = 0, count = 0;
+  OrtStatus* status = api->GetDimensionsCount(info, &rank);
+  if (!status && (rank < 1 || rank > kMostDimensions)) status = invalid(api, "the activations' rank", static_cast<long long>(rank));
+  if (!status) status = api->GetDimensions(info, dimensions, rank);
+  if (!status) status = api->GetTensorShapeElementCount(info, &count);
+  api->ReleaseTensorTypeAndShapeInfo(info);
+  if (status) return status;
+  if (static_cast<size_t>(dimensions[rank - 1]) != kernel.weights.columns)
+    return invalid(api, "the activations' last dimension", dimensions[rank - 1]);
+  *num_rows = count / kernel.weights.columns;
+  dimensions[rank - 1] = static_cast<int64_t>(kernel.weights.rows);
+  OrtValue* output = nullptr;
+  void* data = nullptr;
+  if (OrtStatus* failed = api->KernelContext_GetOutput(context, 0, dimensions, rank, &output)) return failed;
+  if (OrtStatus* failed = api->GetTensorMutableData(output, &data)) return failed;
+  *y = static_cast<float*>(data);
+  if (OrtStatus* failed = api->GetTensorMutableData(const_cast<OrtValue*>(input), &data)) return failed;
+  *x = static_cast<const float*>(data);
+  return nullptr;
+}
+
+// One product, cut into tasks for the threads of the session.
+struct Product {
+  const LoadedWeights& kernel;
+  const float* x;
+  float* y;
+  size_t num_rows;
+  size_t num_tasks;
+  Activations rows;
+
+  static void quantize(void* data, size_t task) {
+    const auto& product = *static_cast<const Product*>(data);
+    const Weights& weights = product.kernel.weights;
+    const size_t first = product.num_rows * task / product.num_tasks, last = product.num_rows * (task + 1) / product.num_tasks;
+    for (size_t m = first; m < last; m++)
+      product.kernel.family->quantize(product.x + m * weights.columns, weights.columns, weights.block,
+                                      row_of(product.rows, m, weights.num_blocks(), weights.block));
+  }
+
+  static void multiply(void* data, size_t task) {
+    const auto& product = *static_cast<const Product*>(data);
+    const size_t num_tiles = product.kernel.weights.num_tiles();
+    multiply_tiles(*product.kernel.family, product.kernel.weights, num_tiles * task / product.num_tasks,
+                   num_tiles * (task + 1) / product.num_tasks, product.rows, product.num_rows, product.y);
+  }
+
+  // As many tasks as have enough to do, up to `most` and kMostTasks.
+  static size_t tasks_for(size_t work, size_t work_of_task, size_t most) {
+    constexpr size_t kMostTasks = 32;
+    const size_t wanted = work / work_of_task, limit = most < kMostTasks ? most : kMostTasks;
+    return wanted < 1 ? 1 : wanted < limit ? wanted : limit;
+  }
+
+  OrtStatus* run(OrtKernelContext* context, void (*step)(void*, size_t), size_t tasks) {
+    num_tasks = tasks;
+    if (tasks > 1) return kernel.api->KernelContext_ParallelFor(context, step, tasks, 0, this);
+    step(this, 0);
+    return nullptr;
+  }
+};
+
+OrtStatus* ORT_API_CALL compute(void* data, OrtKernelContext* context) {
+  const auto& kernel = *static_cast<const LoadedWeights*>(data);
+  const Weights& weights = kernel.weights;
+  Product product{kernel, nullptr, nullptr, 0, 1, {}};
+  if (OrtStatus* status = prepare(kernel, context, &product.num_rows, &product.x, &product.y)) return status;
+  if (!product.num_rows) return nullptr;
+  const size_t entries = product.num_rows * weights.num_blocks();
+  uint8_t* memory = scratch.of_size(entries * (weights.block + sizeof(float) + sizeof(int32_t)));
+  if (!memory) return kernel.api->CreateStatus(ORT_EP_FAIL, "MatMulBlocks: no memory for the activations");
+  auto* codes = reinterpret_cast<int8_t*>(memory);
+  auto* scales = reinterpret_cast<float*>(codes + entries * weights.block);
+  product.rows = {codes, scales, reinterpret_cast<int32_t*>(scales + entries), product.num_rows};
+  constexpr size_t kFloatsOfTask = 1 << 14, kProductsOfTask = 1 << 17;
+  const size_t floats = product.num_rows * weights.columns;
+  if (OrtStatus* status = product.run(context, Product::quantize, Product::tasks_for(floats, kFloatsOfTask, product.num_rows)))
+    return status;
+  return product.run(context, Product::multiply, Product::tasks_for(floats * weights.rows, kProductsOfTask, weights.num_tiles()));
+}
+
+ONNXTensorElementDataType ORT_API_CALL input_type(const OrtCustomOp*, size_t index) {
+  return index == 0 || index == 2 ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT : ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+}
+
+OrtCustomOpInputOutputCharacteristic ORT_API_CALL input_characteristic(const OrtCustomOp*, size_t index) {
+  return index < 2 ? INPUT_OUTPUT_REQUIRED : INPUT_OUTPUT_OPTIONAL;
+}
+
+OrtCustomOp make_operator() {
+  OrtCustomOp op{};
+  op.version = ORT_API_VERSION;
+  op.GetName = [](const OrtCustomOp*) -> const char* { return "MatMulBlocks"; };
+  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
+  op.GetInputType = input_type;
+  op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return 4; };
+  op.GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
+  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
+  op.GetInputCharacteristic = input_characteristic;
+  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
+  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
+  op.CreateKernelV2 = create;
+  op.KernelComputeV2 = compute;
+  op.KernelDestroy = destroy;
+  op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
+  op.GetEndVersion = [](const OrtCustomOp*) { return 1 << 20; };
+  return op;
+}
+
+OrtStatus* add_to(OrtSessionOptions* options, const OrtApi* api) {
+  static const OrtCustomOp op = make_operator();
+  OrtCustomOpDomain* domain = nullptr;  // never released: sessions keep a pointer to it
+  if (OrtStatus* status = api->CreateCustomOpDomain("lantern", &domain)) return status;
+  if (OrtStatus* status = api->CustomOpDomain_Add(domain, &op)) return status;
+  if (OrtStatus* status = api->CustomOpDomain_Add(domain, gather_operator())) return status;
+  return api->AddCustomOpDomain(options, domain);
+}
+
+}  // namespace
+}  // namespace lantern
+
+// onnxruntime looks for this name. An onnxruntime older than the header gets no operator, and says that it does not know it.
+OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+  const OrtApi* api = base->GetApi(ORT_API_VERSION);
+  return api ? lantern::add_to(options, api) : nullptr;
+}
+
+unsigned lantern_api_version() { return ORT_API_VERSION; }

@@ -1,0 +1,107 @@
+"""A graph to load: its path, its variants, and the sessions that run them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import onnxruntime as ort
+
+from appliance.engine.kernels import register_kernels
+from appliance.engine.runtime.kv_cache import CacheType
+from appliance.engine.runtime.provider import CPU, providers_of, session_options
+from appliance.engine.runtime.shared_weights import shared_weights
+from appliance.engine.runtime.tuning import Tuning
+
+Variant = Literal["prompt", "verify"]
+# Names in the folders of prepacked models; other ones would make every device prepare its models again.
+_FILE_NAMES: dict[Variant, str] = {"prompt": "prompt", "verify": "stepwise"}
+BLOCKS_DATA_NAME = "blocks.bin"  # the weights of the kernels' form, in its folder
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceGraph:
+    """A decoder with keys and values in float16, for the execution provider of a GPU.
+
+    `weights`: the folder of the bundle's weights, which the graph names.
+    """
+
+    path: Path
+    provider: str
+    weights: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A graph to load, optimized or not, and the settings with which it is fastest on this board.
+
+    `kernels`: the library of Lantern's kernels, if a graph needs it. `prompt_path`: the graph for prompts, where it is
+    not beside this one.
+    """
+
+    path: Path
+    is_optimized: bool = False
+    tuning: Tuning = field(default_factory=Tuning.default)
+    cache_type: CacheType | None = None  # None: the bundle's own
+    fast_prompts: bool = True
+    device: DeviceGraph | None = None  # None: the processor
+    kernels: Path | None = None
+    prompt_path: Path | None = None
+
+    verify_width: ClassVar[int] = 6  # tokens of one run of the verify graph
+
+    def identity(self, digest: str) -> str:
+        """Return a name of the bundle and of all that the bits of its keys and values depend on."""
+        variant = variant_path(self.path, "prompt")
+        own = variant if self.fast_prompts and variant.exists() else self.path  # where there is none, no switch matters
+        names = [part for path in (self.path, self.prompt_path or own) for part in (path.parent.name, path.name)]
+        parts = [digest, *names, ort.__version__]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession:
+        """Load it for the device that runs it."""
+        return self._load(self.path, num_threads, spinning=spinning)
+
+    def verify_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
+        """Load the verify graph, if there is one; both map the same weights."""
+        return self._load_variant("verify", num_threads, spinning=spinning)
+
+    def prompt_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
+        """Load the graph for prompts, if it is faster here and wanted; its products have weights of their own."""
+        if not self.fast_prompts:
+            return None
+        if self.prompt_path is not None:
+            return self._load(self.prompt_path, num_threads, spinning=spinning)
+        return self._load_variant("prompt", num_threads, spinning=spinning)
+
+    def _load_variant(self, name: Variant, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
+        path = variant_path(self.path, name)
+        return self._load(path, num_threads, spinning=spinning) if self.is_optimized and path.exists() else None
+
+    def _load(self, path: Path, num_threads: int, *, spinning: bool) -> ort.InferenceSession:
+        options = session_options(num_threads, spinning=spinning)
+        if self.is_optimized:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if self.kernels is not None:
+            return self._load_with_kernels(path, options, self.kernels)
+        if self.device is None:
+            return ort.InferenceSession(str(path), options, providers=[CPU])
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(self.device.weights))
+        return ort.InferenceSession(path.read_bytes(), options, providers=providers_of(self.device.provider))
+
+    def _load_with_kernels(self, path: Path, options: ort.SessionOptions, kernels: Path) -> ort.InferenceSession:
+        """Load a graph of the kernels' form with the weights that all its graphs share, or one of the stock form."""
+        register_kernels(kernels, options)
+        weights = path.with_name(BLOCKS_DATA_NAME)
+        held = shared_weights(weights).share(path.read_bytes(), weights.name, options) if weights.exists() else []
+        session = ort.InferenceSession(str(path), options, providers=[CPU])
+        session.lantern_weights = held  # onnxruntime keeps addresses only
+        return session
+
+
+def variant_path(model: Path, name: Variant) -> Path:
+    """Return the path of a variant of a graph."""
+    return model.with_name(model.name.replace("model", _FILE_NAMES[name], 1))

@@ -1,0 +1,1 @@
+"""Encoders: texts to vectors and scores, several requests in a batch."""

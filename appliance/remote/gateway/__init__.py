@@ -1,0 +1,1 @@
+"""A gateway before several devices: LiteLLM's proxy, fed by discovery."""

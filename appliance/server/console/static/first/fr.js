@@ -1,0 +1,25 @@
+/** The landing page and the claim in French. */
+
+export const words = {
+  claimTitle: "Prendre possession de cet appareil", claimHelp: "Il n’appartient encore à personne, et ne répond à personne d’ici là.",
+  claimWhere: "Son écran montre un code. Sans écran, le fichier claim-code.txt sur la première partition de sa carte le contient.", claimCode: "Code", claimName: "Votre nom",
+  claimRemember: "Rester son propriétaire dans ce navigateur", claimGo: "Il est à moi", claimWrong: "Ce n’est pas le code de cet appareil. Comparez-le avec l’écran.",
+  claimCodeNeeded: "Entrez le code que montre l’appareil.", claimPlain: "D’autres personnes sur ce réseau pourraient lire la clé ici.", claimDone: "Cet appareil est à vous",
+  claimKey: "Voici la clé de l’appareil. Elle n’est montrée que cette fois.",
+  claimKeep: "Gardez-la là où vous seul regardez : avec elle, vous entrez depuis d’autres navigateurs, et sans elle seulement par la carte.", claimChat: "Commencer à discuter",
+  claimTaken: "Cet appareil a un propriétaire",
+  claimTakenHelp: "Si ce n’était pas vous, quelqu’un vous a devancé : mettez un fichier vide nommé claim-again sur la première partition de la carte, démarrez l’appareil, et prenez-en possession avec le nouveau code.",
+  claimedBy: "{name} a pris possession de cet appareil.", claimedByAt: "{name} a pris possession de cet appareil le {when}.", printTitle: "Comparer l’empreinte",
+  printHelp: "Vous seul pouvez savoir que personne ne se trouve entre vous et l’appareil : l’empreinte dans votre navigateur doit être celle de son écran.",
+  printWhere: "Chrome et Edge : « Non sécurisé », puis le certificat, qui a les mêmes chiffres sans deux-points. Firefox : le cadenas, puis plus d’informations, puis le certificat. Safari : afficher le certificat.",
+  printPin: "Pour la commande lantern : l’empreinte de la clé", landTitle: "Ceci est {name}",
+  landWhat: "Un Lantern : il fait tourner des modèles de langage sur cet appareil, dans votre réseau, sans nuage.",
+  landNew: "Il n’appartient encore à personne. Continuez pour en prendre possession.", landClaimed: "Il a un propriétaire.", landWarnTitle: "Votre navigateur va vous avertir",
+  landWarn: "L’appareil signe lui-même son certificat, car personne ne peut certifier un nom de votre réseau. L’avertissement ressemble à ceci :",
+  landWarnHead: "⚠ Votre connexion n’est pas privée", landWarnText: "Des pirates pourraient tenter de dérober …",
+  landStep1: "Choisissez « Paramètres avancés » (Firefox : « Avancé » ; Safari : « Afficher les détails »).",
+  landStep2: "Choisissez « Continuer vers {name} », ou « Accepter le risque ».", landOther: "Si le nom est introuvable",
+  landOtherHelp: "Certains téléphones et réseaux ne connaissent pas les noms qui finissent par .local.", landPlain: "Si votre navigateur ne vous laisse pas continuer",
+  landPlainHelp: "La discussion fonctionne sans HTTPS, mais tout le monde sur ce réseau peut la lire. L’appareil ne peut être ni pris en possession ni administré de cette façon.",
+  landPlainGo: "Continuer sans chiffrement",
+};

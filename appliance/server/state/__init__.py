@@ -1,0 +1,1 @@
+"""The memory between requests: stored responses, and the key that seals reasoning."""

@@ -1,0 +1,1 @@
+"""The running process: composition, start and stop, safe mode, the watchdog, the log."""

@@ -1,0 +1,1 @@
+"""A release: everything that people download of one version, built twice, listed, summed and signed."""

@@ -1,0 +1,75 @@
+"""The ends of a causal model's graph, and the choice of each layer's blocks."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from quantize.builder.attention import Attention
+from quantize.builder.delta_net import DeltaNet
+from quantize.builder.mamba import Mamba
+from quantize.builder.mlp import mlp
+from quantize.builder.parts import Mixed, Parts, StepValues, path_of
+from quantize.builder.short_conv import short_conv
+from quantize.graph.rope_tables import RopeTables
+from quantize.sources.census import EMBEDDING, HEAD
+
+
+class Blocks:
+    """The blocks of one graph; values are hidden rows (B, S, hidden) if nothing else is said."""
+
+    def __init__(self, parts: Parts, tables: RopeTables) -> None:
+        self._parts = parts
+        self._attention = Attention(parts, tables)
+        self._delta_net = DeltaNet(parts) if parts.design.delta is not None else None
+        self._mamba = Mamba(parts) if parts.design.mamba is not None else None
+
+    def embedding(self, ids: ir.Value) -> ir.Value:
+        """Look up the rows of token ids (B, S)."""
+        parts = self._parts
+        table = parts.data.table(EMBEDDING, parts.weights[EMBEDDING])
+        rows = parts.edit.node("Gather", [table, ids], "/model/embed_tokens/Gather")
+        return parts.scaled(rows, parts.design.embedding_scale, "/model/embed_tokens")
+
+    def first_norm(self, x: ir.Value) -> ir.Value:
+        """Norm what the first layer reads."""
+        return self._parts.norm(x, f"model.layers.0.{self._parts.design.names.first_norm}")
+
+    def layer(self, normed: ir.Value, x: ir.Value, layer: int, step: StepValues) -> tuple[ir.Value, ir.Value, Mixed]:
+        """Compute a layer from its normed rows and the residual sum; return both for the next one, and its mixer."""
+        parts, names, name = self._parts, self._parts.design.names, f"model.layers.{layer}"
+        is_last = layer + 1 == parts.config.num_layers
+        following = names.last_norm if is_last else f"model.layers.{layer + 1}.{names.first_norm}"
+        mixed = self._mixed(normed, layer, step)
+        y = mixed.output if names.mixer_norm is None else parts.norm(mixed.output, f"{name}.{names.mixer_norm}")
+        normed, x = parts.summed_norm(x, self._residual(y, f"{path_of(name)}/mixer"), f"{name}.{names.second_norm}")
+        y = mlp(parts, normed, layer)
+        y = y if names.mlp_norm is None else parts.norm(y, f"{name}.{names.mlp_norm}")
+        normed, x = parts.summed_norm(x, self._residual(y, f"{path_of(name)}/mlp"), following)
+        return normed, x, mixed
+
+    def head(self, hidden: ir.Value, logit_rows: ir.Value) -> ir.Value:
+        """Compute the logits (rows, vocabulary) of the rows that are asked for."""
+        parts, edit = self._parts, self._parts.edit
+        shape = edit.constant("shape_-1_hidden", np.array([-1, parts.config.hidden_size], np.int64))
+        flat = edit.node("Reshape", [hidden, shape], "/head/flat")
+        rows = edit.node("Gather", [flat, logit_rows], "/head/rows", axis=0)
+        source = HEAD if HEAD in parts.weights else EMBEDDING
+        weight = parts.data.product_weight(f"{HEAD}/product", [parts.weights[source]])
+        return edit.nodes("MatMul", [rows, weight], ["logits"], name="/lm_head/MatMul")[0]
+
+    def _mixed(self, x: ir.Value, layer: int, step: StepValues) -> Mixed:
+        mixer = self._parts.design.mixers[layer]
+        if mixer == "conv":
+            return short_conv(self._parts, x, layer, step)
+        if mixer == "delta":
+            assert self._delta_net is not None
+            return self._delta_net.mix(x, layer, step)
+        if mixer == "mamba":
+            assert self._mamba is not None
+            return self._mamba.mix(x, layer, step)
+        return self._attention.mix(x, layer, step)
+
+    def _residual(self, y: ir.Value, path: str) -> ir.Value:
+        """Scale a block's output for the residual sum."""
+        return self._parts.scaled(y, self._parts.design.residual_scale, f"{path}/residual")

@@ -1,0 +1,98 @@
+"""A causal model's float graph, straight from its configuration and its tensors: no torch, one slab in memory.
+
+Beside keys and values (runtime/model_runner.py) a layer may keep the columns of a convolution, `past_conv.I`
+(B, channels, kernel - 1), and recurrent matrices, `past_recurrent.I` (B, heads, key_dim, value_dim), both float32;
+`present_conv.I` and `present_recurrent.I` have the same shapes. A state begins as zeros.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+
+from appliance.bundle.manifest import MODEL_NAME
+from quantize.builder.blocks import Blocks
+from quantize.builder.parts import Parts, StepValues
+from quantize.builder.weights import Weights
+from quantize.graph.data_file import DataFile
+from quantize.graph.edit import MICROSOFT, Editor, new_input
+from quantize.graph.rope_tables import RopeTables
+from quantize.sources.decoder_config import DecoderConfig
+
+_OPSET, _IR_VERSION = 18, 8  # those of optimum's export
+_FLOAT, _INT32, _INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
+
+Dims = list[int | str]
+
+
+def build_decoder(weights: Weights, config: DecoderConfig, target: Path, *, context_length: int) -> None:
+    """Write the graph that the engine runs, and its data file, into the target folder."""
+    graph = ir.Graph([], [], nodes=[], opset_imports={"": _OPSET, MICROSOFT: 1}, name="main_graph")
+    step = _inputs(graph, config)
+    edit = Editor(graph)
+    with DataFile(target, edit) as data:
+        tables = RopeTables(edit, context_length)
+        for layer in config.design.attention_layers:
+            tables.of(config.design.rotations[layer])
+        present, logits = _layers(Blocks(Parts(edit, data, weights, config), tables), config, step)
+    _outputs(graph, config, logits, present)
+    ir.save(ir.Model(graph, ir_version=_IR_VERSION, producer_name="lantern"), target / MODEL_NAME)
+
+
+def _layers(blocks: Blocks, config: DecoderConfig, step: StepValues) -> tuple[list[tuple[ir.Value, ...]], ir.Value]:
+    """Build all layers, and return what each then keeps, and the logits."""
+    present: list[tuple[ir.Value, ...]] = []
+    x = blocks.embedding(step.input_ids)
+    normed = blocks.first_norm(x)
+    for layer in range(config.num_layers):
+        normed, x, mixed = blocks.layer(normed, x, layer, step)
+        present.append(mixed.present)
+    return present, blocks.head(normed, step.logit_rows)
+
+
+def _inputs(graph: ir.Graph, config: DecoderConfig) -> StepValues:
+    step = StepValues(
+        new_input("input_ids", _INT64, ["batch_size", "sequence_length"]),
+        new_input("seqlens_k", _INT32, ["batch_size"]),
+        new_input("total_sequence_length", _INT32, []),
+        new_input("logit_rows", _INT64, ["rows"]),
+        tuple(
+            tuple(new_input(name, _FLOAT, dims) for name, dims in _kept(config, layer))
+            for layer in range(config.num_layers)
+        ),
+    )
+    graph.inputs.extend([step.input_ids, step.seqlens_k, step.total_sequence_length, step.logit_rows])
+    graph.inputs.extend([value for values in step.past for value in values])
+    return step
+
+
+def _outputs(graph: ir.Graph, config: DecoderConfig, logits: ir.Value, present: list[tuple[ir.Value, ...]]) -> None:
+    found: list[tuple[ir.Value, Dims]] = [(logits, ["rows", config.vocab_size])]
+    for layer, values in enumerate(present):
+        found += [(value, dims) for value, (_, dims) in zip(values, _kept(config, layer), strict=True)]
+    for value, dims in found:
+        value.type, value.shape = ir.TensorType(_FLOAT), ir.Shape(dims)
+        graph.outputs.append(value)
+
+
+def _kept(config: DecoderConfig, layer: int) -> list[tuple[str, Dims]]:
+    """Return the inputs by which a layer gets what it keeps, with their dimensions."""
+    mixer, columns = config.design.mixers[layer], config.design.conv_kernel - 1
+    delta, mamba = config.design.delta, config.design.mamba
+    if mixer == "conv":
+        return [(f"past_conv.{layer}", ["batch_size", config.hidden_size, columns])]
+    if mixer == "delta":
+        assert delta is not None
+        matrices: Dims = ["batch_size", delta.value_heads, delta.key_dim, delta.value_dim]
+        channels = 2 * delta.key_size + delta.value_size
+        return [(f"past_conv.{layer}", ["batch_size", channels, columns]), (f"past_recurrent.{layer}", matrices)]
+    if mixer == "mamba":
+        assert mamba is not None
+        matrices = ["batch_size", mamba.heads, mamba.state, mamba.head_dim]
+        return [
+            (f"past_conv.{layer}", ["batch_size", mamba.channels, columns]),
+            (f"past_recurrent.{layer}", matrices),
+        ]
+    dims: Dims = ["batch_size", config.num_kv_heads, "capacity", config.head_dim]
+    return [(f"past_key_values.{layer}.{part}", list(dims)) for part in ("key", "value")]

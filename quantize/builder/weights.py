@@ -1,0 +1,60 @@
+"""The tensors of a checkpoint by their canonical names, as the blocks of a graph take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quantize.sources.census import decoder_shapes
+from quantize.sources.checkpoint import read_checkpoint
+from quantize.sources.decoder_keys import read_decoder_keys
+from quantize.sources.fields import read_json
+from quantize.sources.folder import read_weight_files
+from quantize.sources.gguf_file import ConvertedTensor, GgufCheckpoint, read_gguf_tensors
+from quantize.sources.prepare import has_weights
+from quantize.sources.quantized import ScaledTensor
+from quantize.sources.tensors import Rows
+
+Weights = Mapping[str, Rows]
+
+
+def weights_of(source: Path, checkpoint: Path) -> Weights:
+    """Return a decoder's tensors: those of the checkpoint's folder, or else of the source, which holds another form.
+
+    Raises:
+        QuantizeError: a file is missing or damaged.
+    """
+    if has_weights(checkpoint):
+        return checkpoint_weights(checkpoint)
+    if source.suffix == ".gguf":
+        config, tensors = read_gguf_tensors(source)
+        return {name: ConvertedTensor(name, tensor, config) for name, tensor in tensors.items()}
+    found = read_checkpoint(source).weights
+    return {
+        name: ScaledTensor(tensor, found.scales[name], found.block) if name in found.scales else tensor
+        for name, tensor in found.tensors.items()
+    }
+
+
+def checkpoint_weights(checkpoint: Path) -> Weights:
+    """Return the tensors of a folder that the checkpoint's stage wrote.
+
+    Raises:
+        QuantizeError: a file is missing or damaged.
+    """
+    tensors = read_weight_files(checkpoint).tensors
+    keys = read_decoder_keys(read_json(checkpoint / "config.json")).config
+    return {name: tensors[name] for name in decoder_shapes(keys)}
+
+
+def gguf_weights(found: GgufCheckpoint) -> Weights:
+    """Return the tensors of a GGUF file in transformers' form."""
+    return {name: ConvertedTensor(name, tensor, found.config) for name, tensor in found.tensors.items()}
+
+
+def whole(rows: Rows) -> NDArray[np.float32]:
+    """Return all values of a tensor, such as a bias, at once."""
+    return next(rows.slabs(rows.shape[0]))

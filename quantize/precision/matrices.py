@@ -1,0 +1,177 @@
+"""The matrices of a fused decoder, replaced by MatMulNBits; embedding and head share one table if they are tied."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from quantize.graph import nbits
+from quantize.graph.codec import BLOCK, QuantizedMatrix, round_to_nearest
+from quantize.graph.edit import Editor, constant_of, refuse, replace_value
+from quantize.graph.factors import matrix_name
+
+HEAD = "lm_head"
+_ROWS = 4096  # that are compared at a time
+_HALF_A_STEP = 0.5 / 127  # of int8, as a share of a block's largest magnitude
+_NUM_QKV = 3  # GroupQueryAttention takes queries, keys and values joined, or as three inputs
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A product with a constant (K, N) in a fused decoder; named like "layers.0/mlp/up_proj", or "lm_head"."""
+
+    node: ir.Node
+    name: str
+
+    @property
+    def is_head(self) -> bool:
+        """True for the product that gives the logits."""
+        return bool(self.name == HEAD)
+
+    @property
+    def input_name(self) -> str:
+        """The name of the value whose rows are multiplied."""
+        name: str = self.node.inputs[0].name
+        return name
+
+    @property
+    def num_inputs(self) -> int:
+        """The number of inputs, K."""
+        return int(self.node.inputs[1].shape[0])
+
+    @property
+    def num_outputs(self) -> int:
+        """The number of outputs, N."""
+        return int(self.node.inputs[1].shape[1])
+
+    def weight(self) -> NDArray[np.float32]:
+        """Return a copy of the weights (N, K) in float32; the memory of the mapped file is given back."""
+        copy = np.array(self.view(), np.float32, order="C")
+        tensor = self.node.inputs[1].const_value
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.release()
+        return copy
+
+    def view(self) -> NDArray[np.float32]:
+        """Return the weights (N, K) where they lie, in a file that is mapped."""
+        array = constant_of(self.node.inputs[1])
+        if array is None:
+            raise refuse(self.node, "its weight is not a constant")
+        return array.T
+
+
+def matrices_of(graph: ir.Graph) -> list[Matrix]:
+    """Find all products with a constant matrix, in the order in which they run."""
+    found = []
+    for node in graph:
+        if node.op_type != "MatMul" or constant_of(node.inputs[1]) is None:
+            continue
+        found.append(Matrix(node, HEAD if node.outputs[0].name == "logits" else matrix_name(node.name)))
+    return found
+
+
+def quantize_graph(model: ir.Model, quantize: Callable[[Matrix], Sequence[QuantizedMatrix]]) -> dict[str, str]:
+    """Replace every matrix and the embedding in place; return the tensors that share bytes, for `save_graph`.
+
+    `quantize` gives one piece, or several whose outputs follow one another. The head is one piece of 6 or 8
+    bits, and so is the embedding.
+    """
+    edit = Editor(model.graph)
+    gather = next((n for n in model.graph if n.op_type == "Gather" and n.inputs[1].name == "input_ids"), None)
+    table = constant_of(gather.inputs[0]) if gather is not None else None
+    if gather is None or table is None:
+        raise refuse(gather, "no embedding table is looked up with input_ids")
+    if table.shape[1] % BLOCK:
+        raise refuse(gather, f"the embedding has {table.shape[1]} columns, which blocks of {BLOCK} do not divide")
+    shared: dict[str, str] = {}
+    for matrix in matrices_of(model.graph):
+        pieces = quantize(matrix)
+        product, by_block = _replace_product(edit, matrix, pieces)
+        if matrix.is_head and _are_copies(matrix.view(), table):
+            table = nbits.rows_of(edit, pieces[0], nbits.codes_of(product), gather)
+            _replace_gather(edit, gather, table, by_block, pieces[0])
+            shared["embed.codes"] = f"{matrix.name}.codes"
+        matrix.node.graph.remove(matrix.node, safe=True)
+    if not shared:
+        stored = round_to_nearest(table, 8)
+        table = nbits.rows_of(edit, stored, None, gather)
+        _replace_gather(edit, gather, table, nbits.scales(edit, "embed", stored, gather), stored)
+    model.graph.remove(gather, safe=True)
+    _drop_unused_initializers(model.graph)
+    return shared
+
+
+def _are_copies(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Tell if two tables (N, K) are one but for rounding: no number differs by more than int8 codes round it.
+
+    Some checkpoints hold both, one of them in a type of fewer bits. A part of each is in memory at a time.
+    """
+    return first.shape == second.shape and all(
+        _is_rounding(first[at : at + _ROWS], second[at : at + _ROWS]) for at in range(0, len(first), _ROWS)
+    )
+
+
+def _is_rounding(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    if np.array_equal(first, second):
+        return True
+    difference, size = (np.abs(part).reshape(len(first), -1, BLOCK).max(axis=2) for part in (first - second, first))
+    return bool((difference <= size * _HALF_A_STEP).all())
+
+
+def _replace_product(edit: Editor, matrix: Matrix, pieces: Sequence[QuantizedMatrix]) -> tuple[ir.Value, ir.Value]:
+    node = matrix.node
+    output = f"{node.outputs[0].name}/nbits"
+    outputs: list[ir.Value] = []
+    for index, stored in enumerate(pieces):
+        suffix = f".{index}" if len(pieces) > 1 else ""
+        value, by_block = nbits.product(
+            edit, node.inputs[0], stored, f"{matrix.name}{suffix}", f"{output}{suffix}", node
+        )
+        outputs.append(value)
+    if len(outputs) == 1 or not _read_apart(node.outputs[0], outputs):
+        joined = outputs[0] if len(outputs) == 1 else edit.node("Concat", outputs, output, before=node, axis=-1)
+        _take_over(node.outputs[0], joined)
+    return outputs[-1], by_block
+
+
+def _read_apart(product: ir.Value, pieces: Sequence[ir.Value]) -> bool:
+    """Pass the pieces to the one node that takes the product apart anyway, and tell if there is such a node."""
+    uses = list(product.uses())
+    if len(uses) != 1:
+        return False
+    reader = uses[0].node
+    if reader.op_type == "GroupQueryAttention" and uses[0].idx == 0 and len(pieces) == _NUM_QKV:
+        for at, piece in enumerate(pieces):
+            reader.replace_input_with(at, piece)
+        return True
+    if reader.op_type == "Split" and len(reader.outputs) == len(pieces):
+        for old, new in zip(reader.outputs, pieces, strict=True):
+            replace_value(old, new)
+        reader.graph.remove(reader, safe=True)
+        return True
+    return False
+
+
+def _replace_gather(
+    edit: Editor, gather: ir.Node, table: ir.Value, by_block: ir.Value, stored: QuantizedMatrix
+) -> None:
+    rows = nbits.lookup(edit, table, gather.inputs[1], by_block, stored, "embed.rows", gather)
+    replace_value(gather.outputs[0], rows)
+
+
+def _take_over(old: ir.Value, new: ir.Value) -> None:
+    """Move the name of `old`, its readers and its place among the outputs to `new`."""
+    name, new.type, new.shape = old.name, old.type, old.shape
+    replace_value(old, new)
+    old.name, new.name = f"{name}/float", name
+
+
+def _drop_unused_initializers(graph: ir.Graph) -> None:
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        del graph.initializers[name]
+    graph.sort()

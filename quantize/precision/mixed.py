@@ -1,0 +1,76 @@
+"""A decoder's file in mixed precision: every fitted part in the width of an allocation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from appliance.bundle import DecoderSpec
+from appliance.bundle.manifest import MODEL_NAME
+from quantize.graph.codec import KERNEL_BITS, QuantizedMatrix, round_to_nearest
+from quantize.graph.factors import Factors
+from quantize.graph.files import save_graph
+from quantize.precision.fitted import load_fitted
+from quantize.precision.matrices import HEAD, Matrix, matrices_of, quantize_graph
+from quantize.precision.parts import Part, Widths, parts_of, pieces_of
+
+_GATES = ("*/in_proj_ba", "*/self_attn/gate_proj")
+_FORMS_ON_THE_WAY = 10  # copies of all codes, which onnxruntime holds until it has folded the last
+
+
+def decoder_parts(fused: Path, spec: DecoderSpec, *, with_head: bool = False) -> list[Part]:
+    """Return all parts that have a width of their own, in the order in which they run."""
+    matrices = [m for m in matrices_of(ir.load(fused / MODEL_NAME).graph) if with_head or not m.is_head]
+    return [part for matrix in matrices for part in parts_of(matrix, spec)]
+
+
+def widths_by_pattern(parts: Sequence[Part], int8: Sequence[str]) -> Widths:
+    """Give int8 to the parts that a pattern of `int8` names and to the gates, else int4.
+
+    Gates are one row for each head, which multiplies a whole head or stays in a state for as long as it remembers.
+    """
+    return {part.name: 8 if part.matches((*int8, *_GATES)) else 4 for part in parts}
+
+
+def unpacked_bytes(parts: Sequence[Part], widths: Widths) -> tuple[int, int]:
+    """Return the memory that unpacking to 8 bits takes beyond the file: bytes that stay, and bytes during the load.
+
+    A head is kept in two forms.
+    """
+    kept = codes = 0
+    for part in parts:
+        bits = widths.get(part.name, 8)
+        if bits not in KERNEL_BITS:
+            forms = 2 if part.is_head else 1
+            kept += part.size_bytes(8) - part.size_bytes(bits) + (forms - 1) * part.num_codes
+            codes += part.num_codes
+    return kept, _FORMS_ON_THE_WAY * codes
+
+
+def write_mixed(
+    fused: Path,
+    fit: Path,
+    target: Path,
+    spec: DecoderSpec,
+    widths: Widths,
+    *,
+    smoothed: Path | None = None,
+    head: Path | None = None,
+) -> None:
+    """Write each part in its width; a head that has none in 4 bits from the folder `head`, else rounded to int8.
+
+    `smoothed` is the folder with the factors of the fit.
+    """
+
+    def quantize(matrix: Matrix) -> Sequence[QuantizedMatrix]:
+        if matrix.is_head and matrix.name not in widths:
+            return [round_to_nearest(matrix.view(), 8) if head is None else load_fitted(head, HEAD, 4)]
+        parts = parts_of(matrix, spec)
+        stored = {bits: load_fitted(fit, matrix.name, bits) for bits in sorted({widths[part.name] for part in parts})}
+        return pieces_of(parts, widths, stored)
+
+    model = Factors.load(smoothed).load_graph(fused)
+    shared = quantize_graph(model, quantize)
+    save_graph(model, target, shared)

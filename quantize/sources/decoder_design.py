@@ -1,0 +1,135 @@
+"""The numbers with which a causal model computes, out of its canonical configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from quantize.sources.layer_names import LayerNames, layer_names
+from quantize.sources.rotations import Rotation, rotations
+
+Activation = Literal["silu", "gelu_tanh"]
+OutputGate = Literal["channels", "heads"]
+Mixer = Literal["attention", "conv", "delta", "mamba"]
+
+# By the layer's type; all others are kinds of attention.
+_MIXERS: Mapping[str, Mixer] = {"conv": "conv", "linear_attention": "delta", "mamba": "mamba"}
+_OUTPUT_GATES: Mapping[str, OutputGate] = {"qwen3_5_text": "channels", "lfm3": "heads"}
+_KERNELS = ("conv_L_cache", "linear_conv_kernel_dim", "mamba_d_conv")
+_OFFSET_NORMS = frozenset({"gemma3_text", "qwen3_5_text"})
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaShape:
+    """The heads of a gated delta net; each key is that of one or more heads of values."""
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+
+    @property
+    def key_size(self) -> int:
+        """The channels of all keys."""
+        return self.key_heads * self.key_dim
+
+    @property
+    def value_size(self) -> int:
+        """The channels of all values."""
+        return self.value_heads * self.value_dim
+
+
+@dataclass(frozen=True, slots=True)
+class MambaShape:
+    """The heads of Mamba-2, and the rows of each head's state; B and C are shared by all heads."""
+
+    heads: int
+    head_dim: int
+    state: int
+
+    @property
+    def size(self) -> int:
+        """The channels of all heads."""
+        return self.heads * self.head_dim
+
+    @property
+    def channels(self) -> int:
+        """The channels of the convolution: those of all heads, B and C."""
+        return self.size + 2 * self.state
+
+
+@dataclass(frozen=True, slots=True)
+class DecoderDesign:
+    """Factors, norms, positions and kinds of layers of a causal model.
+
+    Attributes:
+        rotations: one for each layer; None in a layer without positions.
+        attention_scale: the factor on the products of queries and keys.
+        names: the modules of its layers.
+        mixers: the part of each layer that mixes tokens.
+        conv_kernel: the tokens that a convolution sees, itself included; 0 without one.
+        delta: the heads of its gated delta nets, if it has them.
+        mamba: the heads of its layers of Mamba-2, if it has them.
+        output_gate: attention's output is multiplied by the sigmoid of one gate for each channel, which come with the
+            queries, or for each head, from a product of their own; None without gates.
+        norm_offset: what is added to the stored weights of every norm but a gated one.
+        embedding_scale, residual_scale: factors on the embedding, and on each block's output before the sum.
+        logits_divisor: the logits are divided by this number.
+    """
+
+    rotations: tuple[Rotation | None, ...]
+    attention_scale: float
+    norm_epsilon: float
+    names: LayerNames
+    mixers: tuple[Mixer, ...]
+    conv_kernel: int = 0
+    delta: DeltaShape | None = None
+    mamba: MambaShape | None = None
+    output_gate: OutputGate | None = None
+    activation: Activation = "silu"
+    norm_offset: float = 0.0
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logits_divisor: float = 1.0
+
+    @property
+    def attention_layers(self) -> tuple[int, ...]:
+        """The layers that keep keys and values."""
+        return tuple(layer for layer, mixer in enumerate(self.mixers) if mixer == "attention")
+
+
+def decoder_design(keys: Mapping[str, Any]) -> DecoderDesign:
+    """Return the design that a canonical configuration describes."""
+    is_gemma = keys["model_type"] == "gemma3_text"
+    scale = float(keys.get("query_pre_attn_scalar", keys["head_dim"])) ** -0.5
+    types = keys.get("layer_types") or [""] * keys["num_hidden_layers"]
+    return DecoderDesign(
+        rotations=rotations(keys),
+        attention_scale=keys.get("attention_multiplier", scale),
+        norm_epsilon=keys["norm_eps"] if "norm_eps" in keys else keys["rms_norm_eps"],
+        names=layer_names(keys["model_type"]),
+        mixers=tuple(_MIXERS.get(kind, "attention") for kind in types),
+        conv_kernel=next((keys[name] for name in _KERNELS if name in keys), 0),
+        delta=_delta_shape(keys),
+        mamba=_mamba_shape(keys),
+        output_gate=_OUTPUT_GATES.get(keys["model_type"]),
+        activation="gelu_tanh" if is_gemma else "silu",
+        norm_offset=1.0 if keys["model_type"] in _OFFSET_NORMS else 0.0,
+        embedding_scale=keys["hidden_size"] ** 0.5 if is_gemma else keys.get("embedding_multiplier", 1.0),
+        residual_scale=keys.get("residual_multiplier", 1.0),
+        logits_divisor=keys.get("logits_scaling", 1.0),
+    )
+
+
+def _delta_shape(keys: Mapping[str, Any]) -> DeltaShape | None:
+    if "linear_num_key_heads" not in keys:
+        return None
+    names = ("num_key_heads", "num_value_heads", "key_head_dim", "value_head_dim")
+    return DeltaShape(*(keys[f"linear_{name}"] for name in names))
+
+
+def _mamba_shape(keys: Mapping[str, Any]) -> MambaShape | None:
+    if "mamba_d_state" not in keys:
+        return None
+    return MambaShape(keys["mamba_n_heads"], keys["mamba_d_head"], keys["mamba_d_state"])

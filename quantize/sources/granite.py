@@ -1,0 +1,111 @@
+"""Granite 4's configuration for hybrids with experts, read for the models of the family without experts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from appliance.errors import QuantizeError
+from quantize.sources.fields import Fields, shown
+
+ATTENTION, MAMBA = "attention", "mamba"
+# As transformers 4 and 5 write them.
+_KNOWN = {ATTENTION: ATTENTION, "full_attention": ATTENTION, MAMBA: MAMBA, "linear_attention": MAMBA}
+_AUTO = "auto"
+_INFINITY = {"__float__": "Infinity"}  # as transformers 5 writes it
+_LEAST_KERNEL = 2  # a convolution over one token keeps no state
+
+
+def dense_hybrid_keys(fields: Fields) -> dict[str, Any]:
+    """Return the canonical keys of a model whose layers are attention or Mamba-2, each with one MLP.
+
+    Raises:
+        QuantizeError: a layer is of another kind, it has experts, or its positions are not known.
+    """
+    hidden = fields.count("hidden_size")
+    types = _layer_types(fields)
+    for name in ("num_local_experts", "num_experts_per_tok"):
+        if name not in fields.names():
+            raise fields.missing(name, "which has to be 0: mixtures of experts are not known")
+    fields.absent("num_local_experts")
+    fields.value("num_experts_per_tok")  # of no experts
+    fields.fixed("head_dim", hidden // fields.count("num_attention_heads"))
+    fields.fixed("normalization_function", "rmsnorm")
+    if "position_embedding_type" not in fields.names():
+        raise fields.missing("position_embedding_type", "which says if layers have rotary positions")
+    positions = fields.choice("position_embedding_type", ("rope", "nope"), "nope")
+    return {
+        "layer_types": types,
+        "num_local_experts": 0,
+        "num_experts_per_tok": 0,
+        "shared_intermediate_size": fields.count("shared_intermediate_size"),
+        "position_embedding_type": positions,
+        # Without such a layer transformers still checks that its heads divide the width.
+        **(_mamba_keys(fields, hidden) if MAMBA in types else {"mamba_n_heads": 1}),
+    }
+
+
+def mamba_layer(keys: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Return the tensors of Mamba-2 below its layer's prefix, by shape."""
+    hidden, heads = keys["hidden_size"], keys["mamba_n_heads"]
+    size = heads * keys["mamba_d_head"]
+    channels = size + 2 * keys["mamba_d_state"]
+    shapes: dict[str, tuple[int, ...]] = {
+        "in_proj.weight": (size + channels + heads, hidden),
+        "out_proj.weight": (hidden, size),
+        "conv1d.weight": (channels, 1, keys["mamba_d_conv"]),
+        "norm.weight": (size,),
+        **dict.fromkeys(("A_log", "D", "dt_bias"), (heads,)),
+    }
+    if keys["mamba_conv_bias"]:
+        shapes["conv1d.bias"] = (channels,)
+    if keys["mamba_proj_bias"]:
+        shapes |= {"in_proj.bias": (size + channels + heads,), "out_proj.bias": (hidden,)}
+    return {f"mamba.{name}": shape for name, shape in shapes.items()}
+
+
+def _layer_types(fields: Fields) -> list[str]:
+    layers, types = fields.count("num_hidden_layers"), fields.value("layer_types")
+    if not isinstance(types, list) or len(types) != layers:
+        raise QuantizeError(
+            f"layer_types in {fields.where} is {shown(types)}; {layers} names are needed, {ATTENTION!r} or {MAMBA!r}"
+        )
+    other = next((kind for kind in types if kind not in _KNOWN), None)
+    if other is not None:
+        raise QuantizeError(
+            f"layer {types.index(other)} in {fields.where} is of the type {shown(other)}; {ATTENTION!r} and {MAMBA!r} "
+            "are known"
+        )
+    found = [_KNOWN[kind] for kind in types]
+    if ATTENTION not in found:
+        raise QuantizeError(f"layer_types in {fields.where} has no layer of attention, which is not known")
+    return found
+
+
+def _mamba_keys(fields: Fields, hidden: int) -> dict[str, Any]:
+    heads, expand = fields.count("mamba_n_heads"), fields.count("mamba_expand")
+    size = expand * hidden
+    width = size // heads if fields.value("mamba_d_head") == _AUTO else fields.count("mamba_d_head")
+    if width * heads != size:
+        raise QuantizeError(
+            f"mamba_n_heads times mamba_d_head in {fields.where} is {width * heads}; mamba_expand times hidden_size is "
+            f"{size}, and both have to be equal"
+        )
+    fields.fixed("mamba_n_groups", 1)
+    limit = fields.value("time_step_limit")
+    if limit not in (None, [0.0, math.inf], [0.0, _INFINITY]):
+        raise QuantizeError(f"time_step_limit in {fields.where} is {shown(limit)}; only 0 to infinity is known")
+    kernel = fields.count("mamba_d_conv")
+    if kernel < _LEAST_KERNEL:
+        raise QuantizeError(f"mamba_d_conv in {fields.where} is {kernel}; at least {_LEAST_KERNEL} is needed")
+    return {
+        "mamba_n_heads": heads,
+        "mamba_expand": expand,
+        "mamba_d_head": width,
+        "mamba_n_groups": 1,
+        "mamba_d_state": fields.count("mamba_d_state"),
+        "mamba_d_conv": kernel,
+        "mamba_conv_bias": fields.flag("mamba_conv_bias"),
+        "mamba_proj_bias": fields.flag("mamba_proj_bias"),
+    }

@@ -1,0 +1,74 @@
+"""The names of a causal model's modules by its family, as its checkpoint has them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MlpNames:
+    """The products of a gated MLP: gate and up are one tensor, named `joined`, or two."""
+
+    joined: str = "mlp.gate_up_proj"
+    gate: str = "mlp.gate_proj"
+    up: str = "mlp.up_proj"
+    down: str = "mlp.down_proj"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNames:
+    """The modules of a layer, below `model.layers.N`.
+
+    Attributes:
+        first_norm, second_norm: before the mixer (attention, or what stands in its place), and before the MLP.
+        mixer_norm, mlp_norm: behind them, before the residual sum; None where there is none.
+        output: the product behind attention, below `self_attn`.
+        query_norm, key_norm: the norms of each head, below `self_attn`.
+        last_norm: the whole name of the norm before the head.
+    """
+
+    first_norm: str = "input_layernorm"
+    second_norm: str = "post_attention_layernorm"
+    mixer_norm: str | None = None
+    mlp_norm: str | None = None
+    output: str = "o_proj"
+    query_norm: str = "q_norm"
+    key_norm: str = "k_norm"
+    mlp: MlpNames = MlpNames()
+    last_norm: str = "model.norm"
+
+
+_USUAL = LayerNames()
+_FAMILIES: Mapping[str, LayerNames] = {
+    "gemma3_text": LayerNames(
+        second_norm="pre_feedforward_layernorm",
+        mixer_norm="post_attention_layernorm",
+        mlp_norm="post_feedforward_layernorm",
+    ),
+    "granitemoehybrid": LayerNames(
+        mlp=MlpNames(joined="shared_mlp.input_linear", down="shared_mlp.output_linear"),
+    ),
+    "lfm2": LayerNames(
+        first_norm="operator_norm",
+        second_norm="ffn_norm",
+        output="out_proj",
+        query_norm="q_layernorm",
+        key_norm="k_layernorm",
+        mlp=MlpNames("feed_forward.w1_w3", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2"),
+        last_norm="model.embedding_norm",
+    ),
+    "lfm3": LayerNames(
+        first_norm="operator_norm",
+        second_norm="ffn_norm",
+        mixer_norm="post_operator_norm",
+        mlp_norm="post_ffn_norm",
+        mlp=MlpNames("feed_forward.w1_w3", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2"),
+        last_norm="model.embedding_norm",
+    ),
+}
+
+
+def layer_names(family: str) -> LayerNames:
+    """Return the names that a family's checkpoints have."""
+    return _FAMILIES.get(family, _USUAL)

@@ -1,0 +1,66 @@
+"""One bundle, one text, three processors: with Lantern's kernels nearly all tokens are the same everywhere.
+
+The products are equal to the bit; norms, SiLU and attention are onnxruntime's and differ by processor.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from appliance.engine.kernels import LIBRARY, KernelLibrary
+from appliance.home import Home
+from images.workplace import ROOT
+from tests.arm import decoder
+from tests.arm.tree import Tree, lacking, working_tree
+from tests.engine.kernels.building import make, need
+
+pytestmark = pytest.mark.slow
+
+_COMPILER = "aarch64-linux-gnu-g++"
+_PROCESSORS = ("cortex-a72", "cortex-a76")  # without and with dot products
+_WANTED = 0.98
+_TIMEOUT_S = 900
+
+
+@pytest.fixture(scope="module")
+def tree() -> Tree:
+    reason = lacking()
+    if reason is not None:
+        pytest.skip(reason)
+    return working_tree()
+
+
+@pytest.fixture(scope="module")
+def arm_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("make", _COMPILER)
+    build = tmp_path_factory.mktemp("arm-library")
+    make("kernels", build, f"KERNEL_CXX={_COMPILER}")
+    if not (build / LIBRARY.name).exists():
+        pytest.skip("no onnxruntime_c_api.h to be had: set ORT_INCLUDE")
+    return build / LIBRARY.name
+
+
+@pytest.fixture(scope="module")
+def here(starter_home: Home, library: KernelLibrary, tmp_path_factory: pytest.TempPathFactory) -> list[int]:
+    """The best tokens on this processor."""
+    bundle = starter_home.bundles / "smollm2-135m-instruct" / "active"
+    forms = tmp_path_factory.mktemp("here") / "forms"
+    decoder.make(bundle.resolve(), forms, library.path)
+    return decoder.best_tokens(forms / "kernels", library.path)
+
+
+@pytest.mark.parametrize("processor", _PROCESSORS)
+def test_an_arm_processor_prefers_the_same_tokens(
+    tree: Tree, arm_library: Path, starter_home: Home, here: list[int], processor: str, tmp_path: Path
+) -> None:
+    bundle = (starter_home.bundles / "smollm2-135m-instruct" / "active").resolve()
+    forms, out = tmp_path / "forms", tmp_path / "tokens"
+    for arguments in (("make", bundle, forms, arm_library), ("tokens", forms / "kernels", arm_library, out)):
+        command = tree.python(processor, "-m", "tests.arm.decoder", *arguments)
+        subprocess.run(command, cwd=ROOT, check=True, timeout=_TIMEOUT_S)
+    there = [int(word) for word in out.read_text("ascii").split()]
+    assert len(there) == len(here) >= 100
+    assert sum(a == b for a, b in zip(here, there, strict=True)) / len(here) >= _WANTED

@@ -1,0 +1,98 @@
+"""A proxy between a client and the server that keeps every answer of /v1/responses, byte for byte as it was read."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import aiohttp
+from aiohttp import web
+
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
+_START_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A request and its answer; `is_whole` if the client read the answer to its end."""
+
+    method: str
+    path: str
+    request: bytes
+    status: int
+    content_type: str
+    answer: bytes
+    is_whole: bool
+
+
+@dataclass(slots=True)
+class Recording:
+    """The proxy's own address, and the exchanges so far; appended in the proxy's thread."""
+
+    base_url: str = ""
+    exchanges: list[Exchange] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def recording(root_url: str) -> Iterator[Recording]:
+    """Run a proxy for the server at `root_url` until the block is left."""
+    recorded, is_started = Recording(), threading.Event()
+    loop = asyncio.new_event_loop()
+    over = asyncio.Event()
+    thread = threading.Thread(
+        target=lambda: loop.run_until_complete(_serve(root_url, recorded, is_started, over)), name="recorder"
+    )
+    thread.start()
+    try:
+        assert is_started.wait(_START_TIMEOUT_S)
+        yield recorded
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.close()
+
+
+async def _serve(root_url: str, recorded: Recording, is_started: threading.Event, over: asyncio.Event) -> None:
+    async with aiohttp.ClientSession(auto_decompress=False) as session:
+
+        async def forward(request: web.Request) -> web.StreamResponse:
+            return await _forward(request, session, root_url, recorded)
+
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_route("*", "/{path:.*}", forward)
+        runner = web.AppRunner(app, handler_cancellation=True)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        recorded.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        is_started.set()
+        await over.wait()
+        await runner.cleanup()
+
+
+async def _forward(
+    request: web.Request, session: aiohttp.ClientSession, root_url: str, recorded: Recording
+) -> web.StreamResponse:
+    body = await request.read()
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
+    answer, is_whole, status, kind = bytearray(), False, 0, ""
+    try:
+        async with session.request(
+            request.method, f"{root_url}{request.raw_path}", data=body or None, headers=headers
+        ) as upstream:
+            status, kind = upstream.status, upstream.content_type
+            kept = {name: value for name, value in upstream.headers.items() if name.lower() not in _HOP_BY_HOP}
+            response = web.StreamResponse(status=upstream.status, headers=kept)
+            await response.prepare(request)
+            async for data in upstream.content.iter_any():
+                answer += data
+                await response.write(data)
+            is_whole = True
+            return response
+    finally:
+        if request.path.startswith("/v1/responses"):
+            exchange = Exchange(request.method, request.path, body, status, kind, bytes(answer), is_whole)
+            recorded.exchanges.append(exchange)

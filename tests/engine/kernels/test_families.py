@@ -1,0 +1,56 @@
+"""Every family of kernels equals the reference to the bit: here with sanitizers, and on emulated Arm processors."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+_NATIVE = pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no family for this architecture")
+# Which families a processor has: the emulator's models, by the instructions that they lack.
+_ARM = {
+    "cortex-a53": {"portable", "neon"},
+    "cortex-a72": {"portable", "neon"},
+    "cortex-a76": {"portable", "neon", "dotprod"},
+    "max": {"portable", "neon", "dotprod", "i8mm"},
+}
+
+
+def _run(*command: str | Path) -> str:
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def _num_compared(output: str) -> int:
+    found = re.fullmatch(r"(\d+) products equal, weights of (\d+) shapes with steps\n", output)
+    assert found, output
+    assert int(found[2]) >= int(found[1]) // 40  # the scales of all others are floats
+    return int(found[1])
+
+
+@_NATIVE
+def test_every_family_equals_the_reference_for_all_classes_of_shapes(native_program: Path) -> None:
+    families = _run(native_program, "families").split()
+    assert len(families) >= 2
+    assert _num_compared(_run(native_program, "shapes")) >= 1000 * len(families)
+
+
+@_NATIVE
+@pytest.mark.parametrize("seed", range(4))
+def test_random_sizes_and_alignments_equal_the_reference(native_program: Path, seed: int) -> None:
+    assert _num_compared(_run(native_program, "fuzz", str(seed), "250")) >= 500
+
+
+@pytest.mark.parametrize("processor", _ARM)
+def test_every_arm_family_equals_the_reference(emulator: str, arm_program: Path, processor: str) -> None:
+    board = (emulator, "-cpu", processor, arm_program)
+    families = set(_run(*board, "families").split())
+    assert families == _ARM[processor]
+    assert _num_compared(_run(*board, "shapes")) >= 1000 * len(families)
+    assert _num_compared(_run(*board, "fuzz", "7", "100")) == 100 * len(families)

@@ -1,0 +1,93 @@
+"""Random checkpoints of models that the workstation's transformers does not know: tensors by their shapes alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantize.sources.census import decoder_shapes
+from quantize.sources.decoder_keys import read_decoder_keys
+from quantize.sources.tensors import TensorWriter
+from tests.quantize.tiny import VOCAB, write_tokenizer
+
+NEWER_DECODERS: dict[str, dict[str, Any]] = {
+    "lfm3": {
+        "architectures": ["Lfm3ForCausalLM"],
+        "attention_bias": True,
+        "bos_token_id": 1,
+        "conv_L_cache": 7,
+        "conv_bias": False,
+        "eos_token_id": 0,
+        "head_dim": 32,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "layer_types": ["conv", "sliding_attention", "conv", "full_attention"],
+        "max_position_embeddings": 256,
+        "norm_eps": 1e-4,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.5},
+        },
+        "sliding_window": 8,
+        "tie_word_embeddings": True,
+        "use_attention_gate": True,
+        "use_sandwich_norm": True,
+        "vocab_size": VOCAB,
+    },
+    "qwen3_5_text": {
+        "architectures": ["Qwen3_5ForCausalLM"],
+        "attention_bias": False,
+        "attn_output_gate": True,
+        "bos_token_id": 1,
+        "eos_token_id": 0,
+        "full_attention_interval": 2,
+        "head_dim": 64,
+        "hidden_act": "silu",
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "layer_types": ["linear_attention", "full_attention", "linear_attention", "full_attention"],
+        "linear_conv_kernel_dim": 4,
+        "linear_key_head_dim": 16,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_value_head_dim": 24,
+        "max_position_embeddings": 256,
+        "mtp_num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "partial_rotary_factor": 0.25,
+            "mrope_section": [3, 3, 2],
+        },
+        "tie_word_embeddings": False,
+        "vocab_size": VOCAB,
+    },
+}
+
+
+def write_newer(folder: Path, architecture: str, **changes: Any) -> Path:
+    """Write a causal model with random weights that are large enough to matter, and its tokenizer."""
+    folder.mkdir()
+    config = {"model_type": architecture, **NEWER_DECODERS[architecture], **changes}
+    (folder / "config.json").write_text(json.dumps(config))
+    ends = {name: config[name] for name in ("bos_token_id", "eos_token_id")}
+    (folder / "generation_config.json").write_text(json.dumps(ends))
+    rng, shapes = np.random.default_rng(0), decoder_shapes(read_decoder_keys(config).config)
+    with TensorWriter(folder / "model.safetensors", shapes) as writer:
+        for name, shape in shapes.items():
+            values = rng.standard_normal(shape) * (0.1 if len(shape) == 1 else 1.5 * shape[-1] ** -0.5)
+            if name.endswith("linear_attn.norm.weight") or ("norm" in name and architecture == "lfm3"):
+                values += 1
+            writer.write(name, values.astype(np.float32))
+    write_tokenizer(folder)
+    return folder

@@ -1,0 +1,89 @@
+"""Strictness refuses no configuration that a publisher wrote, and reads transformers 5's spelling to the same."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from appliance.errors import QuantizeError
+from quantize.sources.decoder_config import decoder_config
+from quantize.sources.decoder_keys import read_decoder_keys
+from quantize.sources.encoder_config import read_encoder_keys
+from quantize.sources.fields import Fields
+from quantize.sources.generation import read_generation
+from quantize.sources.quantized import read_quantization
+from tests.quantize.sources.published import DECODERS, ENCODERS, GENERATIONS, as_transformers_5
+
+_NESTED = "Gemma 3 4B"
+_NESTED_MODELS = {_NESTED, "Ministral 3 3B", "Qwen3.5 0.8B"}
+
+
+@pytest.mark.parametrize("name", sorted(DECODERS))
+def test_a_published_decoder_is_accepted(name: str) -> None:
+    raw = copy.deepcopy(DECODERS[name])
+    read_quantization(raw)
+    keys = read_decoder_keys(raw)
+    assert read_decoder_keys(keys.config).config == keys.config
+    assert decoder_config(keys.config, {}).num_layers == keys.config["num_hidden_layers"]
+
+
+@pytest.mark.parametrize("name", sorted(set(DECODERS) - _NESTED_MODELS))
+def test_transformers_5_says_the_same(name: str) -> None:
+    raw = DECODERS[name]
+    assert read_decoder_keys(as_transformers_5(copy.deepcopy(raw))).config == read_decoder_keys(raw).config
+
+
+@pytest.mark.parametrize("name", sorted(ENCODERS))
+def test_a_published_encoder_is_accepted(name: str) -> None:
+    keys = read_encoder_keys(ENCODERS[name])
+    assert read_encoder_keys(keys.canonical).config == keys.config
+
+
+@pytest.mark.parametrize("name", sorted(GENERATIONS))
+def test_a_published_generation_config_is_accepted(name: str) -> None:
+    found = read_generation(Fields(GENERATIONS[name], "generation_config.json", "llama"), 300_000)
+    assert found.sampling["do_sample"] is True
+
+
+def test_the_text_model_within_gemma_3_4b_gets_its_publishers_defaults() -> None:
+    config = read_decoder_keys(DECODERS[_NESTED]).config
+    assert (config["rope_theta"], config["rope_local_base_freq"]) == (1e6, 1e4)
+    assert config["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
+    assert config["layer_types"].count("full_attention") == 5
+    assert config["head_dim"] == 256
+
+
+def test_modern_bert_of_transformers_5_says_the_same() -> None:
+    raw = ENCODERS["gte-modernbert"]
+    old = ("global_rope_theta", "local_rope_theta", "global_attn_every_n_layers", "torch_dtype")
+    new = {name: value for name, value in raw.items() if name not in old}
+    new["rope_parameters"] = {
+        "full_attention": {"rope_theta": 160000.0, "rope_type": "default"},
+        "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+    }
+    new["layer_types"] = ["sliding_attention" if layer % 3 else "full_attention" for layer in range(22)]
+    assert read_encoder_keys(new).config == read_encoder_keys(raw).config
+
+
+def test_ministral_ends_where_its_queries_begin_to_grow() -> None:
+    raw = copy.deepcopy(DECODERS["Ministral 3 3B"])
+    read_quantization(raw)
+    config = decoder_config(read_decoder_keys(raw).config, {})
+    assert config.max_positions == 16384
+    assert config.limit is not None
+    assert config.limit.startswith("16,384 of 262,144 positions: beyond them its queries are scaled")
+    assert {rotation.scale for rotation in config.design.rotations if rotation is not None} == {1.0}
+
+
+@pytest.mark.parametrize("change", [{"mscale_all_dim": 0.5}, {"llama_4_scaling_beta": None}, {"beta_fast": 16.0}])
+def test_another_yarn_is_refused_by_the_key(change: dict[str, float | None]) -> None:
+    raw = copy.deepcopy(DECODERS["Ministral 3 3B"])
+    read_quantization(raw)
+    raw["text_config"]["rope_parameters"] |= change
+    with pytest.raises(QuantizeError, match=next(iter(change))):
+        read_decoder_keys(raw)
+
+
+def test_longrope_ends_where_the_short_factors_do() -> None:
+    assert decoder_config(read_decoder_keys(DECODERS["Phi-4-mini"]).config, {}).max_positions == 4096

@@ -1,0 +1,47 @@
+"""Markers, the fixtures that give them, and the page that explains both say the same."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.kinds import MARKERS
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "tests" / "README.md").read_text("utf-8")
+MODULES = {path: path.read_text("utf-8") for path in (ROOT / "tests").rglob("*.py")}
+
+
+def fixtures() -> Iterator[str]:
+    """Yield the name of each fixture in the tests."""
+    for content in MODULES.values():
+        for node in ast.walk(ast.parse(content)):
+            if isinstance(node, ast.FunctionDef) and any("fixture" in ast.unparse(d) for d in node.decorator_list):
+                yield node.name
+
+
+def test_every_fixture_that_gives_a_marker_exists() -> None:
+    assert set().union(*MARKERS.values()) <= set(fixtures())
+
+
+def test_every_marker_is_declared_and_explained() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    declared = {text.partition(":")[0] for text in project["tool"]["pytest"]["ini_options"]["markers"]}
+    assert set(MARKERS) <= declared
+    assert declared == set(re.findall(r"^\| `(\w+)` \|", PAGE.partition("## Switches")[0], re.MULTILINE))
+    unselected = re.search(r"^SLOW := (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert unselected is not None
+    assert set(unselected[1].split(" or ")) == declared
+
+
+def test_every_switch_is_explained() -> None:
+    read = {
+        name
+        for content in MODULES.values()
+        for name in re.findall(r'environ(?:\.get\(|\[)"(LANTERN_\w+|KILLS)"', content)
+    }
+    assert len(read) > 5
+    assert not {name for name in read if f"| `{name}" not in PAGE}
