@@ -40,12 +40,32 @@ def test_a_text_file_goes_with_the_message_and_a_picture_is_refused(page: Page) 
     ask(page, "How large?")
     expect(page.locator(".chip summary")).to_contain_text("notes.txt (16 characters)")
     expect(page.locator(".chips li")).to_have_count(0)
+    wait_for_end(page)
     assert requests[0]["input"] == [
         {"role": "user", "content": "[notes.txt]\nDie Größe ist 7.\n[/notes.txt]\n\nHow large?"}
     ]
     page.reload()
     page.locator(".chip summary").click()
     expect(page.locator(".chip pre")).to_have_text("Die Größe ist 7.")
+
+
+def test_a_message_that_is_sent_while_a_file_is_read_takes_it_along(page: Page) -> None:
+    answer_with(page, "seen")
+    requests = asked(page)
+    held: list[Route] = []
+    page.route("**/files.js", lambda route: held.append(route))
+    page.locator(".ask input[type=file]").set_input_files(NOTES)
+    ask(page, "How large?")
+    page.keyboard.press("Enter")  # a second time, which must not ask twice
+    while not held:
+        page.wait_for_timeout(5)
+    assert requests == []
+    held[0].continue_()
+    wait_for_end(page)
+    assert [one["input"][-1]["content"] for one in requests] == [
+        "[notes.txt]\nDie Größe ist 7.\n[/notes.txt]\n\nHow large?"
+    ]
+    expect(page.locator(".chips li")).to_have_count(0)
 
 
 _PASTE = """([text, name]) => {
@@ -57,6 +77,7 @@ _PASTE = """([text, name]) => {
 
 
 def test_a_long_paste_becomes_a_chip_that_can_be_removed(page: Page) -> None:
+    page.get_by_label("Your message").focus()
     page.evaluate(_PASTE, ["short", "[name=question]"])
     assert page.locator(".chips li").count() == 0
     page.evaluate(_PASTE, ["long " * 500, "[name=question]"])

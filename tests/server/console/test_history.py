@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -306,8 +308,7 @@ def test_a_browser_that_is_killed_while_it_copies_the_chats_has_them_all_afterwa
     page = context.new_page()
     page.goto(server.root_url, wait_until="commit")
     page.evaluate("(delay) => new Promise((resolve) => setTimeout(resolve, delay))", delay_ms)
-    for process in aside(lambda: _processes(tmp_path / "profile")):
-        aside(lambda process=process: _kill(process))  # type: ignore[misc]
+    aside(lambda: _kill_all(tmp_path / "profile"))
     context = opened()
     page = context.new_page()
     page.goto(server.root_url)
@@ -317,8 +318,10 @@ def test_a_browser_that_is_killed_while_it_copies_the_chats_has_them_all_afterwa
     context.close()
 
 
-def _kill(process: int) -> None:
-    try:
-        os.kill(process, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+def _kill_all(profile: Path) -> None:
+    """Kill a browser, and return once no process of it is left: one that still dies holds the lock of its profile."""
+    while processes := _processes(profile):
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.01)

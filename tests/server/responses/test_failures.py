@@ -72,6 +72,7 @@ class FakeAnswer:
 class FakeGeneration:
     """A generation that gives no text before it is told to."""
 
+    tells_progress: bool = False
     may_begin: asyncio.Event = field(default_factory=asyncio.Event)
     may_end: asyncio.Event = field(default_factory=asyncio.Event)
 

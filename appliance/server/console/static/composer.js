@@ -19,6 +19,7 @@ export class Composer {
     this.acts = acts;
     this.isRunning = false;
     this.files = /** @type {Attached[]} */ ([]);
+    this.attaching = Promise.resolve();
     this.text = el("textarea", { rows: 1, placeholder: words.placeholder, "aria-label": words.question, dir: "auto", name: "question" });
     this.model = el("select", { name: "model", "aria-label": words.model });
     this.submit = el("button", { className: "main" }, words.send);
@@ -74,19 +75,27 @@ export class Composer {
     });
   }
 
-  send() {
+  /** Send the message, once every file that was chosen is read. */
+  async send() {
     const invalid = [...this.options.querySelectorAll(":invalid")][0];
     if (invalid) { this.options.open = true; invalid.reportValidity(); return; }
+    await this.attaching.catch(() => {});
     const text = this.text.value.trim();
     if (this.isRunning || !(text || this.files.length)) return;
     this.acts.send(text, this.files);
   }
 
-  /** Attach files that hold text. @param {FileList} files */
-  async attach(files) {
-    const { readTexts } = await import("./files.js");
-    const { texts, refused } = await readTexts([...files]);
+  /** Attach files that hold text, one choice after the other. @param {FileList} files */
+  attach(files) {
+    const chosen = [...files];
     this.picker.value = "";
+    this.attaching = this.attaching.catch(() => {}).then(() => this.read(chosen));
+  }
+
+  /** @param {File[]} chosen */
+  async read(chosen) {
+    const { readTexts } = await import("./files.js");
+    const { texts, refused } = await readTexts(chosen);
     if (refused.length) this.acts.tell(refused.join(" "));
     for (const one of texts) this.add(one);
   }
