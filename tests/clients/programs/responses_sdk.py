@@ -53,7 +53,8 @@ def check_text(client: openai.OpenAI) -> None:
 
 
 def check_stream_helper(client: openai.OpenAI) -> None:
-    short = {"model": CHAT, "input": "Say hello.", "temperature": 0, "extra_body": {"stop": ["!", "."]}}
+    city = {"type": "json_schema", "name": "city", "schema": CITY, "strict": True}
+    short = {**ASKED, "text": {"format": city}}  # ends whatever the model would say
     with client.responses.stream(**short) as stream:
         kinds = {event.type for event in stream}
         final = stream.get_final_response()
