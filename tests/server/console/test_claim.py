@@ -100,7 +100,9 @@ def test_from_the_link_on_the_screen_to_an_answer_of_the_owners_own_device(
     page.get_by_label("Your message").fill("What is the capital of France?")
     page.keyboard.press("Enter")
     expect(page.locator(".message.assistant .foot")).to_contain_text("tokens/s", timeout=120_000)
-    expect(page.locator(".message.assistant > div:has(.text)")).to_contain_text(re.compile(r"\S"))  # also a line not yet whole
+    expect(page.locator(".message.assistant > div:has(.text)")).to_contain_text(
+        re.compile(r"\S")
+    )  # also a line not yet whole
     page.reload()
     expect(page.locator("#state")).to_have_text("Ready")
     assert page.evaluate("localStorage.getItem('lantern.key')") == key
