@@ -120,6 +120,5 @@ def _direct(home: Home) -> ModelAdministration:
     from appliance.install.direct import DirectAdministration
     from appliance.models import EngineSettings
 
-    path = home.root / "lantern.toml"
-    engine = load_config(path if path.exists() else None).engine
+    engine = load_config(home.settings_file()).engine
     return DirectAdministration(home, EngineSettings(num_slots=engine.slots, context_length=engine.context_length))
