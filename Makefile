@@ -167,7 +167,7 @@ $(STAMP): $(LOCK) pyproject.toml
 	@$(PIP) install --require-hashes --no-deps -r $(LOCK)
 	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -c 'import torch' 2>/dev/null || \
-		{ echo "The installed torch needs CUDA's libraries; see 'A small torch' in the README"; exit 1; }
+		{ echo "The installed torch needs CUDA's libraries; see docs/models.md, Torch without CUDA"; exit 1; }
 	@$(MAKE) --no-print-directory --silent kernels || echo "The kernels could not be built: the stock operators serve"
 	@touch $@
 

@@ -15,6 +15,11 @@ class Home:
 
     root: Path
 
+    def settings_file(self, chosen: Path | None = None) -> Path | None:
+        """Return the file of the settings: the chosen one, else `lantern.toml` here; None if neither is there."""
+        default = self.root / "lantern.toml"
+        return chosen or (default if default.exists() else None)
+
     @property
     def bundles(self) -> Path:
         """The bundle store."""

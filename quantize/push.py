@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -15,14 +16,16 @@ from appliance.errors import BundleError, DeviceError
 from appliance.home import Home
 from appliance.remote import open_device
 from appliance.remote.administration import RemoteAdministration
-from appliance.remote.request import Answer
+
+if TYPE_CHECKING:
+    from appliance.install.overview import Installation, Overview
 
 _UNTRUSTED = "untrusted_signer"
 
 
 def push_bundle(
     folder: Path, device: str, home: Home, *, trust: bool, on_progress: Callable[[int, int], None]
-) -> Answer:
+) -> Installation:
     """Send a bundle's folder; `trust` first makes the device trust its signing key, as an administrator.
 
     Raises:
@@ -35,7 +38,7 @@ def push_bundle(
 
 async def _push(
     folder: Path, device: str, home: Home, *, trust: bool, on_progress: Callable[[int, int], None]
-) -> Answer:
+) -> Installation:
     signer = signer_of(await asyncio.to_thread(read_small, folder, SIGNATURE_NAME))
     async with open_device(device, home=home) as opened:
         administration = RemoteAdministration(opened.session)
@@ -54,7 +57,7 @@ async def _push(
             ) from err
 
 
-def served_table(answer: Answer) -> Table:
+def served_table(answer: Overview) -> Table:
     """Return a table of the models that the device serves now."""
     table = Table("model", "kind", "MB", "digest", "problem", title="The device serves", title_justify="left")
     for model in answer["models"]:

@@ -21,12 +21,14 @@ from appliance.bundle import BundleStore, TrustedKeys
 from appliance.config import Config
 from appliance.engine.kernels import KernelLibrary, load_kernels
 from appliance.engine.runtime.prepacked import prepacked
+from appliance.engine.types import EngineStats
 from appliance.home import Home, lantern_home
+from appliance.host.files import locked
+from appliance.models import ChatModel
 from appliance.service.composition import compose
 from appliance.service.service import Service
 from tests.engine.kernels.building import make, need
 from tests.kinds import arrange, group, mark
-from tests.locking import locked
 
 _READY_TIMEOUT_S = 120.0
 # A shell ignores Ctrl-C for what it starts in the background, and so would every program that is interrupted here.
@@ -103,6 +105,16 @@ class RunningServer:
     @property
     def root_url(self) -> str:
         return self.base_url.removesuffix("/v1")
+
+    def stats(self) -> EngineStats:
+        """Return the counts of the first chat model that is loaded."""
+
+        def read() -> EngineStats:
+            return next(m for m in self.service.pool.loaded() if isinstance(m, ChatModel)).engine.stats()
+
+        result = self.call(read)
+        assert isinstance(result, EngineStats)
+        return result
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from appliance.host.files import locked
 from tests.clients.environments import cache_folder
-from tests.locking import locked
 
 
 def unpacked(package: str) -> Path:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from appliance.access.local import read_run_file
 from appliance.config import load_config
@@ -15,8 +15,10 @@ from appliance.home import Home, lantern_home
 from appliance.remote import Target, open_device
 from appliance.remote.administration import RemoteAdministration
 from appliance.remote.push import Progress
-from appliance.remote.request import Answer
 from appliance.remote.session import session_to
+
+if TYPE_CHECKING:  # it loads onnxruntime
+    from appliance.install.overview import Installation, Overview
 
 _UNAUTHORIZED = 401
 
@@ -24,16 +26,16 @@ _UNAUTHORIZED = 401
 class ModelAdministration(Protocol):
     """The administration of models, over the network or on this machine's files."""
 
-    async def overview(self) -> Answer:
+    async def overview(self) -> Overview:
         """Return the installed models, and the free space."""
 
-    async def install(self, path: Path, on_progress: Progress = ...) -> Answer:
+    async def install(self, path: Path, on_progress: Progress = ...) -> Installation:
         """Install a bundle's folder or archive."""
 
-    async def remove(self, model: str) -> Answer:
+    async def remove(self, model: str) -> Overview:
         """Uninstall a model."""
 
-    async def rollback(self, model: str) -> Answer:
+    async def rollback(self, model: str) -> Overview:
         """Activate the version before the active one."""
 
     async def aliases(self) -> dict[str, str]:
@@ -120,6 +122,5 @@ def _direct(home: Home) -> ModelAdministration:
     from appliance.install.direct import DirectAdministration
     from appliance.models import EngineSettings
 
-    path = home.root / "lantern.toml"
-    engine = load_config(path if path.exists() else None).engine
+    engine = load_config(home.settings_file()).engine
     return DirectAdministration(home, EngineSettings(num_slots=engine.slots, context_length=engine.context_length))

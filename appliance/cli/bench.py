@@ -17,7 +17,7 @@ from appliance.bench.table import render
 from appliance.bundle import BundleStore, TrustedKeys
 from appliance.config import load_config
 from appliance.errors import ConfigError
-from appliance.home import lantern_home
+from appliance.home import Home, lantern_home
 from appliance.models import EngineSettings
 
 _PLAIN_WIDTH = 140  # a pipe or a file has no width of its own
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         LanternError: nothing can be measured; the message says why.
     """
     home = lantern_home()
-    plan = _plan(args, home.root)
+    plan = _plan(args, home)
     store = BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys))
     progress = Console(stderr=True)
     with progress.status("measuring") as status:
@@ -82,7 +82,7 @@ def _shown(status: Status) -> Callable[[str], None]:
     return show
 
 
-def _plan(args: argparse.Namespace, root: Path) -> BenchPlan:
+def _plan(args: argparse.Namespace, home: Home) -> BenchPlan:
     is_own_server_alone = args.device is None and args.against is None
     groups = args.only or (
         GROUPS if is_own_server_alone else tuple(g for g in SERVER_GROUPS if args.device is None or g != "ready")
@@ -96,7 +96,7 @@ def _plan(args: argparse.Namespace, root: Path) -> BenchPlan:
         )
     return BenchPlan(
         groups=groups,
-        engine=_engine(args, root),
+        engine=_engine(args, home),
         repeat=args.repeat or (2 if args.quick else 5),
         is_quick=args.quick,
         chat_model=args.model,
@@ -106,10 +106,8 @@ def _plan(args: argparse.Namespace, root: Path) -> BenchPlan:
     )
 
 
-def _engine(args: argparse.Namespace, root: Path) -> EngineSettings:
+def _engine(args: argparse.Namespace, home: Home) -> EngineSettings:
     """Return the user's settings with the flags above them, as `lantern serve` would take them."""
-    default = root / "lantern.toml"
-    path = args.config or (default if default.exists() else None)
     asked = {
         "threads": args.threads,
         "spinning": args.spinning,
@@ -117,7 +115,7 @@ def _engine(args: argparse.Namespace, root: Path) -> EngineSettings:
         "context_length": args.context_length,
     }
     flags = {("engine", key): value for key, value in asked.items() if value is not None}
-    return EngineSettings.of(load_config(path, flags=flags).engine)
+    return EngineSettings.of(load_config(home.settings_file(args.config), flags=flags).engine)
 
 
 def _groups(text: str) -> tuple[str, ...]:

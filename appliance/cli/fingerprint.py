@@ -28,8 +28,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: the settings name a certificate that cannot be read.
     """
     home = lantern_home()
-    default = home.root / "lantern.toml"
-    settings = load_config(args.config or (default if default.exists() else None)).tls
+    settings = load_config(home.settings_file(args.config)).tls
     if settings.certificate:
         certificate = Path(settings.certificate)
     else:

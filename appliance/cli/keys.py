@@ -7,14 +7,17 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from appliance.access.keystore import ApiKey, KeyStore, Role
+from appliance.access.usage import read_last_use
 from appliance.cli.selection import add_device
-from appliance.home import lantern_home
+from appliance.home import Home, lantern_home
 from appliance.remote import open_device
 from appliance.remote.administration import RemoteAdministration
-from appliance.remote.request import Answer
+
+if TYPE_CHECKING:  # a client does not load the server
+    from appliance.server.admin.keys import ApiKeyInfo, NewApiKey
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,10 +61,10 @@ async def _run(args: argparse.Namespace) -> None:
 
 
 class _Keys(Protocol):
-    async def keys(self) -> list[Answer]:
+    async def keys(self) -> list[ApiKeyInfo]:
         """Return the metadata of every key."""
 
-    async def create_key(self, name: str, *, role: str, rate: int | None) -> Answer:
+    async def create_key(self, name: str, *, role: str, rate: int | None) -> NewApiKey:
         """Create a key; the answer has its secret, once."""
 
     async def revoke_key(self, name: str) -> None:
@@ -71,15 +74,17 @@ class _Keys(Protocol):
 class _KeysOfHome:
     """The keys of LANTERN_HOME, with the methods of a device's administration."""
 
-    def __init__(self, store: KeyStore) -> None:
-        self._store = store
+    def __init__(self, home: Home) -> None:
+        self._store = KeyStore(home.api_keys)
+        self._used = home.keys_used
 
-    async def keys(self) -> list[Answer]:
-        return [_describe(key) for key in await asyncio.to_thread(self._store.all)]
+    async def keys(self) -> list[ApiKeyInfo]:
+        used = await asyncio.to_thread(read_last_use, self._used)
+        return [_describe(key, used.get(key.id)) for key in await asyncio.to_thread(self._store.all)]
 
-    async def create_key(self, name: str, *, role: str, rate: int | None) -> Answer:
+    async def create_key(self, name: str, *, role: str, rate: int | None) -> NewApiKey:
         new = await asyncio.to_thread(self._store.create, name, role=Role(role), rate=rate)
-        return {**_describe(new.key), "key": new.secret}
+        return {**_describe(new.key, None), "key": new.secret}
 
     async def revoke_key(self, name: str) -> None:
         await asyncio.to_thread(self._store.revoke, name)
@@ -88,14 +93,21 @@ class _KeysOfHome:
 @contextlib.asynccontextmanager
 async def _keys(on: str | None) -> AsyncIterator[_Keys]:
     if on is None:
-        yield _KeysOfHome(KeyStore(lantern_home().api_keys))
+        yield _KeysOfHome(lantern_home())
         return
     async with open_device(on) as device:
         yield RemoteAdministration(device.session)
 
 
-def _describe(key: ApiKey) -> Answer:
-    return {"id": key.id, "name": key.name, "role": key.role.value, "rate": key.rate, "created": key.created_s}
+def _describe(key: ApiKey, last_used_s: int | None) -> ApiKeyInfo:
+    return {
+        "id": key.id,
+        "name": key.name,
+        "role": key.role.value,
+        "rate": key.rate,
+        "created": key.created_s,
+        "last_used": last_used_s,
+    }
 
 
 def _print_key(name: str, key_id: str, role: str, rate: int | None, created_s: int) -> None:

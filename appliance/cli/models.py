@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -19,7 +20,9 @@ from appliance.cli.administered import ModelAdministration, administration, runn
 from appliance.cli.selection import add_device
 from appliance.cli.transfer import transfer_bar
 from appliance.errors import ConfigError
-from appliance.remote.request import Answer
+
+if TYPE_CHECKING:  # it loads onnxruntime
+    from appliance.install.overview import ModelInfo, Overview
 
 _MIB = 1 << 20
 
@@ -75,7 +78,7 @@ async def _run(args: argparse.Namespace) -> None:
                 print(f"The model {args.model} is removed.")
             case "rollback":
                 told = _of(await device.rollback(args.model), args.model)
-                print(f"The model {args.model} is back at {told['digest'][:12]}.")
+                print(f"The model {args.model} is back at {(told['digest'] or '?')[:12]}.")
             case "alias":
                 await _alias(device, args.alias, args.model, remove=args.remove)
             case _:
@@ -93,7 +96,7 @@ async def install(device: ModelAdministration, path: Path) -> None:
     """Install a bundle, and print the models that are installed then."""
     with transfer_bar(f"Sending {path.name}") as on_progress:
         answer = await device.install(path, on_progress)
-    name = answer.get("installed")
+    name = answer["installed"]
     print(f"The model {name} is installed." if name else "It is installed already, and serves.")
     _show(answer)
 
@@ -128,24 +131,23 @@ async def _trust(device: ModelAdministration, key: str | None, *, remove: bool) 
         print(f"Models that the key {signer} signed may run from now on. Compare it with what their maker says.")
 
 
-def _of(overview: Answer, name: str) -> Answer:
-    found: Answer = next(m for m in overview["models"] if m["name"] == name)
-    return found
+def _of(overview: Overview, name: str) -> ModelInfo:
+    return next(model for model in overview["models"] if model["name"] == name)
 
 
-def _kl(model: Answer) -> str:
+def _kl(model: ModelInfo) -> str:
     """Return the divergence by this processor's arithmetic; a text model has none."""
-    found = model.get("quality", {}).get("kl_here")
+    found = model["quality"].get("kl_here") if "quality" in model else None
     return "" if found is None else f"{found:.4f}"
 
 
-def _built_for(model: Answer) -> str:
+def _built_for(model: ModelInfo) -> str:
     """Return the target of a bundle, and a remark if this board is another one."""
     remark = "" if model.get("is_built_for_here", True) else " (another board)"
     return f"{model.get('built_for', '')}{remark}"
 
 
-def _show(overview: Answer) -> None:
+def _show(overview: Overview) -> None:
     """Print a table; its texts come from the device, so none is parsed as markup."""
     models = overview["models"]
     targets = [_built_for(model) for model in models]

@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         ConfigError: settings that are not valid or cannot be used, and no last good ones were asked for, or there are.
     """
     home = lantern_home()
-    path, flags = _config_path(args, home.root), _flags(args)
+    path, flags = home.settings_file(args.config), _flags(args)
     last_good = LastGood(home.root) if args.last_good else None
     # What is imported stays. The collector waits with a full round until there is a quarter more than survived the last
     # one, and with ninety thousand imported objects closed connections, which are cycles, would pile up by the hundred.
@@ -97,7 +97,7 @@ def _run(
     """Serve, and return True if the process is to start again."""
     configure_logging(config.log.level, style=config.log.style)
     mode = Mode.SAFE if args.safe else Mode.FULL
-    parts = compose(config, home, mode, faults=faults, reopen_claim=args.reopen_claim)
+    parts = compose(config, home, mode, config_path=args.config, faults=faults, reopen_claim=args.reopen_claim)
     asyncio.run(_serve_safely(parts) if args.safe else _serve(parts, keep))
     return parts.stopping.is_restart
 
@@ -136,14 +136,6 @@ async def _serve_safely(parts: Parts) -> None:
 def _on_stop_signals(stop: Callable[[], None]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop)
-
-
-def _config_path(args: argparse.Namespace, root: Path) -> Path | None:
-    if args.config is not None:
-        chosen: Path = args.config
-        return chosen
-    default = root / "lantern.toml"
-    return default if default.exists() else None
 
 
 def _flags(args: argparse.Namespace) -> dict[tuple[str, str], Any]:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 
@@ -14,9 +15,11 @@ from appliance.cli.selection import add_device
 from appliance.cli.transfer import transfer_bar
 from appliance.errors import LanternError
 from appliance.remote.administration import RemoteAdministration
-from appliance.remote.request import Answer
 from appliance.remote.session import open_device
 from appliance.remote.update_upload import UpdateFile
+
+if TYPE_CHECKING:  # a client does not load the server
+    from appliance.server.admin.update import UpdateState
 
 _INTERVAL_S = 3.0
 
@@ -78,7 +81,7 @@ async def _push(args: argparse.Namespace) -> int:
     return 0
 
 
-async def _settled(args: argparse.Namespace) -> Answer:
+async def _settled(args: argparse.Namespace) -> UpdateState:
     """Wait for the result of the update; while the device restarts it is away, speaks no TLS, or does not answer.
 
     Raises:

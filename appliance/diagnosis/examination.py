@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from appliance.config import Config
 from appliance.diagnosis.board import check_board, check_clock, check_heat, check_memory, check_network
 from appliance.diagnosis.capacity import check_capacity
 from appliance.diagnosis.certificate import check_certificate
@@ -28,14 +29,15 @@ _FAULT = "Look at the disk and its space, then at journalctl -u lantern; the dev
 
 
 def examine(
-    home: Home, config_path: Path | None = None, *, is_served: bool = False, faults: Sequence[str] = ()
+    home: Home, config_path: Path | None = None, faults: Sequence[str] = (), *, served: Config | None = None
 ) -> Iterator[Finding]:
     """Yield every finding; blocks for seconds, and changes nothing.
 
-    `is_served` tells that the server itself asks, so that its port is in use; `faults` are those that it knows itself.
+    If the server itself asks, `served` are the settings that it runs with, flags included: its port is in use, and the
+    other checks go by them, while the file is checked as it is now. `faults` are those that the server knows itself.
     """
-    default = home.root / "lantern.toml"
-    settings, config = check_settings(config_path or (default if default.exists() else None))
+    settings, config = check_settings(home.settings_file(config_path))
+    config = served or config
     unit, is_running = check_unit()
     yield check_board()
     yield from check_device(home)
@@ -47,7 +49,7 @@ def examine(
     yield check_clock()
     yield check_network()
     yield settings
-    if not is_served:
+    if served is None:
         yield check_port(config, is_running=is_running)
     yield from _present(check_certificate(home, config, datetime.datetime.now(tz=datetime.UTC)))
     yield check_keys(home, config)

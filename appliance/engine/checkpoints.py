@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 DISTANCE = 256  # tokens: the longest chunk while nothing else runs, so that a prompt is not cut for it
 # Tokens before the end of a prompt: a template writes a question's end otherwise once it is history (no empty thought).
-_TAIL = 8
+TAIL = 8
 _LEAST = 32  # tokens that a border saves, or the step that is cut there costs more than it
 
 
@@ -48,7 +48,7 @@ def borders_of(num_prompt: int, num_cached: int, parting: Iterable[int]) -> list
     """Return the lengths at which runs of a prompt end; at those of `parting` other prompts part from it, or may."""
     borders: list[int] = []
     last = num_cached
-    for at in sorted({*parting, num_prompt - _TAIL}):
+    for at in sorted({*parting, num_prompt - TAIL}):
         if at - last >= _LEAST and at <= num_prompt - 2:
             borders.append(at)
             last = at

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.drafter import Draft, Drafter
+from appliance.engine.moves import SlotCopy, SlotMove, SlotSwap, StateKeep, StateRestore
 from appliance.engine.places import Places
 from appliance.engine.prefixes import Prefixes
 from appliance.engine.sampler import sample, score
 from appliance.engine.scheduler import ChunkTurn, DecodeTurn, Scheduler
-from appliance.engine.slots import SlotCopy, SlotMove, SlotPool, SlotSwap, StateKeep, StateRestore
+from appliance.engine.slots import SlotPool
 from appliance.engine.types import (
     Admitted,
     EngineStats,

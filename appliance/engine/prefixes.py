@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from appliance.engine.checkpoints import DISTANCE, borders_of, with_border
-from appliance.engine.slots import Claim, SlotMove, SlotPool, shared_prefix
+from appliance.engine.moves import SlotMove
+from appliance.engine.slots import Claim, SlotPool, shared_prefix
 from appliance.engine.types import Request, Sequence
 
 # Shared tokens for which a prompt waits until another one has computed them; fewer where a state is kept for it there.

@@ -3,6 +3,12 @@
 Decoding slots are always `[0, num_decoding)`, because a decode step runs over neighbouring slots; prompts under way and
 idle slots lie behind them. A released slot keeps its tokens: the next prompt with the same prefix starts there. For a
 model with recurrent state it starts where the slot's state stands, or at the slot's last checkpoint within the prefix.
+
+A prompt that goes on where the prompt of an idle slot ended is the same chat's, whose last answer may stand in the
+history without its reasoning: it takes the slot in place. One that parts from it earlier is another conversation or a
+branch, and the tokens behind the prefix may be wanted again. Copying a token costs a small part of computing it, so the
+prefix is copied into an empty slot if there is one. Without one, the slot is taken in place if that keeps more than it
+forgets; else the least recently used slot gives way.
 """
 
 from __future__ import annotations
@@ -10,46 +16,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from appliance.engine.checkpoints import Checkpoint, Held, weakest
+from appliance.engine.checkpoints import TAIL, Checkpoint, Held, weakest
+from appliance.engine.moves import SlotCopy, SlotMove, SlotSwap, StateKeep, StateRestore
 
 _COMPARE = 128  # tokens compared at once
-
-
-@dataclass(frozen=True, slots=True)
-class SlotCopy:
-    """A copy of the first `num_tokens` of `source` over those of `target`."""
-
-    source: int
-    target: int
-    num_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class SlotSwap:
-    """An exchange of the first `num_tokens` of two slots."""
-
-    a: int
-    b: int
-    num_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class StateKeep:
-    """A copy of a slot's state to a place."""
-
-    slot: int
-    place: int
-
-
-@dataclass(frozen=True, slots=True)
-class StateRestore:
-    """A copy of the state in a place to a slot."""
-
-    place: int
-    slot: int
-
-
-SlotMove = SlotCopy | SlotSwap | StateKeep | StateRestore
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +49,7 @@ class _Slot:
     owner: str | None = None
     cache_key: str = ""
     tokens: list[int] = field(default_factory=list)
+    num_prompt: int = 0  # tokens of the last owner's prompt
     last_used: int = -1
     checkpoints: list[Checkpoint] = field(default_factory=list)  # ascending; the slot's own state is behind its tokens
 
@@ -146,7 +117,7 @@ class SlotPool:
         if index is None:
             return None
         slot = self._slots[index]
-        slot.cache_key, slot.tokens = cache_key, list(tokens)
+        slot.cache_key, slot.tokens, slot.num_prompt = cache_key, list(tokens), len(tokens)
         self._touch(slot)
         for length in lengths if self._num_checkpoints else ():
             slot.checkpoints.append(Checkpoint(self._free_place(), length, is_border=True))
@@ -163,12 +134,13 @@ class SlotPool:
             return None
         best = self._best_source(prompt, cache_key)
         num_cached = best.num_usable
-        target, moves = self._place(best.slot, num_cached, idle)
+        target, moves = self._place(best.slot, num_cached, prompt, idle)
         if best.slot is not None:
             moves += self._restore(self._slots[best.slot], num_cached, target)
             self._slots[target].checkpoints = self._slots[best.slot].checkpoints[:]
         slot = self._slots[target]
         slot.owner, slot.cache_key, slot.tokens = owner, cache_key, list(prompt[:num_cached])
+        slot.num_prompt = len(prompt)
         slot.checkpoints = [known for known in slot.checkpoints if known.num_tokens <= num_cached]
         self._index[owner] = target
         self._touch(slot)
@@ -247,17 +219,28 @@ class SlotPool:
             slot.checkpoints = [known for known in slot.checkpoints if known is not given_up]
         return given_up.place
 
-    def _place(self, source: int | None, shared: int, idle: list[int]) -> tuple[int, tuple[SlotMove, ...]]:
-        """Return the slot to take and the moves of the prefix: it stays in place if that keeps more than it forgets."""
-        oldest = min(idle, key=lambda i: (self._slots[i].last_used, i))
+    def _place(
+        self, source: int | None, num_cached: int, prompt: Sequence[int], idle: list[int]
+    ) -> tuple[int, tuple[SlotMove, ...]]:
+        """Return the slot to take, as the module's docstring tells, and the moves of the prefix."""
+        order = sorted(
+            idle, key=lambda i: (bool(self._slots[i].tokens), self._slots[i].last_used, i)
+        )  # empty ones first
         if source is None:
-            return oldest, ()
-        if source in idle and (len(self._slots[source].tokens) <= 2 * shared or len(idle) == 1):
+            return order[0], ()
+        others = [i for i in order if i != source]
+        if source in idle and not (
+            others and self._is_worth_a_copy(self._slots[source], num_cached, prompt, others[0])
+        ):
             return source, ()
-        others = [i for i in idle if i != source]
-        target = min(others, key=lambda i: (self._slots[i].last_used, i))
         self._touch(self._slots[source])
-        return target, (SlotCopy(source, target, shared),)
+        return others[0], (SlotCopy(source, others[0], num_cached),)
+
+    def _is_worth_a_copy(self, source: _Slot, num_cached: int, prompt: Sequence[int], target: int) -> bool:
+        """Return True if an idle source keeps its tokens, and the prompt goes on in the target."""
+        if shared_prefix(source.tokens, prompt) >= min(source.num_prompt, len(source.tokens)) - TAIL:
+            return False
+        return not self._slots[target].tokens or len(source.tokens) > 2 * num_cached
 
     def _exchange(self, a: int, b: int) -> tuple[SlotMove, ...]:
         if a == b:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from appliance.bundle import BundleStore, TrustedKeys
 from appliance.bundle.signing import read_public_key
 from appliance.home import Home
 from appliance.host.files import chown_tree
 from appliance.install.installer import Installer
-from appliance.install.overview import overview_of
+from appliance.install.overview import Installation, Overview, overview_of
 from appliance.models.loaded import EngineSettings
 
-Answer = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -30,22 +29,24 @@ class DirectAdministration:
         self._store = BundleStore(home.bundles, TrustedKeys.load(home.trusted_keys))
         self._installer = Installer(self._store, settings)
 
-    async def overview(self) -> Answer:
+    async def overview(self) -> Overview:
         """Return the installed models, and the free space."""
         return await asyncio.to_thread(self._overview)
 
-    async def install(self, path: Path, on_progress: Callable[[int, int], None] = lambda _done, _all: None) -> Answer:
+    async def install(
+        self, path: Path, on_progress: Callable[[int, int], None] = lambda _done, _all: None
+    ) -> Installation:
         """Install a bundle's folder or an archive of one."""
         bundle = await self._change(lambda: self._installer.install_file(path))
         on_progress(bundle.manifest.size_bytes, bundle.manifest.size_bytes)
-        return {"state": "installed", "installed": bundle.name, **await self.overview()}
+        return {"installed": bundle.name, **await self.overview()}
 
-    async def remove(self, model: str) -> Answer:
+    async def remove(self, model: str) -> Overview:
         """Uninstall a model."""
         await self._change(lambda: self._installer.remove(model))
         return await self.overview()
 
-    async def rollback(self, model: str) -> Answer:
+    async def rollback(self, model: str) -> Overview:
         """Activate the version before the active one."""
         await self._change(lambda: self._installer.rollback(model))
         return await self.overview()
@@ -81,5 +82,5 @@ class DirectAdministration:
             if self._home.bundles.is_dir():
                 await asyncio.to_thread(chown_tree, self._home.bundles, self._home.root)
 
-    def _overview(self) -> Answer:
-        return {**overview_of(self._installer.list(), self._store.root, aliases=self._store.aliases.all())}
+    def _overview(self) -> Overview:
+        return overview_of(self._installer.list(), self._store.root, aliases=self._store.aliases.all())

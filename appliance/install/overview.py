@@ -100,6 +100,13 @@ class Overview(TypedDict):
     memory: Memory
 
 
+@with_config(_STRICT)
+class Installation(Overview):
+    """The models after an install, and the name of the new one; null if exactly this bundle served already."""
+
+    installed: str | None
+
+
 def overview_of(
     installed: Iterable[InstalledModel],
     root: Path,

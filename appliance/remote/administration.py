@@ -1,17 +1,32 @@
-"""The administration of a device over the network: the routes below /admin as methods, on the caller's event loop."""
+"""The administration of a device over the network: the routes below /admin as methods, on the caller's event loop.
+
+Answers have the types that the server declares; a device of 0.1.0 may leave fields out that are newer.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
 import aiohttp
 
 from appliance.remote.bundle_reader import BundleReader
 from appliance.remote.push import Progress, push
-from appliance.remote.request import Answer, request_json
+from appliance.remote.request import request_json
 from appliance.remote.update_upload import UpdateFile, push_update
+
+if TYPE_CHECKING:  # a client does not load the server
+    from appliance.install.overview import Installation, Overview
+    from appliance.server.admin.aliases import AliasMap
+    from appliance.server.admin.claim import ClaimedKey
+    from appliance.server.admin.device import RequestInfo, RequestList
+    from appliance.server.admin.keys import ApiKeyInfo, ApiKeyList, NewApiKey
+    from appliance.server.admin.safe_mode import SafeMode
+    from appliance.server.admin.trust import TrustedKeyList
+    from appliance.server.admin.update import UpdateState
+    from appliance.server.admin.uploads import Installed
 
 
 class RemoteAdministration:
@@ -20,11 +35,11 @@ class RemoteAdministration:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    async def overview(self) -> Answer:
+    async def overview(self) -> Overview:
         """Return the installed models, and the free space."""
-        return await request_json(self._session, "GET", "/admin/models")
+        return cast("Overview", await request_json(self._session, "GET", "/admin/models"))
 
-    async def install(self, path: Path, on_progress: Progress = lambda _done, _all: None) -> Answer:
+    async def install(self, path: Path, on_progress: Progress = lambda _done, _all: None) -> Installation:
         """Send a bundle's folder or archive, resuming an earlier try, and let the device install it.
 
         Raises:
@@ -33,30 +48,35 @@ class RemoteAdministration:
         """
         reader = await asyncio.to_thread(BundleReader, path)
         try:
-            return await push(self._session, reader, on_progress=on_progress)
+            answer = cast("Installed", await push(self._session, reader, on_progress=on_progress))
         finally:
             await asyncio.to_thread(reader.close)
+        return {  # without `installed` if it served already: the answer to the beginning of the upload
+            "models": answer["models"],
+            "storage": answer["storage"],
+            "memory": answer["memory"],
+            "installed": answer.get("installed"),
+        }
 
-    async def remove(self, model: str) -> Answer:
+    async def remove(self, model: str) -> Overview:
         """Uninstall a model."""
-        return await request_json(self._session, "DELETE", f"/admin/models/{quote(model, safe='')}")
+        return cast("Overview", await request_json(self._session, "DELETE", f"/admin/models/{quote(model, safe='')}"))
 
-    async def rollback(self, model: str) -> Answer:
+    async def rollback(self, model: str) -> Overview:
         """Activate the version before the active one."""
-        return await request_json(self._session, "POST", f"/admin/models/{quote(model, safe='')}/rollback")
+        return await self._let(model, "rollback")
 
-    async def load(self, model: str) -> Answer:
+    async def load(self, model: str) -> Overview:
         """Load a model now; the answer is the overview."""
-        return await request_json(self._session, "POST", f"/admin/models/{quote(model, safe='')}/load")
+        return await self._let(model, "load")
 
-    async def unload(self, model: str) -> Answer:
+    async def unload(self, model: str) -> Overview:
         """Free the memory of a model until a request needs it; the answer is the overview."""
-        return await request_json(self._session, "POST", f"/admin/models/{quote(model, safe='')}/unload")
+        return await self._let(model, "unload")
 
     async def aliases(self) -> dict[str, str]:
         """Return alias to model."""
-        found: dict[str, str] = (await request_json(self._session, "GET", "/admin/aliases"))["aliases"]
-        return found
+        return cast("AliasMap", await request_json(self._session, "GET", "/admin/aliases"))["aliases"]
 
     async def set_alias(self, alias: str, model: str) -> None:
         """Point an alias to a model."""
@@ -68,14 +88,12 @@ class RemoteAdministration:
 
     async def trusted(self) -> list[str]:
         """Return the ids of the signing keys whose bundles it runs."""
-        found: list[str] = (await request_json(self._session, "GET", "/admin/trust"))["trusted"]
-        return found
+        return cast("TrustedKeyList", await request_json(self._session, "GET", "/admin/trust"))["trusted"]
 
     async def trust(self, pem: bytes) -> str:
         """Let it trust a signing key, and return the key's id."""
         body = {"public_key": pem.decode("utf-8", "replace")}
-        added: str = (await request_json(self._session, "POST", "/admin/trust", body))["added"]
-        return added
+        return cast("TrustedKeyList", await request_json(self._session, "POST", "/admin/trust", body))["added"]
 
     async def distrust(self, signer: str) -> None:
         """Let it trust a signing key no longer."""
@@ -83,7 +101,7 @@ class RemoteAdministration:
 
     async def is_in_safe_mode(self) -> bool:
         """Return whether it runs without its models, after it failed several times."""
-        return bool((await request_json(self._session, "GET", "/admin/safe-mode"))["active"])
+        return cast("SafeMode", await request_json(self._session, "GET", "/admin/safe-mode"))["active"]
 
     async def leave_safe_mode(self) -> None:
         """Let it start with its models again."""
@@ -93,37 +111,40 @@ class RemoteAdministration:
         """Let it start again; running answers get some seconds."""
         await request_json(self._session, "POST", "/admin/restart")
 
-    async def requests(self) -> list[Answer]:
+    async def requests(self) -> list[RequestInfo]:
         """Return its last requests, the latest first."""
-        found: list[Answer] = (await request_json(self._session, "GET", "/admin/requests"))["requests"]
-        return found
+        return cast("RequestList", await request_json(self._session, "GET", "/admin/requests"))["requests"]
 
-    async def claim(self, name: str, *, code: str | None = None) -> Answer:
+    async def claim(self, name: str, *, code: str | None = None) -> ClaimedKey:
         """Claim it with the code that it shows; the answer has the key, which is shown once. 0.1.0 ignores the code."""
         body = {"name": name} if code is None else {"name": name, "code": code}
-        return await request_json(self._session, "POST", "/admin/claim", body)
+        return cast("ClaimedKey", await request_json(self._session, "POST", "/admin/claim", body))
 
-    async def keys(self) -> list[Answer]:
+    async def keys(self) -> list[ApiKeyInfo]:
         """Return the metadata of every key."""
-        found: list[Answer] = (await request_json(self._session, "GET", "/admin/keys"))["keys"]
-        return found
+        return cast("ApiKeyList", await request_json(self._session, "GET", "/admin/keys"))["keys"]
 
-    async def create_key(self, name: str, *, role: str, rate: int | None) -> Answer:
+    async def create_key(self, name: str, *, role: str, rate: int | None) -> NewApiKey:
         """Create a key; the answer has its secret, once."""
-        return await request_json(self._session, "POST", "/admin/keys", {"name": name, "role": role, "rate": rate})
+        body = {"name": name, "role": role, "rate": rate}
+        return cast("NewApiKey", await request_json(self._session, "POST", "/admin/keys", body))
 
     async def revoke_key(self, name: str) -> None:
         """Revoke a key."""
         await request_json(self._session, "DELETE", f"/admin/keys/{quote(name, safe='')}")
 
-    async def update_state(self) -> Answer:
+    async def update_state(self) -> UpdateState:
         """Return the running version, and the state of the last update."""
-        return await request_json(self._session, "GET", "/admin/update")
+        return cast("UpdateState", await request_json(self._session, "GET", "/admin/update"))
 
-    async def send_update(self, update: UpdateFile, on_progress: Progress = lambda _done, _all: None) -> Answer:
+    async def send_update(self, update: UpdateFile, on_progress: Progress = lambda _done, _all: None) -> UpdateState:
         """Send an update, resuming an earlier try, and let the device install it; return its state.
 
         Raises:
             DeviceError: the device refuses it, or cannot be reached any more.
         """
         return await push_update(self._session, update, on_progress=on_progress)
+
+    async def _let(self, model: str, verb: str) -> Overview:
+        path = f"/admin/models/{quote(model, safe='')}/{verb}"
+        return cast("Overview", await request_json(self._session, "POST", path))

@@ -7,8 +7,6 @@ and what writes on a thread.
 from __future__ import annotations
 
 import datetime
-import fcntl
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from pathlib import Path
 
 from appliance.discovery.record import printable
 from appliance.errors import ConfigError
-from appliance.host.files import write_atomically
+from appliance.host.files import locked, write_atomically
 from appliance.identity.device_id import host_name
 
 _HEADER = """\
@@ -107,7 +105,7 @@ class KnownDevices:
     def _changing(self) -> Iterator[dict[str, KnownDevice]]:
         """Yield the devices by identity, read again under a lock, and write them when the block ends."""
         try:
-            with _locked(self._path.with_name(f".{self._path.name}.lock")):
+            with locked(self._path.with_name(f".{self._path.name}.lock")):
                 devices = {device.identity: device for device in _read(self._path)}
                 before = dict(devices)
                 yield devices
@@ -117,17 +115,6 @@ class KnownDevices:
                 self._devices = tuple(devices.values())
         except OSError as err:
             raise ConfigError(f"The known devices cannot be kept in {self._path}: {err.strerror}.") from err
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)
 
 
 def _read(path: Path) -> tuple[KnownDevice, ...]:

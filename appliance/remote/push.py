@@ -9,12 +9,17 @@ import asyncio
 import io
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import aiohttp
 
 from appliance.errors import DeviceError
-from appliance.remote.request import Answer, answer_of, lost, request_json
+from appliance.remote.request import Json, answer_of, lost, request_json
+
+if TYPE_CHECKING:  # a client does not load the server
+    from appliance.server.admin.pieces import UploadedFile
+    from appliance.server.admin.update import UpdatePiece
+    from appliance.server.admin.uploads import UploadBegun
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -53,7 +58,7 @@ async def push(
     piece_bytes: int = _PIECE_BYTES,
     num_tries: int = 8,
     pause_s: float = 1.0,
-) -> Answer:
+) -> Json:
     """Send a source, and let the device install it; return the device's answer.
 
     `num_tries` counts failures in a row, without a byte of progress in between; `pause_s` doubles with each.
@@ -75,8 +80,8 @@ async def push(
             await asyncio.sleep(err.retry_after_s or pause_s * 2 ** (failures - 1))
 
 
-async def send_piece(session: aiohttp.ClientSession, path: str, data: bytes, offset: int, size_bytes: int) -> Answer:
-    """Send one piece of a file of `size_bytes` by PUT.
+async def send_piece(session: aiohttp.ClientSession, path: str, data: bytes, offset: int, size_bytes: int) -> int:
+    """Send one piece of a file of `size_bytes` by PUT, and return the bytes of the file that have arrived.
 
     Raises:
         DeviceError: refused, or lost.
@@ -87,9 +92,10 @@ async def send_piece(session: aiohttp.ClientSession, path: str, data: bytes, off
     }
     try:
         async with session.put(path, data=io.BytesIO(data), headers=headers) as response:
-            return await answer_of(response)
+            answer = cast("UploadedFile | UpdatePiece", await answer_of(response))
     except (aiohttp.ClientError, TimeoutError) as err:
         raise lost(err) from err
+    return answer["received"]
 
 
 class _Sending:
@@ -104,12 +110,13 @@ class _Sending:
         self._on_progress = on_progress
         self._piece_bytes = piece_bytes
 
-    async def run(self) -> Answer:
+    async def run(self) -> Json:
         """Begin or resume the upload, send the missing bytes, and install."""
         opening = await asyncio.to_thread(self._source.opening)
-        upload = await request_json(self._session, "POST", self._source.path, opening)
+        answer = await request_json(self._session, "POST", self._source.path, opening)
+        upload = cast("UploadBegun", answer)
         if upload["state"] == "installed":
-            return upload
+            return answer
         path, files = f"{self._source.path}/{upload['id']}", upload["files"]
         total = sum(file["size_bytes"] for file in files)
         done = sum(file["received"] for file in files)
@@ -127,9 +134,7 @@ class _Sending:
     async def _send(self, path: str, name: str, offset: int, size_bytes: int) -> int:
         num_bytes = min(self._piece_bytes, size_bytes - offset)
         data = await asyncio.to_thread(self._source.piece, name, offset, num_bytes)
-        answer = await send_piece(self._session, f"{path}/files/{name}", data, offset, size_bytes)
-        received: int = answer["received"]
-        return received
+        return await send_piece(self._session, f"{path}/files/{name}", data, offset, size_bytes)
 
 
 def _is_transient(err: DeviceError) -> bool:

@@ -1,4 +1,7 @@
-"""One request to a device, and its answer: the JSON of a success, or an error with the device's own message."""
+"""One request to a device, and its answer: the JSON of a success, or an error with the device's own message.
+
+The type of a success is the one that the server declares at its route; `administration` names it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import aiohttp
 
 from appliance.errors import DeviceError
 
-Answer = dict[str, Any]
+Json = dict[str, Any]
 
 
 async def request_json(
@@ -18,7 +21,7 @@ async def request_json(
     body: object = None,
     *,
     idle_timeout_s: float | None = None,
-) -> Answer:
+) -> Json:
     """Send one request once, and return the JSON of its answer.
 
     Raises:
@@ -39,7 +42,7 @@ def lost(err: aiohttp.ClientError | TimeoutError) -> DeviceError:
     return DeviceError(f"the device did not answer: {err or type(err).__name__}")
 
 
-async def answer_of(answer: aiohttp.ClientResponse) -> Answer:
+async def answer_of(answer: aiohttp.ClientResponse) -> Json:
     """Return the JSON of a success.
 
     Raises:

@@ -6,12 +6,16 @@ import asyncio
 import hashlib
 from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import aiohttp
 
 from appliance.errors import ConfigError, DeviceError
 from appliance.remote.push import Progress, push, send_piece
-from appliance.remote.request import Answer, request_json
+from appliance.remote.request import request_json
+
+if TYPE_CHECKING:  # a client does not load the server
+    from appliance.server.admin.update import UpdateState
 
 _PATH_0_1_0 = "/admin/update"
 _PIECE_BYTES = 4 << 20
@@ -66,7 +70,7 @@ async def push_update(
     piece_bytes: int = _PIECE_BYTES,
     num_tries: int = 8,
     pause_s: float = 1.0,
-) -> Answer:
+) -> UpdateState:
     """Send an update, and let the device install it; return the state of the update.
 
     A device that runs 0.1.0 cannot resume: it receives the update by the routes that it has.
@@ -76,9 +80,10 @@ async def push_update(
     """
     if not await _can_resume(session):
         return await _push_to_0_1_0(session, update, on_progress, piece_bytes)
-    return await push(
+    answer = await push(
         session, update, on_progress=on_progress, piece_bytes=piece_bytes, num_tries=num_tries, pause_s=pause_s
     )
+    return cast("UpdateState", answer)
 
 
 async def _can_resume(session: aiohttp.ClientSession) -> bool:
@@ -94,13 +99,13 @@ async def _can_resume(session: aiohttp.ClientSession) -> bool:
 
 async def _push_to_0_1_0(
     session: aiohttp.ClientSession, update: UpdateFile, on_progress: Progress, piece_bytes: int
-) -> Answer:
+) -> UpdateState:
     await request_json(session, "POST", _PATH_0_1_0, {"size_bytes": update.size_bytes})
     offset = 0
     on_progress(offset, update.size_bytes)
     while offset < update.size_bytes:
         num_bytes = min(piece_bytes, update.size_bytes - offset)
         data = await asyncio.to_thread(update.piece, "", offset, num_bytes)
-        offset = (await send_piece(session, _PATH_0_1_0, data, offset, update.size_bytes))["received"]
+        offset = await send_piece(session, _PATH_0_1_0, data, offset, update.size_bytes)
         on_progress(offset, update.size_bytes)
-    return await request_json(session, "PATCH", _PATH_0_1_0, {"sha256": update.sha256})
+    return cast("UpdateState", await request_json(session, "PATCH", _PATH_0_1_0, {"sha256": update.sha256}))

@@ -52,6 +52,10 @@ def _cannot_restart() -> None:
     raise UnavailableError("This server cannot start itself again.")
 
 
+Examination = Callable[[Sequence[str]], Iterable[Finding]]
+"""A function that takes the faults that the server knows, and returns every finding; it blocks for seconds."""
+
+
 @dataclass(frozen=True, slots=True)
 class OwnDevice:
     """The acts of the device around the server.
@@ -60,7 +64,7 @@ class OwnDevice:
     device may not restart now.
     """
 
-    examine: Callable[[Sequence[str]], Iterable[Finding]] = lambda _: ()
+    examine: Examination = lambda _: ()
     examining: asyncio.Lock = field(default_factory=asyncio.Lock)
     search: Callable[[], Awaitable[Sequence[Neighbour]]] = _nobody
     restart: Callable[[], None] = _cannot_restart

@@ -39,7 +39,7 @@ from appliance.install import Installer
 from appliance.install.administration import Administration
 from appliance.models import EngineSettings, ModelPool, PoolSettings
 from appliance.server.app import make_app
-from appliance.server.context import OwnDevice, ServerContext
+from appliance.server.context import Examination, OwnDevice, ServerContext
 from appliance.server.http.connection import DEFAULT_LIMITS, ConnectionLimits
 from appliance.server.http.cors import Cors
 from appliance.server.http.guard import Guard
@@ -130,6 +130,7 @@ def compose(
     home: Home,
     mode: Mode = Mode.FULL,
     *,
+    config_path: Path | None = None,
     faults: tuple[str, ...] = (),
     reopen_claim: bool = False,
     limits: ConnectionLimits = DEFAULT_LIMITS,
@@ -137,8 +138,9 @@ def compose(
 ) -> Parts:
     """Build the parts of a server.
 
-    `faults` make a server say that it is degraded; `reopen_claim` lets a claimed device be claimed once more. The caps
-    of `limits` are those of the settings.
+    `config_path` is the file of the settings if it is not the home's own: the diagnosis reads it again. `faults` make a
+    server say that it is degraded; `reopen_claim` lets a claimed device be claimed once more. The caps of `limits` are
+    those of the settings.
 
     Raises:
         ConfigError: an address or a certificate that cannot be used, or an open server that was not asked for.
@@ -165,7 +167,7 @@ def compose(
             faults=faults,
             leave_safe_mode=partial(_leave_safe_mode, home, stopping) if mode is Mode.SAFE else None,
             administration=administration,
-            device=_own_device(home, mode, device_id, stopping),
+            device=_own_device(partial(examine, home, config_path, served=config), mode, device_id, stopping),
             identity=announcing.identity(),
             sealer=Sealer.load(home.sealing_key) if mode is Mode.FULL else Sealer(),
         )
@@ -210,9 +212,9 @@ def _with_settings(
     )
 
 
-def _own_device(home: Home, mode: Mode, device_id: str, stopping: Stopping) -> OwnDevice:
+def _own_device(examination: Examination, mode: Mode, device_id: str, stopping: Stopping) -> OwnDevice:
     return OwnDevice(
-        examine=lambda faults: examine(home, is_served=True, faults=faults),
+        examine=examination,
         search=partial(search_neighbours, device_id),
         restart=partial(_restart, stopping, time.monotonic(), is_safe_mode=mode is Mode.SAFE),
     )

@@ -15,10 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from appliance.engine.types import EngineStats
 from appliance.home import Home
 from appliance.host.thermal import Thermal
-from appliance.models import ChatModel
 from appliance.server.http.connection import ConnectionLimits
 from tests.abuse.bare_server import bare_server
 from tests.conftest import RunningServer, a_config, serving
@@ -27,15 +25,6 @@ pytestmark = pytest.mark.alone
 
 MODEL = "smollm2-135m-instruct"
 LONG: dict[str, Any] = {"model": MODEL, "messages": [{"role": "user", "content": "Tell me."}], "ignore_eos": True}
-
-
-def stats(server: RunningServer) -> EngineStats:
-    def read() -> EngineStats:
-        return next(m for m in server.service.pool.loaded() if isinstance(m, ChatModel)).engine.stats()
-
-    result = server.call(read)
-    assert isinstance(result, EngineStats)
-    return result
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
@@ -57,11 +46,11 @@ def send(server: RunningServer, body: dict[str, Any]) -> socket.socket:
 
 
 def test_a_reader_who_does_not_read_holds_no_slot(server: RunningServer) -> None:
-    until(lambda: stats(server).num_running == 0)
+    until(lambda: server.stats().num_running == 0)
     body = {**LONG, "stream": True, "max_tokens": 250, "logprobs": True, "top_logprobs": 20}
     with send(server, body):
-        until(lambda: stats(server).num_running == 1)
-        until(lambda: stats(server).num_running == 0, timeout_s=180)
+        until(lambda: server.stats().num_running == 1)
+        until(lambda: server.stats().num_running == 0, timeout_s=180)
         assert (
             httpx2.post(f"{server.base_url}/chat/completions", json={**LONG, "max_tokens": 1}, timeout=60).status_code
             == 200
@@ -88,15 +77,15 @@ def test_who_leaves_costs_a_step_or_two_and_no_more(starter_home: Home, state: s
     with serving(a_config(engine={"slots": 1}), starter_home) as server, contextlib.ExitStack() as stack:
         if state == "queued":
             stack.enter_context(send(server, {**LONG, "stream": True, "max_tokens": 1900}))
-            until(lambda: stats(server).num_running == 1)
+            until(lambda: server.stats().num_running == 1)
         leaving = send(server, {**LONG, "stream": state != "running, not streamed", "max_tokens": 1900})
         counted = "num_waiting" if state == "queued" else "num_running"
-        until(lambda: getattr(stats(server), counted) == 1)
-        until(lambda: stats(server).num_generated_tokens > 2)
+        until(lambda: getattr(server.stats(), counted) == 1)
+        until(lambda: server.stats().num_generated_tokens > 2)
         leaving.close()
-        before = stats(server).num_generated_tokens
-        until(lambda: getattr(stats(server), counted) == 0)
-        assert stats(server).num_generated_tokens - before < 200
+        before = server.stats().num_generated_tokens
+        until(lambda: getattr(server.stats(), counted) == 0)
+        assert server.stats().num_generated_tokens - before < 200
 
 
 def test_a_flood_of_one_key_delays_another_by_little(starter_home: Home) -> None:
@@ -112,7 +101,7 @@ def test_a_flood_of_one_key_delays_another_by_little(starter_home: Home) -> None
 
         with ThreadPoolExecutor(14, "asyncio_flood") as threads:
             flood = [threads.submit(ask, keys[0]) for _ in range(12)]
-            until(lambda: stats(server).num_waiting + stats(server).num_running >= 12)
+            until(lambda: server.stats().num_waiting + server.stats().num_running >= 12)
             flooded.set()
             asked_at = sum(f.done() for f in flood)
             other = threads.submit(ask, keys[1])

@@ -12,7 +12,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from tests.locking import locked
+from appliance.host.files import locked
 
 PROGRAMS = Path(__file__).parent / "programs"
 

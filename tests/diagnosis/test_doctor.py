@@ -85,9 +85,18 @@ def test_a_model_that_outgrew_the_boards_memory_is_named(tmp_path: Path) -> None
 
 
 def test_faults_that_the_server_knows_are_told(tmp_path: Path) -> None:
-    found = list(examine(Home(tmp_path), is_served=True, faults=["responses cannot be stored: the disk is full"]))
+    found = list(examine(Home(tmp_path), served=Config(), faults=["responses cannot be stored: the disk is full"]))
     [finding] = [finding for finding in found if finding.subject == "faults"]
     assert_bad(finding, "the disk is full")
+
+
+def test_a_server_is_examined_by_its_own_settings_and_its_file_as_it_is_now(tmp_path: Path) -> None:
+    (tmp_path / "lantern.toml").write_text("[server]\nport = 99999\n")
+    exposed = Config.model_validate({"server": {"host": "0.0.0.0"}})
+    found = {finding.subject: finding for finding in examine(Home(tmp_path), served=exposed)}
+    assert_bad(found["settings"], "server.port is 99999")
+    assert_bad(found["keys"], "none")
+    assert "port" not in found
 
 
 def test_settings_that_are_not_valid_are_named(tmp_path: Path) -> None:

@@ -86,6 +86,19 @@ def test_a_shared_system_prompt_is_read_once_by_requests_that_come_together() ->
     assert stats.num_prompt_tokens - stats.num_cached_tokens == 540 + 3 * 40
 
 
+def test_two_chats_with_one_system_prompt_both_go_on_while_there_are_slots() -> None:
+    engine = an_engine()
+    system = text(1, 600)
+    chats = [[*system, *text(i, 300)] for i in (2, 3)]
+    for chat in chats:
+        _, [answer] = ask(engine, chat)
+        chat += [*answer, *text(4, 40)]
+    for chat in chats:
+        cached, answers = ask(engine, chat)
+        assert cached == [len(chat) - 41]
+        assert answers == ask(an_engine(), chat)[1]
+
+
 def test_choices_of_one_prompt_read_it_once() -> None:
     prompt = text(1, 300)
     cached, answers = ask(an_engine(), *[prompt] * 4)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from appliance.engine.slots import Claim, SlotCopy, SlotPool, SlotSwap, shared_prefix
+from appliance.engine.moves import SlotCopy, SlotSwap
+from appliance.engine.slots import Claim, SlotPool, shared_prefix
 
 
 def claim(pool: SlotPool, owner: str, prompt: list[int], key: str = "") -> Claim:
@@ -49,6 +50,50 @@ def test_a_short_common_beginning_is_copied_and_the_long_memory_kept() -> None:
     claim(pool, "long", [*range(100)])
     pool.release("long")
     assert pool.claim("b", [0, 1, 2, 3, 77, 78], "") == Claim(4, (SlotCopy(0, 1, 4),), 4)
+
+
+def test_another_conversation_with_the_same_beginning_takes_an_empty_slot() -> None:
+    system = [*range(100)]
+    pool = SlotPool(2)
+    claim(pool, "a", [*system, *range(200, 280)])
+    pool.release("a")
+    assert pool.claim("b", [*system, *range(300, 380)], "") == Claim(100, (SlotCopy(0, 1, 100),), 100)
+    pool.release("b")
+    assert pool.num_reusable([*system, *range(200, 280), 1, 2, 3], "") == 180
+
+
+def test_without_an_empty_slot_a_long_common_beginning_stays_in_place() -> None:
+    system = [*range(100)]
+    pool = SlotPool(2)
+    claim(pool, "a", [*system, *range(200, 280)])
+    claim(pool, "other", [*range(500, 900)])
+    pool.release("a")
+    pool.release("other")
+    assert pool.claim("b", [*system, *range(300, 380)], "") == Claim(100, (), 100)
+    assert pool.num_reusable([*range(500, 900), 1, 2, 3], "") == 400
+
+
+def test_the_next_turn_without_the_reasoning_of_the_last_takes_no_slot_of_another() -> None:
+    for others in ([], [[*range(500, 600)], [*range(600, 700)]]):
+        pool = SlotPool(3)
+        for prompt in others:
+            claim(pool, "other", prompt)
+            pool.release("other")
+        question = [*range(100)]
+        claim(pool, "a", question)
+        pool.extend("a", range(200, 900))  # reasoning and answer
+        pool.release("a")
+        assert pool.claim("b", [*question[:-4], 888, *range(1000, 1050)], "") == Claim(96, (), 96)
+
+
+def test_a_slot_that_got_no_token_is_taken_before_one_that_holds_a_conversation() -> None:
+    pool = SlotPool(2)
+    claim(pool, "a", [1, 2, 3])
+    pool.release("a")
+    assert pool.claim("cancelled", [7, 8, 9], "") is not None
+    pool.release("cancelled")
+    assert pool.claim("c", [4, 5, 6], "") is not None
+    assert pool.num_reusable([1, 2, 3, 4, 5], "") == 3
 
 
 def test_a_running_row_lends_its_prefix() -> None:

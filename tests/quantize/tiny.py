@@ -8,8 +8,10 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from appliance.bundle import DecoderSpec
 from quantize.build import BuildOptions
 from quantize.quiet import quiet
+from quantize.sources.decoder_config import DecoderConfig
 from tests.quantize.nomic import write_nomic
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -238,3 +240,16 @@ def write_tokenizer(folder: Path, *, truncate_at: int | None = None) -> None:
 def change_json(path: Path, **fields: object) -> None:
     """Overwrite fields of a JSON object."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def tiny_spec(config: DecoderConfig) -> DecoderSpec:
+    """Return what a device has to know of the graph of `write_decoder`, with a context of 64 tokens."""
+    return DecoderSpec(
+        architecture=config.architecture,
+        context_length=64,
+        vocab_size=config.vocab_size,
+        num_layers=config.num_layers,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        eos_token_ids=(0,),
+    )

@@ -14,7 +14,7 @@ from appliance.errors import BundleError, DeviceError
 from appliance.home import Home
 from appliance.remote.bundle_reader import BundleReader
 from appliance.remote.push import push
-from appliance.remote.request import Answer
+from appliance.remote.request import Json
 from tests.bundle.workshop import snapshot
 from tests.conftest import a_config, serving
 from tests.install.tiny_bundles import TinyDevice
@@ -37,7 +37,7 @@ async def session(url: str) -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-async def pushed_over(wire: BrokenWire, made: Path, seen: list[tuple[int, int]]) -> Answer:
+async def pushed_over(wire: BrokenWire, made: Path, seen: list[tuple[int, int]]) -> Json:
     async with session_over(wire, KEY) as opened:
         return await push(
             opened,

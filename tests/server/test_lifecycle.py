@@ -16,22 +16,11 @@ import pytest
 from openai import OpenAI
 
 from appliance.bundle import BundleStore, TrustedKeys
-from appliance.engine.types import EngineStats
 from appliance.errors import BundleError, ConfigError
 from appliance.home import Home
-from appliance.models import ChatModel
 from tests.conftest import RunningServer, a_config, serving
 
 MODEL = "smollm2-135m-instruct"
-
-
-def stats(server: RunningServer) -> EngineStats:
-    def read() -> EngineStats:
-        return next(m for m in server.service.pool.loaded() if isinstance(m, ChatModel)).engine.stats()
-
-    result = server.call(read)
-    assert isinstance(result, EngineStats)
-    return result
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
@@ -44,8 +33,8 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_twenty_clients_that_leave_keep_no_slot(server: RunningServer, stream: bool) -> None:
     port = int(server.root_url.rsplit(":", 1)[1])
-    wait_until(lambda: stats(server).num_running == 0)
-    before = stats(server).num_generated_tokens
+    wait_until(lambda: server.stats().num_running == 0)
+    before = server.stats().num_generated_tokens
     body = {
         "model": MODEL,
         "messages": [{"role": "user", "content": "Tell me a very long story."}],
@@ -61,11 +50,11 @@ def test_twenty_clients_that_leave_keep_no_slot(server: RunningServer, stream: b
         sock = socket.create_connection(("127.0.0.1", port))
         sock.sendall(request)
         sockets.append(sock)
-    wait_until(lambda: stats(server).num_waiting == 16)
+    wait_until(lambda: server.stats().num_waiting == 16)
     for sock in sockets:
         sock.close()
-    wait_until(lambda: stats(server).num_running + stats(server).num_waiting == 0)
-    assert stats(server).num_generated_tokens - before < 20 * 1500
+    wait_until(lambda: server.stats().num_running + server.stats().num_waiting == 0)
+    assert server.stats().num_generated_tokens - before < 20 * 1500
     answer = httpx2.post(
         f"{server.base_url}/chat/completions", json={**body, "stream": False, "max_tokens": 2}, timeout=30
     )

@@ -9,7 +9,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from appliance.__main__ import _VERBS
 from appliance.__main__ import main as lantern
+from appliance.config import Config
 from quantize.cli import main as lantern_quantize
 from tests.conftest import RunningServer
 
@@ -19,6 +21,7 @@ PAGES = [
     for page in sorted(ROOT.rglob("*.md"))
     if not page.relative_to(ROOT).parts[0].startswith(".") and "dist" not in page.parts
 ]
+HISTORY = ROOT / "CHANGELOG.md"  # keeps the names of earlier versions
 FOLDERS = "appliance|quantize|images|systemd|tests|docs|examples"
 
 
@@ -41,6 +44,41 @@ def test_every_link_and_every_path_on_a_page_leads_somewhere(page: Path) -> None
     assert set(re.findall(r"`(?:sudo )?make ([a-z-]+)", text)) <= targets
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page != HISTORY], ids=lambda page: page.name)
+def test_every_module_and_every_setting_on_a_page_is_there(page: Path) -> None:
+    text = page.read_text("utf-8")
+    sources = [f"/{path.relative_to(ROOT)}" for top in FOLDERS.split("|") for path in (ROOT / top).rglob("*.*")]
+    for name in re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|js|sh|md))`", text):
+        assert (ROOT / name).exists() or any(path.endswith(f"/{name}") for path in sources), name
+    sections = {name: field.annotation for name, field in Config.model_fields.items()}
+    for section, key in re.findall(r"`(\w+)\.(\w+)(?: = [^`]*)?`", text):
+        assert section not in sections or key in getattr(sections[section], "model_fields", {}), f"{section}.{key}"
+
+
+def test_the_map_has_every_package_and_nothing_else() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    drawn = text[text.index("## The map") : text.index("Imports point downwards only")]
+    heads = [re.split(r" {2,}", line.strip(), maxsplit=1)[0] for line in drawn.splitlines()]
+    named = {name for head in heads for name in re.findall(r"(?<!\S)(\w+(?:/|\.py))(?=\s|$)", head)}
+    tops = (ROOT / "appliance", ROOT / "quantize")
+    found = {path.name for top in tops for path in top.rglob("*.py")}
+    found |= {f"{path.parent.name}/" for top in tops for path in top.rglob("*.*")} | {"images/", "quantize/"}
+    assert named <= found
+    assert {f"{path.parent.name}/" for top in tops for path in top.glob("*/__init__.py")} <= set(
+        re.findall(r"\b\w+/", drawn)
+    )
+
+
+def test_the_readme_lists_every_verb() -> None:
+    listed = set(re.findall(r"`lantern ([a-z-]+)", (ROOT / "README.md").read_text("utf-8")))
+    assert set(_VERBS) <= listed
+
+
+def test_the_makefile_cites_pages_that_are_there() -> None:
+    for page in re.findall(r"[\w/-]+\.md", (ROOT / "Makefile").read_text("utf-8")):
+        assert (ROOT / page).exists(), page
+
+
 def commands(text: str) -> set[str]:
     """The commands on a page: lines of shell blocks, and code within a sentence."""
     blocks = re.findall(r"```(?:sh|console)\n(.*?)```", text, re.DOTALL)
@@ -51,7 +89,6 @@ def commands(text: str) -> set[str]:
     return {command.strip() for command in found}
 
 
-HISTORY = ROOT / "CHANGELOG.md"  # keeps the commands of earlier versions
 COMMANDS = sorted({c for page in PAGES if page != HISTORY for c in commands(page.read_text("utf-8"))})
 
 

@@ -17,7 +17,7 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -212,6 +212,17 @@ class Board:
             *("-qmp", f"unix:{self._folder / 'qmp'},server=on,wait=off"),
             *("-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset"),
         ]
+
+
+@contextlib.contextmanager
+def switched_on(card: Card, folder: Path) -> Iterator[Board]:
+    """Run a board with this card until the block is left, when its power is cut."""
+    board = Board(card, folder)
+    board.switch_on()
+    try:
+        yield board
+    finally:
+        board.cut_power()
 
 
 def until(look: Callable[[], T | None], is_on: Callable[[], bool], timeout_s: float, what: str, log: Path) -> T:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from images.workplace import ROOT, VERSION
-from tests.images.boots.board import Board, Card
+from tests.images.boots.board import Board, Card, switched_on
 from tests.images.boots.figures import table
 from tests.images.boots.user import User
 
@@ -64,12 +64,8 @@ def board(scratch: Path) -> Iterator[Board]:
     card = Card(image_path(), scratch)
     # An emulated board loads a model in minutes, and asks of many at once wait for it.
     card.write("lantern.toml", b"[server]\nmax_wait_s = 900\n")
-    running = Board(card, scratch)
-    running.switch_on()
-    try:
+    with switched_on(card, scratch) as running:
         yield running
-    finally:
-        running.cut_power()
 
 
 @pytest.fixture(scope="session")

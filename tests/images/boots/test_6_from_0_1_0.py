@@ -17,7 +17,7 @@ import pytest
 
 from images.raspberry_pi.image import build_update
 from images.workplace import VERSION
-from tests.images.boots.board import MINUTES, Board, Card
+from tests.images.boots.board import MINUTES, Board, Card, switched_on
 from tests.images.boots.figures import tell
 from tests.images.boots.test_2_updates import later, push
 from tests.images.boots.test_3_power_cuts import variant
@@ -61,12 +61,8 @@ def folder(scratch: Path) -> Path:
 def older(folder: Path) -> Iterator[Board]:
     card = Card(Path(os.environ["LANTERN_OLDER_IMAGE"]), folder)
     card.write("lantern.toml", f'[device]\nname = "{_NAME}"\n[server]\nmax_wait_s = 900\n'.encode())
-    running = Board(card, folder)
-    running.switch_on()
-    try:
+    with switched_on(card, folder) as running:
         yield running
-    finally:
-        running.cut_power()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from appliance.bundle import DecoderSpec
 from appliance.engine.runtime.model_file import ModelFile
 from appliance.engine.runtime.model_runner import OrtModelRunner
 from appliance.engine.types import StepPlan
@@ -17,8 +16,8 @@ from appliance.errors import QuantizeError
 from quantize.fusion.export import DECODER_TASK, export
 from quantize.fusion.fuse import fuse, fuse_file
 from quantize.quiet import quiet
-from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
-from tests.quantize.tiny import DECODERS, VOCAB, write_decoder
+from quantize.sources.decoder_config import read_decoder_config
+from tests.quantize.tiny import DECODERS, VOCAB, tiny_spec, write_decoder
 
 pytestmark = pytest.mark.slow
 
@@ -39,7 +38,7 @@ def test_the_fused_graph_equals_torch_through_chunks_and_rows_of_different_lengt
     expected = torch_logits(checkpoint, rows)
     spread = float(expected[0].std())
     runner = OrtModelRunner(
-        ModelFile(tmp_path / "fused" / "model.onnx"), spec_of(config), num_slots=3, capacity=64, num_threads=1
+        ModelFile(tmp_path / "fused" / "model.onnx"), tiny_spec(config), num_slots=3, capacity=64, num_threads=1
     )
 
     chunked = [run_chunk(runner, 0, rows[0][lo:hi], lo) for lo, hi in _CHUNKS]
@@ -117,18 +116,6 @@ def exported_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("llama")
     export(write_decoder(root / "checkpoint", "llama"), root / "exported", task=DECODER_TASK)
     return root / "exported"
-
-
-def spec_of(config: DecoderConfig) -> DecoderSpec:
-    return DecoderSpec(
-        architecture=config.architecture,
-        context_length=64,
-        vocab_size=config.vocab_size,
-        num_layers=config.num_layers,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        eos_token_ids=(0,),
-    )
 
 
 def run_chunk(runner: OrtModelRunner, row: int, tokens: NDArray[np.int64], past: int) -> NDArray[np.float32]:

@@ -32,7 +32,7 @@ from quantize.precision.segments import run_segments
 from quantize.precision.workers import Workers
 from quantize.progress import SILENT
 from quantize.sources.decoder_config import read_decoder_config
-from tests.quantize.tiny import VOCAB, write_decoder
+from tests.quantize.tiny import VOCAB, tiny_spec, write_decoder
 
 pytestmark = pytest.mark.slow
 
@@ -50,15 +50,7 @@ def fused(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (root / "fused").mkdir()
     export(checkpoint, root / "exported", task=DECODER_TASK)
     fuse_file(root / "exported", root / "fused", config, context_length=64)
-    spec = DecoderSpec(
-        architecture=config.architecture,
-        context_length=64,
-        vocab_size=config.vocab_size,
-        num_layers=config.num_layers,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        eos_token_ids=(0,),
-    )
+    spec = tiny_spec(config)
     return root / "fused", spec
 
 

@@ -41,7 +41,7 @@ from quantize.precision.torch_blocks import TorchBlocks
 from quantize.progress import SILENT
 from quantize.sources.checkpoint import read_checkpoint
 from quantize.sources.decoder_config import read_decoder_config
-from tests.quantize.tiny import VOCAB, write_decoder
+from tests.quantize.tiny import VOCAB, tiny_spec, write_decoder
 
 pytestmark = pytest.mark.slow
 
@@ -69,15 +69,7 @@ def fitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     config = read_decoder_config(checkpoint)
     export(checkpoint, root / "exported", task=DECODER_TASK)
     fuse_file(root / "exported", root / "fused", config, context_length=64)
-    spec = DecoderSpec(
-        architecture=config.architecture,
-        context_length=64,
-        vocab_size=config.vocab_size,
-        num_layers=config.num_layers,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        eos_token_ids=(0,),
-    )
+    spec = tiny_spec(config)
     fit_matrices(root / "fused", root / "fit", _WIDTHS, _WINDOWS, spec, SILENT)
     return Fitted(checkpoint, root / "fused", root / "fit", spec, decoder_parts(root / "fused", spec))
 

@@ -24,7 +24,7 @@ from quantize.precision.smoothing import smooth_file
 from quantize.progress import SILENT
 from quantize.sources.decoder_config import read_decoder_config
 from tests.quantize.precision.written_out import write_smoothed
-from tests.quantize.tiny import DECODERS, VOCAB, write_decoder
+from tests.quantize.tiny import DECODERS, VOCAB, tiny_spec, write_decoder
 
 pytestmark = pytest.mark.slow
 
@@ -53,15 +53,7 @@ def smoothed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     export(checkpoint, root / "exported", task=DECODER_TASK)
     fuse_file(root / "exported", root / "fused", config, context_length=64)
     _make_loud(root / "fused")
-    spec = DecoderSpec(
-        architecture=request.param,
-        context_length=64,
-        vocab_size=config.vocab_size,
-        num_layers=config.num_layers,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        eos_token_ids=(0,),
-    )
+    spec = tiny_spec(config)
     smooth_file(root / "fused", root / "smoothed", _WINDOWS, spec, 0.5, SILENT)
     return Smoothed(checkpoint, root / "fused", root / "smoothed", spec)
 

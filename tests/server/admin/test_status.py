@@ -123,6 +123,24 @@ def test_the_doctor_answers_with_remedies(admin: Administrator) -> None:
     assert all(one["remedy"] or one["level"] == "good" for one in findings.values())
 
 
+def test_the_doctor_looks_at_the_settings_that_the_server_was_started_with(tmp_path: Path) -> None:
+    (tmp_path / "lantern.toml").write_text("[server]\nport = 99999\n")
+    chosen = tmp_path / "chosen.toml"
+    chosen.write_text("[server]\nport = 0\n")
+    environment = {**os.environ, "LANTERN_HOME": str(tmp_path), "LANTERN_API_KEY": KEY}
+    environment.pop("NOTIFY_SOCKET", None)
+    command = [sys.executable, "-m", "appliance", "serve", "--config", str(chosen)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            url, headers = _base_url(process), {"authorization": f"Bearer {KEY}"}
+            findings = httpx2.get(f"{url}/admin/doctor", headers=headers, timeout=60).json()["findings"]
+        finally:
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    [settings] = [one for one in findings if one["subject"] == "settings"]
+    assert (settings["level"], settings["text"]) == ("good", f"{chosen} is valid")
+
+
 def test_a_qr_code_holds_the_text(admin: Administrator) -> None:
     text = f"https://lantern-0a1b2c3d.local/#key=sk-lantern-{'x' * 43}"
     rows = admin.ask("POST", "/admin/qr", {"text": text}).json()["rows"]
