@@ -161,7 +161,7 @@ def smooth(target: Path, strength: float, progress: Progress, *, fused: Path, ca
     from quantize.precision.calibration import load_windows
     from quantize.precision.smoothing import smooth_file
 
-    smooth_file(fused, target, load_windows(calibration), load_graph_spec(fused), strength, progress)
+    smooth_file(fused, target, load_windows(calibration), strength, progress)
 
 
 @stage("fit", version=6)

@@ -57,7 +57,7 @@ def hybrid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_smoothing_changes_the_weights_and_not_the_function(hybrid: Hybrid, tmp_path: Path) -> None:
-    smooth_file(hybrid.graph, tmp_path, _WINDOWS, hybrid.spec, 0.5, SILENT)
+    smooth_file(hybrid.graph, tmp_path, _WINDOWS, 0.5, SILENT)
     before, after = logits(hybrid.graph), logits(write_smoothed(hybrid.graph, tmp_path, tmp_path))
     assert np.abs(after - before).max() <= 1e-4 * before.std()
     changed = set(Factors.load(tmp_path).columns)

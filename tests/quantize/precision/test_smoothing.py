@@ -62,7 +62,7 @@ def smoothed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         head_dim=config.head_dim,
         eos_token_ids=(0,),
     )
-    smooth_file(root / "fused", root / "smoothed", _WINDOWS, spec, 0.5, SILENT)
+    smooth_file(root / "fused", root / "smoothed", _WINDOWS, 0.5, SILENT)
     return Smoothed(checkpoint, root / "fused", root / "smoothed", spec)
 
 
