@@ -18,6 +18,7 @@ from quantize.graph.factors import matrix_name
 HEAD = "lm_head"
 _TABLE, _PER_LAYER = "embed", "embed_per_layer"
 _ROWS = 4096  # that are compared at a time
+_FLOAT_BYTES = 4
 _HALF_A_STEP = 0.5 / 127  # of int8, as a share of a block's largest magnitude
 _NUM_QKV = 3  # GroupQueryAttention takes queries, keys and values joined, or as three inputs
 
@@ -85,7 +86,7 @@ def quantize_graph(
     bits, and so is the embedding. A table of per-layer embeddings is rounded to `per_layer_bits`.
     """
     edit = Editor(model.graph)
-    gather, *others = [n for n in model.graph if n.op_type == "Gather" and n.inputs[1].name == "input_ids"] or [None]
+    gather, *others = _lookups(model.graph) or [None]
     table = _table_of(gather)
     assert gather is not None
     for other in others:
@@ -105,6 +106,20 @@ def quantize_graph(
         model.graph.remove(gather, safe=True)
     _drop_unused_initializers(model.graph)
     return shared
+
+
+def table_scale_bytes(graph: ir.Graph) -> int:
+    """Return the memory beyond the file of the scales of per-layer embeddings, which are floats once loaded.
+
+    `graph` is the float form. An embedding alone is small beside the rest of its model.
+    """
+    tables = [node.inputs[0].shape for node in _lookups(graph)[1:]]
+    return sum((_FLOAT_BYTES - 1) * int(shape[0]) * int(shape[1]) // BLOCK for shape in tables)
+
+
+def _lookups(graph: ir.Graph) -> list[ir.Node]:
+    """Return the lookups of tokens in tables, that of the embedding first."""
+    return [node for node in graph if node.op_type == "Gather" and node.inputs[1].name == "input_ids"]
 
 
 def _table_of(gather: ir.Node | None) -> NDArray[Any]:
