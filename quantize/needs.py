@@ -116,11 +116,17 @@ class Model:
         vocab = int(self.config["vocab_size"])
         return [(shape[0], shape[1]) for shape in self.shapes if len(shape) == 2 and shape[0] != vocab]
 
+    @property
+    def per_layer_table(self) -> int:
+        """The weights of Gemma 4's per-layer embeddings, which have a row for each token."""
+        width = self.config["num_hidden_layers"] * self.config.get("hidden_size_per_layer_input", 0)
+        return int(self.config["vocab_size"] * width)
+
     def stored_bytes(self, scheme: str) -> int:
         """Estimate the bytes of the quantized graph; embedding and head are int8 in every scheme."""
         share = _STORED[min(_WIDTHS[scheme])] if self.is_decoder else _STORED[8]
-        body = sum(n * k for n, k in self.products)
-        return int(share * body + _STORED[8] * (self.num_parameters - body))
+        narrow = sum(n * k for n, k in self.products) + (self.per_layer_table if self.is_decoder else 0)
+        return int(share * narrow + _STORED[8] * (self.num_parameters - narrow))
 
 
 def stage_needs(model: Model, scheme: str) -> dict[str, StageNeeds]:

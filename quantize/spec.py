@@ -19,7 +19,7 @@ from quantize.sources.sentence import SentenceLayout, pair_limit
 ModelSpec = DecoderSpec | EncoderSpec | RerankerSpec
 
 _GRAPH_SPEC_NAME = "spec.json"
-_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
+_END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<turn|>", "<|end|>")
 
 
 def decoder_spec(config: DecoderConfig, checkpoint: Path, recipe: Recipe) -> DecoderSpec:
@@ -51,8 +51,20 @@ def graph_spec(config: DecoderConfig, checkpoint: Path, longest_context: int) ->
         num_layers=config.num_layers,
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
+        kv_shapes=_kv_shapes(config),
         bos_token_id=config.bos_token_id,
         eos_token_ids=eos,
+    )
+
+
+def _kv_shapes(config: DecoderConfig) -> tuple[tuple[int, int] | None, ...] | None:
+    """Return each layer's keys and values where attention differs from layer to layer."""
+    design = config.design
+    if len({*design.head_dims}) == 1 and all(layer == at for at, layer in enumerate(design.kv_layers)):
+        return None
+    return tuple(
+        (config.num_kv_heads, design.head_dims[layer]) if design.keeps_kv(layer) else None
+        for layer in range(config.num_layers)
     )
 
 

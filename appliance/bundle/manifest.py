@@ -23,8 +23,8 @@ CHAT_TEMPLATE_NAME = "chat_template.jinja"
 LICENSE_NAME = "LICENSE"
 REPORT_NAME = "report.html"
 # Optional, for decoders whose graph has float K/V: what the device needs to keep K/V in int8 instead, where memory is
-# short. Little-endian float32 (num_layers, 2, num_kv_heads * head_dim): of every layer the scales of keys (after
-# rotation), then of values, one a channel. The device derives the int8 graph from model.onnx by itself.
+# short. Little-endian float32 (num_layers, 2, num_kv_heads * head_dim): of every layer that keeps any, the scales of
+# keys (after rotation), then of values, one a channel. The device derives the int8 graph from model.onnx by itself.
 KV_SCALES_NAME = "kv_scales.bin"
 
 MAX_MANIFEST_BYTES = 1 << 20
@@ -60,7 +60,9 @@ class SamplingDefaults(_Record):
 class DecoderSpec(_Record):
     """A causal language model whose graph is the one that engine/runtime/model_runner.py describes.
 
-    If the file stores weights in fewer bits than the engine computes with, `weights_bytes` is their size once loaded,
+    If layers differ in their keys and values, `kv_shapes` has (heads, width) for each layer, and None for a layer that
+    reads those of another one or has none; `num_kv_heads` and `head_dim` are then those of the first that has some. If
+    the file stores weights in fewer bits than the engine computes with, `weights_bytes` is their size once loaded,
     and `loading_bytes` their size while they are unpacked.
     """
 
@@ -71,12 +73,23 @@ class DecoderSpec(_Record):
     num_layers: Count
     num_kv_heads: Count
     head_dim: Count
+    kv_shapes: tuple[tuple[Count, Count] | None, ...] | None = None
     kv_cache_dtype: Literal["float32", "int8"] = "float32"
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = Field(min_length=1)
     weights_bytes: Count | None = None
     loading_bytes: Count | None = None
     sampling: SamplingDefaults = SamplingDefaults()
+
+    @model_validator(mode="after")
+    def _there_is_a_shape_for_each_layer(self) -> Self:
+        if self.kv_shapes is not None and len(self.kv_shapes) != self.num_layers:
+            raise ValueError(f"kv_shapes has {len(self.kv_shapes)} entries for {self.num_layers} layers")
+        return self
+
+    def kv_shape_of(self, layer: int) -> tuple[int, int] | None:
+        """Return (heads, width) of the keys and values that a layer keeps; None for a layer that keeps none."""
+        return (self.num_kv_heads, self.head_dim) if self.kv_shapes is None else self.kv_shapes[layer]
 
 
 class EncoderSpec(_Record):

@@ -103,8 +103,9 @@ def _layout(graph: bytes, spec: DecoderSpec) -> SlotLayout:
         layout = layout_of(graph)
         if layout.kv or layout.states:
             return layout
-    vector = SlotArray("", "", np.dtype(spec.kv_cache_dtype), (spec.num_kv_heads, spec.head_dim))
-    return SlotLayout((vector,) * (2 * spec.num_layers))
+    shapes = [shape for layer in range(spec.num_layers) if (shape := spec.kv_shape_of(layer)) is not None]
+    vectors = [SlotArray("", "", np.dtype(spec.kv_cache_dtype), shape) for shape in shapes]
+    return SlotLayout(tuple(vector for vector in vectors for _ in range(2)))
 
 
 def _cache_types(bundle: SignedManifest, spec: DecoderSpec, settings: EngineSettings) -> tuple[CacheType, ...]:

@@ -10,6 +10,7 @@ from quantize.builder.delta_net import DeltaNet
 from quantize.builder.mamba import Mamba
 from quantize.builder.mlp import mlp
 from quantize.builder.parts import Mixed, Parts, StepValues, path_of
+from quantize.builder.per_layer import PerLayerInputs
 from quantize.builder.short_conv import short_conv
 from quantize.graph.rope_tables import RopeTables
 from quantize.sources.census import EMBEDDING, HEAD
@@ -23,6 +24,7 @@ class Blocks:
         self._attention = Attention(parts, tables)
         self._delta_net = DeltaNet(parts) if parts.design.delta is not None else None
         self._mamba = Mamba(parts) if parts.design.mamba is not None else None
+        self._per_layer = PerLayerInputs(parts) if parts.design.per_layer_width else None
 
     def embedding(self, ids: ir.Value) -> ir.Value:
         """Look up the rows of token ids (B, S)."""
@@ -30,6 +32,11 @@ class Blocks:
         table = parts.data.table(EMBEDDING, parts.weights[EMBEDDING])
         rows = parts.edit.node("Gather", [table, ids], "/model/embed_tokens/Gather")
         return parts.scaled(rows, parts.design.embedding_scale, "/model/embed_tokens")
+
+    def prepare(self, ids: ir.Value, embedded: ir.Value) -> None:
+        """Compute what layers take of the tokens beside the residual sum, if they take anything."""
+        if self._per_layer is not None:
+            self._per_layer.prepare(ids, embedded)
 
     def first_norm(self, x: ir.Value) -> ir.Value:
         """Norm what the first layer reads."""
@@ -45,8 +52,12 @@ class Blocks:
         normed, x = parts.summed_norm(x, self._residual(y, f"{path_of(name)}/mixer"), f"{name}.{names.second_norm}")
         y = mlp(parts, normed, layer)
         y = y if names.mlp_norm is None else parts.norm(y, f"{name}.{names.mlp_norm}")
-        normed, x = parts.summed_norm(x, self._residual(y, f"{path_of(name)}/mlp"), following)
-        return normed, x, mixed
+        y = self._residual(y, f"{path_of(name)}/mlp")
+        if self._per_layer is None:
+            normed, x = parts.summed_norm(x, y, following)
+            return normed, x, mixed
+        x = self._per_layer.add(parts.edit.node("Add", [x, y], f"{path_of(name)}/mlp/sum"), layer)
+        return parts.norm(x, following), x, mixed
 
     def head(self, hidden: ir.Value, logit_rows: ir.Value) -> ir.Value:
         """Compute the logits (rows, vocabulary) of the rows that are asked for."""
@@ -56,7 +67,14 @@ class Blocks:
         rows = edit.node("Gather", [flat, logit_rows], "/head/rows", axis=0)
         source = HEAD if HEAD in parts.weights else EMBEDDING
         weight = parts.data.product_weight(f"{HEAD}/product", [parts.weights[source]])
-        return edit.nodes("MatMul", [rows, weight], ["logits"], name="/lm_head/MatMul")[0]
+        cap = parts.design.logits_cap
+        if cap is None:
+            return edit.nodes("MatMul", [rows, weight], ["logits"], name="/lm_head/MatMul")[0]
+        product = edit.node("MatMul", [rows, weight], "/lm_head/MatMul")
+        bent = edit.node("Tanh", [parts.scaled(product, 1 / cap, "/lm_head/share")], "/lm_head/Tanh")
+        return edit.nodes("Mul", [bent, edit.constant("logits_cap", np.float32(cap))], ["logits"], name="/lm_head/cap")[
+            0
+        ]
 
     def _mixed(self, x: ir.Value, layer: int, step: StepValues) -> Mixed:
         mixer = self._parts.design.mixers[layer]

@@ -2,7 +2,8 @@
 
 Beside keys and values (runtime/model_runner.py) a layer may keep the columns of a convolution, `past_conv.I`
 (B, channels, kernel - 1), and recurrent matrices, `past_recurrent.I` (B, heads, key_dim, value_dim), both float32;
-`present_conv.I` and `present_recurrent.I` have the same shapes. A state begins as zeros.
+`present_conv.I` and `present_recurrent.I` have the same shapes. A state begins as zeros. A layer that reads the keys
+and values of another one has none of these.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ def _layers(blocks: Blocks, config: DecoderConfig, step: StepValues) -> tuple[li
     """Build all layers, and return what each then keeps, and the logits."""
     present: list[tuple[ir.Value, ...]] = []
     x = blocks.embedding(step.input_ids)
+    blocks.prepare(step.input_ids, x)
     normed = blocks.first_norm(x)
     for layer in range(config.num_layers):
         normed, x, mixed = blocks.layer(normed, x, layer, step)
@@ -94,5 +96,7 @@ def _kept(config: DecoderConfig, layer: int) -> list[tuple[str, Dims]]:
             (f"past_conv.{layer}", ["batch_size", mamba.channels, columns]),
             (f"past_recurrent.{layer}", matrices),
         ]
-    dims: Dims = ["batch_size", config.num_kv_heads, "capacity", config.head_dim]
+    if not config.design.keeps_kv(layer):
+        return []
+    dims: Dims = ["batch_size", config.num_kv_heads, "capacity", config.design.head_dims[layer]]
     return [(f"past_key_values.{layer}.{part}", list(dims)) for part in ("key", "value")]

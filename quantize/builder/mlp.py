@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -24,9 +26,13 @@ def mlp(parts: Parts, x: ir.Value, layer: int) -> ir.Value:
         gate, up = _halves(parts, parts.product(x, [first, second], joined, has_bias=False), joined, width)
         gate, up = parts.biased(gate, first), parts.biased(up, second)
     path = path_of(joined).rpartition("/")[0]
-    activate = parts.silu if parts.design.activation == "silu" else _Gelu(parts).of
-    product = parts.edit.node("Mul", [activate(gate, f"{path}/act_fn"), up], f"{path}/Mul")
+    product = parts.edit.node("Mul", [activation_of(parts)(gate, f"{path}/act_fn"), up], f"{path}/Mul")
     return parts.product(product, [f"{block}.{names.down}"])
+
+
+def activation_of(parts: Parts) -> Callable[[ir.Value, str], ir.Value]:
+    """Return the function that writes the nodes of the model's activation, below a path."""
+    return parts.silu if parts.design.activation == "silu" else _Gelu(parts).of
 
 
 def _halves(parts: Parts, product: ir.Value, name: str, width: int) -> list[ir.Value]:

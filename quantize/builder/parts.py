@@ -53,6 +53,11 @@ class Parts:
         inputs, path = [x, self._norm_weight(name)], f"{path_of(name)}/RMSNorm"
         return self.edit.node(_NORM, inputs, path, axis=-1, epsilon=self._epsilon, stash_type=1)
 
+    def plain_norm(self, x: ir.Value, width: int, path: str) -> ir.Value:
+        """Apply an RMS norm without weights over the last axis."""
+        ones = self.edit.constant(f"ones_{width}", np.ones(width, np.float32))
+        return self.edit.node(_NORM, [x, ones], f"{path}/RMSNorm", axis=-1, epsilon=self._epsilon, stash_type=1)
+
     def summed_norm(self, x: ir.Value, y: ir.Value, name: str) -> tuple[ir.Value, ir.Value]:
         """Return the norm of x + y, and that sum."""
         path = f"{path_of(name)}/SkipRMSNorm"

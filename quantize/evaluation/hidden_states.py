@@ -10,7 +10,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from quantize.evaluation.segments import LOGITS, Segment, blocks_of, feeds_of, walk
+from quantize.evaluation.segments import Segment, blocks_of, feeds_of, walk
+from quantize.graph.edit import LOGITS
 from quantize.progress import Progress
 
 

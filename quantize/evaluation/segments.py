@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from appliance.bundle.manifest import MODEL_NAME
 from appliance.engine.runtime.provider import session_options
 from quantize.evaluation.runners import runner_threads
+from quantize.graph.edit import LOGITS, gives_logits
 from quantize.graph.factors import Factors
 from quantize.progress import Progress
 
 Array = NDArray[np.generic]
 Feeds = Mapping[str, Array]
 Values = dict[str, Array]
-
-LOGITS = "logits"
 
 _TOKENS = "input_ids"
 _PAST = "past_"  # keys, values and states from before the window
@@ -121,9 +120,10 @@ def segments_of(
 def blocks_of(folder: Path, wanted: Sequence[str]) -> list[Segment]:
     """Cut the graph into blocks of about a layer, the head's product apart from the last of them."""
     products = [node for node in ir.load(folder / MODEL_NAME).graph if node.op_type == "MatMul"]
-    names = list(dict.fromkeys(node.inputs[0].name for node in products if node.outputs[0].name != LOGITS))
+    head = next(node for node in products if gives_logits(node))
+    names = list(dict.fromkeys(node.inputs[0].name for node in products if node is not head))
     groups = [names[at : at + _PRODUCTS] for at in range(0, len(names), _PRODUCTS)]
-    return segments_of(folder, [*groups, [LOGITS]], wanted)
+    return segments_of(folder, [*groups, [head.outputs[0].name, LOGITS]], wanted)
 
 
 def walk(

@@ -105,11 +105,14 @@ def pad_to_blocks(weight: Float32) -> Float32:
 
 def round_to_nearest(weight: NDArray[np.floating], bits: Bits) -> QuantizedMatrix:
     """Round each weight of (N, K) to its closest code, some rows at a time: the matrix may lie in a mapped file."""
-    rows = [slice(at, at + _CHUNK_ROWS) for at in range(0, len(weight), _CHUNK_ROWS)]
-    parts = [_rounded_rows(np.ascontiguousarray(weight[part], np.float32), bits) for part in rows]
-    codes, steps, units = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("codes", "steps", "units")
-    )
+    blocks = -(-weight.shape[1] // BLOCK)
+    codes = np.empty((len(weight), blocks * BLOCK), np.uint8)
+    steps = np.empty((len(weight), blocks), np.uint8 if bits == 8 else np.int8)
+    units = np.empty((len(weight), 1), np.float16)
+    for at in range(0, len(weight), _CHUNK_ROWS):
+        part = slice(at, at + _CHUNK_ROWS)
+        found = _rounded_rows(np.ascontiguousarray(weight[part], np.float32), bits)
+        codes[part], steps[part], units[part] = found.codes, found.steps, found.units
     return QuantizedMatrix(bits, weight.shape[1], codes, steps, units)
 
 

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from appliance.errors import QuantizeError
 
 MICROSOFT = "com.microsoft"
+LOGITS = "logits"
 TRANSPARENT = frozenset({"Cast", "Identity"})
+_CAP = frozenset({"Mul", "Tanh"})
 
 
 def refuse(node: ir.Node | None, what: str) -> QuantizeError:
@@ -77,6 +79,17 @@ def only_user(node: ir.Node) -> ir.Node:
         raise refuse(node, f"{len(uses)} nodes read its output; expected one")
     user: ir.Node = uses[0].node
     return user
+
+
+def gives_logits(product: ir.Node) -> bool:
+    """Return True for the head: its output is the logits, or nothing but a cap stands between both."""
+    value = product.outputs[0]
+    while value.name != LOGITS:
+        uses = list(value.uses())
+        if len(uses) != 1 or uses[0].node.op_type not in _CAP:
+            return False
+        value = uses[0].node.outputs[0]
+    return True
 
 
 @dataclass(slots=True)

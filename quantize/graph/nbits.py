@@ -76,15 +76,15 @@ def codes_of(product: ir.Value) -> ir.Value:
     return value
 
 
-def rows_of(edit: Editor, stored: QuantizedMatrix, computed: ir.Value | None, before: ir.Node) -> ir.Value:
+def rows_of(edit: Editor, name: str, stored: QuantizedMatrix, computed: ir.Value | None, before: ir.Node) -> ir.Value:
     """Return a table's codes for lookups by row, made from the kernel's form if that is `computed`.
 
     They are (N, K), or (N, K / 2) of 4 bits.
     """
     if computed is None or stored.bits in KERNEL_BITS:
-        return edit.constant("embed.codes", stored.packed().reshape(stored.num_outputs, -1))
+        return edit.constant(f"{name}.codes", stored.packed().reshape(stored.num_outputs, -1))
     shape = edit.constant("shape_table", np.array([stored.num_outputs, -1], np.int64))
-    return edit.node("Reshape", [computed, shape], "embed.codes", before=before)
+    return edit.node("Reshape", [computed, shape], f"{name}.codes", before=before)
 
 
 def lookup(

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from appliance.bundle.manifest import KV_SCALES_NAME
+from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
 from appliance.bundle.targets import Arithmetic, hardest_of
 from appliance.errors import QuantizeError
 from quantize.evaluation.distribution import Distribution
@@ -161,7 +161,7 @@ def smooth(target: Path, strength: float, progress: Progress, *, fused: Path, ca
     from quantize.precision.calibration import load_windows
     from quantize.precision.smoothing import smooth_file
 
-    smooth_file(fused, target, load_windows(calibration), load_graph_spec(fused), strength, progress)
+    smooth_file(fused, target, load_windows(calibration), strength, progress)
 
 
 @stage("fit", version=6)
@@ -261,6 +261,9 @@ def weights(
     smoothed: Path | None = None,
 ) -> None:
     """Write the quantized graph in the widths of the search, or else of the patterns; and its spec with its memory."""
+    import onnx_ir as ir
+
+    from quantize.precision.matrices import table_scale_bytes
     from quantize.precision.mixed import unpacked_bytes, widths_by_pattern, write_mixed
     from quantize.precision.search import load_allocation
 
@@ -268,6 +271,7 @@ def weights(
     widths = widths_by_pattern(parts, int8) if allocation is None else load_allocation(allocation)
     write_mixed(fused, fitted, target, spec, widths, smoothed=smoothed, head=head)
     kept, passing = unpacked_bytes(parts, widths)
+    kept += table_scale_bytes(ir.load(fused / MODEL_NAME).graph)
     if kept:
         files = _size_bytes(target)
         spec = spec.model_copy(update={"weights_bytes": files + kept, "loading_bytes": files + kept + passing})

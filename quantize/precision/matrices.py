@@ -11,12 +11,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from quantize.graph import nbits
-from quantize.graph.codec import BLOCK, QuantizedMatrix, round_to_nearest
-from quantize.graph.edit import Editor, constant_of, refuse, replace_value
+from quantize.graph.codec import BLOCK, Bits, QuantizedMatrix, round_to_nearest
+from quantize.graph.edit import Editor, constant_of, gives_logits, refuse, replace_value
 from quantize.graph.factors import matrix_name
 
 HEAD = "lm_head"
+_TABLE, _PER_LAYER = "embed", "embed_per_layer"
 _ROWS = 4096  # that are compared at a time
+_FLOAT_BYTES = 4
 _HALF_A_STEP = 0.5 / 127  # of int8, as a share of a block's largest magnitude
 _NUM_QKV = 3  # GroupQueryAttention takes queries, keys and values joined, or as three inputs
 
@@ -71,39 +73,71 @@ def matrices_of(graph: ir.Graph) -> list[Matrix]:
     for node in graph:
         if node.op_type != "MatMul" or constant_of(node.inputs[1]) is None:
             continue
-        found.append(Matrix(node, HEAD if node.outputs[0].name == "logits" else matrix_name(node.name)))
+        found.append(Matrix(node, HEAD if gives_logits(node) else matrix_name(node.name)))
     return found
 
 
-def quantize_graph(model: ir.Model, quantize: Callable[[Matrix], Sequence[QuantizedMatrix]]) -> dict[str, str]:
+def quantize_graph(
+    model: ir.Model, quantize: Callable[[Matrix], Sequence[QuantizedMatrix]], *, per_layer_bits: Bits = 8
+) -> dict[str, str]:
     """Replace every matrix and the embedding in place; return the tensors that share bytes, for `save_graph`.
 
     `quantize` gives one piece, or several whose outputs follow one another. The head is one piece of 6 or 8
-    bits, and so is the embedding.
+    bits, and so is the embedding. A table of per-layer embeddings is rounded to `per_layer_bits`.
     """
     edit = Editor(model.graph)
-    gather = next((n for n in model.graph if n.op_type == "Gather" and n.inputs[1].name == "input_ids"), None)
-    table = constant_of(gather.inputs[0]) if gather is not None else None
-    if gather is None or table is None:
-        raise refuse(gather, "no embedding table is looked up with input_ids")
-    if table.shape[1] % BLOCK:
-        raise refuse(gather, f"the embedding has {table.shape[1]} columns, which blocks of {BLOCK} do not divide")
+    gather, *others = _lookups(model.graph) or [None]
+    table = _table_of(gather)
+    assert gather is not None
+    for other in others:
+        _round_table(edit, _PER_LAYER, other, _table_of(other), per_layer_bits)
     shared: dict[str, str] = {}
     for matrix in matrices_of(model.graph):
         pieces = quantize(matrix)
         product, by_block = _replace_product(edit, matrix, pieces)
         if matrix.is_head and _are_copies(matrix.view(), table):
-            table = nbits.rows_of(edit, pieces[0], nbits.codes_of(product), gather)
-            _replace_gather(edit, gather, table, by_block, pieces[0])
-            shared["embed.codes"] = f"{matrix.name}.codes"
+            rows = nbits.rows_of(edit, _TABLE, pieces[0], nbits.codes_of(product), gather)
+            _replace_gather(edit, _TABLE, gather, rows, by_block, pieces[0])
+            shared[f"{_TABLE}.codes"] = f"{matrix.name}.codes"
         matrix.node.graph.remove(matrix.node, safe=True)
     if not shared:
-        stored = round_to_nearest(table, 8)
-        table = nbits.rows_of(edit, stored, None, gather)
-        _replace_gather(edit, gather, table, nbits.scales(edit, "embed", stored, gather), stored)
-    model.graph.remove(gather, safe=True)
+        _round_table(edit, _TABLE, gather, table, 8)
+    else:
+        model.graph.remove(gather, safe=True)
     _drop_unused_initializers(model.graph)
     return shared
+
+
+def table_scale_bytes(graph: ir.Graph) -> int:
+    """Return the memory beyond the file of the scales of per-layer embeddings, which are floats once loaded.
+
+    `graph` is the float form. An embedding alone is small beside the rest of its model.
+    """
+    tables = [node.inputs[0].shape for node in _lookups(graph)[1:]]
+    return sum((_FLOAT_BYTES - 1) * int(shape[0]) * int(shape[1]) // BLOCK for shape in tables)
+
+
+def _lookups(graph: ir.Graph) -> list[ir.Node]:
+    """Return the lookups of tokens in tables, that of the embedding first."""
+    return [node for node in graph if node.op_type == "Gather" and node.inputs[1].name == "input_ids"]
+
+
+def _table_of(gather: ir.Node | None) -> NDArray[Any]:
+    """Return the table that is looked up with the tokens."""
+    table = constant_of(gather.inputs[0]) if gather is not None else None
+    if table is None:
+        raise refuse(gather, "no embedding table is looked up with input_ids")
+    if table.shape[1] % BLOCK:
+        raise refuse(gather, f"the embedding has {table.shape[1]} columns, which blocks of {BLOCK} do not divide")
+    return table
+
+
+def _round_table(edit: Editor, name: str, gather: ir.Node, table: NDArray[Any], bits: Bits) -> None:
+    """Replace a lookup in a table of floats by one in rounded rows."""
+    stored = round_to_nearest(table, bits)
+    rows = nbits.rows_of(edit, name, stored, None, gather)
+    _replace_gather(edit, name, gather, rows, nbits.scales(edit, name, stored, gather), stored)
+    edit.graph.remove(gather, safe=True)
 
 
 def _are_copies(first: NDArray[Any], second: NDArray[Any]) -> bool:
@@ -158,9 +192,9 @@ def _read_apart(product: ir.Value, pieces: Sequence[ir.Value]) -> bool:
 
 
 def _replace_gather(
-    edit: Editor, gather: ir.Node, table: ir.Value, by_block: ir.Value, stored: QuantizedMatrix
+    edit: Editor, name: str, gather: ir.Node, table: ir.Value, by_block: ir.Value, stored: QuantizedMatrix
 ) -> None:
-    rows = nbits.lookup(edit, table, gather.inputs[1], by_block, stored, "embed.rows", gather)
+    rows = nbits.lookup(edit, table, gather.inputs[1], by_block, stored, f"{name}.rows", gather)
     replace_value(gather.outputs[0], rows)
 
 

@@ -72,5 +72,6 @@ def write_mixed(
         return pieces_of(parts, widths, stored)
 
     model = Factors.load(smoothed).load_graph(fused)
-    shared = quantize_graph(model, quantize)
+    narrowest = min(widths.values(), default=8)
+    shared = quantize_graph(model, quantize, per_layer_bits=4 if narrowest == 4 else 8)
     save_graph(model, target, shared)

@@ -60,7 +60,7 @@ def parts_of(matrix: Matrix, spec: DecoderSpec) -> list[Part]:
     ends, names = [matrix.num_outputs], [matrix.name]
     path, _, last = matrix.name.rpartition("/")
     if last == _QKV:
-        key_rows = spec.num_kv_heads * spec.head_dim
+        key_rows = _key_rows(path, spec)
         ends = [matrix.num_outputs - 2 * key_rows, matrix.num_outputs - key_rows, matrix.num_outputs]
         names = [f"{path}/{letter}_proj" for letter in "qkv"]
     elif last in _HALVES:
@@ -71,6 +71,14 @@ def parts_of(matrix: Matrix, spec: DecoderSpec) -> list[Part]:
         Part(name, matrix.name, start, end, matrix.num_inputs)
         for name, start, end in zip(names, starts, ends, strict=True)
     ]
+
+
+def _key_rows(path: str, spec: DecoderSpec) -> int:
+    """Return the rows of keys in the joined projection of a layer, whose path holds its number."""
+    layer = next(int(name.removeprefix("layers.")) for name in path.split("/") if name.startswith("layers."))
+    shape = spec.kv_shape_of(layer)
+    assert shape is not None
+    return shape[0] * shape[1]
 
 
 def pieces_of(parts: Sequence[Part], widths: Widths, stored: Mapping[Bits, QuantizedMatrix]) -> list[QuantizedMatrix]:

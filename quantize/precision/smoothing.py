@@ -16,7 +16,6 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import MODEL_NAME
 from quantize.graph.codec import Float32
 from quantize.graph.edit import constant_of
@@ -34,7 +33,6 @@ def smooth_file(
     fused: Path,
     target: Path,
     windows: NDArray[np.int64],
-    spec: DecoderSpec,
     strength: float,
     progress: Progress,
 ) -> None:
@@ -42,10 +40,10 @@ def smooth_file(
     model = ir.load(fused / MODEL_NAME)
     widths = {matrix.input_name: matrix.num_inputs for matrix in matrices_of(model.graph) if not matrix.is_head}
     moments = channel_moments(fused, widths, windows, progress)
-    smooth(model, moments, spec, strength).save(target)
+    smooth(model, moments, strength).save(target)
 
 
-def smooth(model: ir.Model, moments: Mapping[str, Float32], spec: DecoderSpec, strength: float) -> Factors:
+def smooth(model: ir.Model, moments: Mapping[str, Float32], strength: float) -> Factors:
     """Return the factors wherever the division costs nothing.
 
     `moments` holds the mean square of each channel of each matrix's input; `strength` is the share (0 to 1) of the
@@ -71,7 +69,7 @@ def smooth(model: ir.Model, moments: Mapping[str, Float32], spec: DecoderSpec, s
                 continue
             norms[gamma] = wanted
         else:
-            source = _linear_source(producer, by_output, spec, wanted)
+            source = _linear_source(producer, by_output, wanted)
             if source is None:
                 continue
             wanted = source.factors
@@ -114,19 +112,15 @@ def _around_one(logarithms: NDArray[np.floating]) -> Float32:
     return np.asarray(np.clip(factors, 1 / _MOST, _MOST), np.float32)
 
 
-def _linear_source(
-    producer: ir.Node, by_output: Mapping[ir.Value, Matrix], spec: DecoderSpec, wanted: Float32
-) -> _Source | None:
+def _linear_source(producer: ir.Node, by_output: Mapping[ir.Value, Matrix], wanted: Float32) -> _Source | None:
     if producer.op_type == "GroupQueryAttention":
-        return _values(producer, by_output, spec, wanted)
+        return _values(producer, by_output, wanted)
     if producer.op_type == "Mul":
         return _up(producer, by_output, wanted)
     return None
 
 
-def _values(
-    attention: ir.Node, by_output: Mapping[ir.Value, Matrix], spec: DecoderSpec, wanted: Float32
-) -> _Source | None:
+def _values(attention: ir.Node, by_output: Mapping[ir.Value, Matrix], wanted: Float32) -> _Source | None:
     """Find the values' rows; heads that share a value get one factor."""
     is_packed = attention.inputs[1] is None
     value = attention.inputs[0 if is_packed else 2]
@@ -136,7 +130,8 @@ def _values(
     matrix, bias = _product_of(value, by_output)
     if matrix is None:
         return None
-    by_head = np.log(wanted).reshape(spec.num_kv_heads, -1, spec.head_dim)
+    heads, kv_heads = (attention.attributes[name].as_int() for name in ("num_heads", "kv_num_heads"))
+    by_head = np.log(wanted).reshape(kv_heads, -1, len(wanted) // heads)
     shared = _around_one(by_head.mean(axis=1))
     factors = np.repeat(shared[:, None], by_head.shape[1], axis=1).reshape(-1)
     start = matrix.num_outputs - shared.size

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from quantize.sources.gemma4 import FAMILY as GEMMA4
+from quantize.sources.gemma4 import gemma4_layer, gemma4_outer
 from quantize.sources.granite import MAMBA, mamba_layer
 from quantize.sources.layer_names import layer_names
 from quantize.sources.lfm2 import lfm2_layer
@@ -24,6 +26,8 @@ def decoder_shapes(keys: Mapping[str, Any]) -> Shapes:
     shapes: Shapes = {EMBEDDING: (vocab, hidden), f"{layer_names(family).last_norm}.weight": (hidden,)}
     if not keys["tie_word_embeddings"]:
         shapes[HEAD] = (vocab, hidden)
+    if family == GEMMA4:
+        shapes |= gemma4_outer(keys)
     for layer in range(keys["num_hidden_layers"]):
         for name, shape in _LAYERS.get(family, _layer)(keys, layer).items():
             shapes[f"model.layers.{layer}.{name}"] = shape
@@ -79,19 +83,24 @@ def _has_bias(keys: Mapping[str, Any], name: str) -> bool:
 
 
 # Of families that share no more than a prefix with the others.
-_LAYERS: Mapping[str, Callable[[Mapping[str, Any], int], Shapes]] = {"lfm2": lfm2_layer, "lfm3": lfm3_layer}
+_LAYERS: Mapping[str, Callable[[Mapping[str, Any], int], Shapes]] = {
+    "lfm2": lfm2_layer,
+    "lfm3": lfm3_layer,
+    GEMMA4: gemma4_layer,
+}
 
 INV_FREQ = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb(_local)?\.inv_freq")
 
-# Of a model for text and images, whose text part stands below another name.
+# Of a model for more than text, whose text part stands below another name.
 _TEXT_PREFIXES = (
     ("language_model.model.", "model."),
     ("model.language_model.", "model."),
     ("language_model.lm_head.", "lm_head."),
 )
-_IMAGES, _DRAFTS = "images are not read", "layers that draft further tokens are left out"
+_IMAGES, _SOUND, _DRAFTS = "images are not read", "sound is not read", "layers that draft further tokens are left out"
 _OTHER_PARTS = {
-    **dict.fromkeys(("vision_tower.", "multi_modal_projector.", "visual."), _IMAGES),
+    **dict.fromkeys(("vision_tower.", "multi_modal_projector.", "visual.", "embed_vision."), _IMAGES),
+    **dict.fromkeys(("audio_tower.", "embed_audio."), _SOUND),
     "mtp.": _DRAFTS,
 }
 
@@ -103,7 +112,7 @@ def other_part(name: str) -> str | None:
 
 
 def text_name(name: str) -> str:
-    """Return the name of a text model's tensor within a model for text and images."""
+    """Return the name of a text model's tensor within a model for more than text."""
     for prefix, plain in _TEXT_PREFIXES:
         if name.startswith(prefix):
             return plain + name.removeprefix(prefix)

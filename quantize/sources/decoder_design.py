@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from quantize.sources.gemma4 import FAMILY as GEMMA4
+from quantize.sources.gemma4 import head_dim, kv_layer
 from quantize.sources.layer_names import LayerNames, layer_names
 from quantize.sources.rotations import Rotation, rotations
 
@@ -17,6 +19,7 @@ Mixer = Literal["attention", "conv", "delta", "mamba"]
 _MIXERS: Mapping[str, Mixer] = {"conv": "conv", "linear_attention": "delta", "mamba": "mamba"}
 _OUTPUT_GATES: Mapping[str, OutputGate] = {"qwen3_5_text": "channels", "lfm3": "heads"}
 _KERNELS = ("conv_L_cache", "linear_conv_kernel_dim", "mamba_d_conv")
+_GEMMA = frozenset({"gemma3_text", GEMMA4})
 _OFFSET_NORMS = frozenset({"gemma3_text", "qwen3_5_text"})
 
 
@@ -76,6 +79,11 @@ class DecoderDesign:
         norm_offset: what is added to the stored weights of every norm but a gated one.
         embedding_scale, residual_scale: factors on the embedding, and on each block's output before the sum.
         logits_divisor: the logits are divided by this number.
+        logits_cap: the logits are bent by tanh to stay below this number; None without such a cap.
+        head_dims: the width of each layer's heads.
+        kv_layers: the layer whose keys and values each layer reads; most read their own.
+        has_value_norm: the heads of values are normed, without weights.
+        per_layer_width: the width of what each layer gets from the per-layer embeddings; 0 without them.
     """
 
     rotations: tuple[Rotation | None, ...]
@@ -83,6 +91,8 @@ class DecoderDesign:
     norm_epsilon: float
     names: LayerNames
     mixers: tuple[Mixer, ...]
+    head_dims: tuple[int, ...]
+    kv_layers: tuple[int, ...]
     conv_kernel: int = 0
     delta: DeltaShape | None = None
     mamba: MambaShape | None = None
@@ -92,24 +102,34 @@ class DecoderDesign:
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logits_divisor: float = 1.0
+    logits_cap: float | None = None
+    has_value_norm: bool = False
+    per_layer_width: int = 0
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
-        """The layers that keep keys and values."""
+        """The layers of attention."""
         return tuple(layer for layer, mixer in enumerate(self.mixers) if mixer == "attention")
+
+    def keeps_kv(self, layer: int) -> bool:
+        """Return True for a layer with keys and values of its own."""
+        return self.mixers[layer] == "attention" and self.kv_layers[layer] == layer
 
 
 def decoder_design(keys: Mapping[str, Any]) -> DecoderDesign:
     """Return the design that a canonical configuration describes."""
-    is_gemma = keys["model_type"] == "gemma3_text"
+    is_gemma, is_gemma4 = keys["model_type"] in _GEMMA, keys["model_type"] == GEMMA4
+    layers = range(keys["num_hidden_layers"])
     scale = float(keys.get("query_pre_attn_scalar", keys["head_dim"])) ** -0.5
     types = keys.get("layer_types") or [""] * keys["num_hidden_layers"]
     return DecoderDesign(
         rotations=rotations(keys),
-        attention_scale=keys.get("attention_multiplier", scale),
+        attention_scale=1.0 if is_gemma4 else keys.get("attention_multiplier", scale),
         norm_epsilon=keys["norm_eps"] if "norm_eps" in keys else keys["rms_norm_eps"],
         names=layer_names(keys["model_type"]),
         mixers=tuple(_MIXERS.get(kind, "attention") for kind in types),
+        head_dims=tuple(head_dim(keys, layer) if is_gemma4 else keys["head_dim"] for layer in layers),
+        kv_layers=tuple(kv_layer(keys, layer) if is_gemma4 else layer for layer in layers),
         conv_kernel=next((keys[name] for name in _KERNELS if name in keys), 0),
         delta=_delta_shape(keys),
         mamba=_mamba_shape(keys),
@@ -119,6 +139,9 @@ def decoder_design(keys: Mapping[str, Any]) -> DecoderDesign:
         embedding_scale=keys["hidden_size"] ** 0.5 if is_gemma else keys.get("embedding_multiplier", 1.0),
         residual_scale=keys.get("residual_multiplier", 1.0),
         logits_divisor=keys.get("logits_scaling", 1.0),
+        logits_cap=keys.get("final_logit_softcapping"),
+        has_value_norm=is_gemma4,
+        per_layer_width=keys.get("hidden_size_per_layer_input", 0),
     )
 
 

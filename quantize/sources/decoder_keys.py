@@ -13,6 +13,7 @@ from typing import Any
 from appliance.errors import QuantizeError
 from quantize.sources import ignored
 from quantize.sources.fields import Fields, shown
+from quantize.sources.gemma4 import gemma4_keys
 from quantize.sources.granite import dense_hybrid_keys
 from quantize.sources.lfm2 import lfm2_is_tied, lfm2_keys
 from quantize.sources.lfm3 import lfm3_keys
@@ -34,24 +35,30 @@ _CLASSES = {
     "lfm2": "Lfm2ForCausalLM",
     "qwen3_5_text": "Qwen3_5ForCausalLM",
     "lfm3": "Lfm3ForCausalLM",
+    "gemma4_text": "Gemma4ForCausalLM",
 }
 DECODERS = frozenset(_CLASSES)
-NEWER_THAN_TORCH = frozenset({"qwen3_5_text", "lfm3"})  # that the workstation's transformers cannot load
-# Models for text and images, and their text part.
-NESTED = {"gemma3": "gemma3_text", "mistral3": "ministral3", "qwen3_5": "qwen3_5_text"}
+NEWER_THAN_TORCH = frozenset({"qwen3_5_text", "lfm3", "gemma4_text"})  # that the workstation's transformers cannot load
+# Models for more than text, and their text part.
+NESTED = {"gemma3": "gemma3_text", "mistral3": "ministral3", "qwen3_5": "qwen3_5_text", "gemma4": "gemma4_text"}
 _GRANITE = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
-_TIED_BY_DEFAULT = frozenset({"gemma3_text", "smollm3"})
+_TIED_BY_DEFAULT = frozenset({"gemma3_text", "gemma4_text", "smollm3"})
 _ATTENTION_BIAS = frozenset(
-    {"llama", "qwen3", "gemma3_text", "smollm3", "granite", "granitemoehybrid", "qwen3_5_text", "lfm3"}
+    {"llama", "qwen3", "gemma3_text", "gemma4_text", "smollm3", "granite", "granitemoehybrid", "qwen3_5_text", "lfm3"}
 )
 _MLP_BIAS = frozenset({"llama", "smollm3", "granite"})
 _LIQUID = frozenset({"lfm2", "lfm3"})
-_OWN_KEYS = {"lfm2": lfm2_keys, "lfm3": lfm3_keys, "qwen3_5_text": qwen35_keys}
+_GEMMA = frozenset({"gemma3_text", "gemma4_text"})
+_TWO_BASES = _GEMMA | {"lfm3"}  # of positions: in layers with a window, and in all others
+_OWN_WINDOWS = frozenset({"lfm3", "gemma4_text"})  # which are among their own keys
+_OWN_KEYS = {"lfm2": lfm2_keys, "lfm3": lfm3_keys, "qwen3_5_text": qwen35_keys, "gemma4_text": gemma4_keys}
+_OWN_EMPTY = {"gemma4_text": {"final_logit_softcapping", "use_bidirectional_attention"}}  # that the family reads itself
 _HEAD_DIMS = {
     "qwen3": 128,
     "gemma3_text": 256,
     "ministral3": 128,
     "qwen3_5_text": 256,
+    "gemma4_text": 256,
 }  # where the configuration names none
 # The family's configuration always has `rope_scaling`: since when transformers writes it. Some never have.
 _SCALING_SINCE = {
@@ -62,6 +69,7 @@ _SCALING_SINCE = {
     "lfm2": None,
     "qwen3_5_text": None,
     "lfm3": None,
+    "gemma4_text": None,
 }
 _PARTIAL = frozenset({"phi3", "qwen3_5_text"})  # of each head a part turns
 _PARTIAL_SINCE = (4, 49)  # transformers writes Phi-3's
@@ -110,10 +118,11 @@ def read_decoder_keys(raw: Mapping[str, Any], where: str = "config.json") -> Dec
     fields.value("model_type")
     _check_class(fields, family)
     for name in ignored.MUST_BE_EMPTY:
-        fields.absent(name)
+        if name not in _OWN_EMPTY.get(family, ()):
+            fields.absent(name)
     config = _base(fields, family)
     config |= _rope_keys(fields, config, family)
-    if family != "lfm3":  # which has them among its own keys
+    if family not in _OWN_WINDOWS:
         config |= window_keys(fields, config["num_hidden_layers"], family)
     config |= _family_keys(fields, family)
     stated = fields.has("tie_word_embeddings")
@@ -183,7 +192,7 @@ def _base(fields: Fields, family: str) -> Canonical:
     if family not in _LIQUID:  # which name them otherwise
         config["intermediate_size"] = fields.count("intermediate_size")
         config["rms_norm_eps"] = fields.number("rms_norm_eps")
-    if family == "gemma3_text":
+    if family in _GEMMA:
         config["hidden_activation"] = fields.choice("hidden_activation", ("gelu_pytorch_tanh",))
         fields.fixed("hidden_act", "gelu_pytorch_tanh")
     elif family in _LIQUID:
@@ -213,7 +222,7 @@ def _rope_keys(fields: Fields, config: Canonical, family: str) -> Canonical:
         fields.fixed("theta", rope.theta)  # their publisher's older name
     if family in _PARTIAL:
         keys["partial_rotary_factor"] = partial
-    if family in ("gemma3_text", "lfm3"):
+    if family in _TWO_BASES:
         keys["rope_local_base_freq"] = _local_theta(fields, rope)
     if rope.kind == "longrope":
         keys |= _trained_length(fields, rope)

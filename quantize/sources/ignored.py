@@ -143,6 +143,7 @@ DECODERS: Mapping[str, Mapping[str, str]] = {
         **{f"mtp_{name}": _DRAFTS for name in ("num_hidden_layers", "use_dedicated_embeddings")},
     },
     "lfm3": {},
+    "gemma4_text": {},
     "lfm2": {
         **{f"block_{name}": _TRAINING for name in ("mlp_init_scale", "out_init_scale", "use_xavier_init")},
         "conv_use_xavier_init": _TRAINING,
@@ -180,8 +181,20 @@ _QWEN35: Mapping[str, str] = {
     "language_model_only": _VISION,
 }
 
+_SOUND = "sound is not read"
+_GEMMA4: Mapping[str, str] = {
+    **dict.fromkeys(("vision_config", "boi_token_id", "eoi_token_id", "image_token_id", "video_token_id"), _VISION),
+    "vision_soft_tokens_per_image": _VISION,
+    **dict.fromkeys(("audio_config", "boa_token_id", "eoa_token_id", "eoa_token_index", "audio_token_id"), _SOUND),
+}
+
 # By the outer model's type.
-IMAGES: Mapping[str, Mapping[str, str]] = {"gemma3": _GEMMA3, "mistral3": _MISTRAL3, "qwen3_5": _QWEN35}
+IMAGES: Mapping[str, Mapping[str, str]] = {
+    "gemma3": _GEMMA3,
+    "mistral3": _MISTRAL3,
+    "qwen3_5": _QWEN35,
+    "gemma4": _GEMMA4,
+}
 
 _MLM = "describes the head that predicts masked tokens, which is not part of the graph"
 _POOLER = "describes the pooler, which is not part of the graph"

@@ -40,12 +40,14 @@ class LayerNames:
 
 
 _USUAL = LayerNames()
+_GEMMA = LayerNames(
+    second_norm="pre_feedforward_layernorm",
+    mixer_norm="post_attention_layernorm",
+    mlp_norm="post_feedforward_layernorm",
+)
 _FAMILIES: Mapping[str, LayerNames] = {
-    "gemma3_text": LayerNames(
-        second_norm="pre_feedforward_layernorm",
-        mixer_norm="post_attention_layernorm",
-        mlp_norm="post_feedforward_layernorm",
-    ),
+    "gemma3_text": _GEMMA,
+    "gemma4_text": _GEMMA,
     "granitemoehybrid": LayerNames(
         mlp=MlpNames(joined="shared_mlp.input_linear", down="shared_mlp.output_linear"),
     ),

@@ -13,6 +13,8 @@ from quantize.sources.census import EMBEDDING, HEAD, INV_FREQ, Shapes, other_par
 from quantize.sources.decoder_keys import DECODERS, DecoderKeys
 from quantize.sources.encoder_census import POSITION_IDS, PREFIXES, unused
 from quantize.sources.encoder_config import EncoderKeys
+from quantize.sources.gemma4 import FAMILY as GEMMA4
+from quantize.sources.gemma4 import unused_tensor
 from quantize.sources.quantized import ACTIVATION_SCALES, SCALES, Fp8, check_scale
 from quantize.sources.rope import plain_frequencies
 from quantize.sources.tensors import FLOATS, Tensor
@@ -46,7 +48,8 @@ def match_decoder(found: Mapping[str, Tensor], keys: DecoderKeys, shapes: Shapes
     family, left_out, named = str(keys.config["model_type"]), dict[str, str](), dict[str, Tensor]()
     for name, tensor in found.items():
         plain = text_name(name)
-        if why := other_part(name):
+        unused = unused_tensor(keys.config, plain) if family == GEMMA4 and plain not in shapes else None
+        if why := other_part(name) or unused:
             left_out[name] = why
         elif plain in named:
             raise QuantizeError(f"{name} and {named[plain].name} are the same tensor twice; keep the right one")

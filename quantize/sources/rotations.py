@@ -40,7 +40,8 @@ def rotations(keys: Mapping[str, Any]) -> tuple[Rotation | None, ...]:
     count = keys["num_hidden_layers"]
     turning = keys.get("no_rope_layers") or [1] * count
     dim = int(keys["head_dim"] * keys.get("partial_rotary_factor", 1.0))
-    full = None if keys.get("position_embedding_type") == "nope" else _scaled(keys, dim)
+    wide = keys.get("global_head_dim", dim)  # of the layers without a window
+    full = None if keys.get("position_embedding_type") == "nope" else _scaled(keys, wide)
     sliding = full
     if "rope_local_base_freq" in keys:
         sliding = _rotation(np.float32(1) / _powers(keys["rope_local_base_freq"], dim))

@@ -14,6 +14,41 @@ from quantize.sources.tensors import TensorWriter
 from tests.quantize.tiny import VOCAB, write_tokenizer
 
 NEWER_DECODERS: dict[str, dict[str, Any]] = {
+    "gemma4_text": {
+        "architectures": ["Gemma4ForCausalLM"],
+        "attention_bias": False,
+        "attention_k_eq_v": False,
+        "bos_token_id": 1,
+        "enable_moe_block": False,
+        "eos_token_id": 0,
+        "final_logit_softcapping": 20.0,
+        "global_head_dim": 64,
+        "head_dim": 32,
+        "hidden_activation": "gelu_pytorch_tanh",
+        "hidden_size": 64,
+        "hidden_size_per_layer_input": 32,
+        "intermediate_size": 96,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "max_position_embeddings": 256,
+        "moe_intermediate_size": None,
+        "num_attention_heads": 4,
+        "num_experts": None,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 1,
+        "num_kv_shared_layers": 2,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
+        },
+        "sliding_window": 8,
+        "tie_word_embeddings": True,
+        "top_k_experts": None,
+        "use_bidirectional_attention": None,
+        "use_double_wide_mlp": True,
+        "vocab_size": VOCAB,
+        "vocab_size_per_layer_input": VOCAB,
+    },
     "lfm3": {
         "architectures": ["Lfm3ForCausalLM"],
         "attention_bias": True,
@@ -86,8 +121,10 @@ def write_newer(folder: Path, architecture: str, **changes: Any) -> Path:
     with TensorWriter(folder / "model.safetensors", shapes) as writer:
         for name, shape in shapes.items():
             values = rng.standard_normal(shape) * (0.1 if len(shape) == 1 else 1.5 * shape[-1] ** -0.5)
-            if name.endswith("linear_attn.norm.weight") or ("norm" in name and architecture == "lfm3"):
+            if name.endswith("linear_attn.norm.weight") or ("norm" in name and architecture in ("lfm3", "gemma4_text")):
                 values += 1
+            elif name.endswith("layer_scalar"):
+                values += 0.8
             writer.write(name, values.astype(np.float32))
     write_tokenizer(folder)
     return folder

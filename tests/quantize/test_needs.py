@@ -16,6 +16,8 @@ from quantize.needs import Model, Needs, check_needs, needs_of, stage_needs, sta
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
 from quantize.sources.census import decoder_shapes
+from quantize.sources.decoder_keys import read_decoder_keys
+from tests.quantize.sources.published import DECODERS
 from tests.quantize.tiny import FORCED, write_encoder
 
 _QWEN: Mapping[str, Any] = {  # Qwen2.5-Coder-0.5B-Instruct, whose GGUF file has a head of its own
@@ -55,6 +57,16 @@ def test_the_disk_of_a_build_is_near_to_the_measured_one() -> None:
     model = qwen()
     kept = needs_of(stage_needs(model, "int4"), [name for name in stages_of(model, "int4") if name != "package"])
     assert 7.6 <= kept.disk_bytes / 1e9 <= 1.2 * 7.6  # checkpoint, export and fused graph at once
+
+
+def test_per_layer_embeddings_are_narrow_in_the_file_and_take_no_part_in_fits() -> None:
+    config = read_decoder_keys(DECODERS["Gemma 4 E2B"]).config
+    model = Model(list(decoder_shapes(config).values()), config, is_decoder=True, is_rewritten=False)
+    assert model.per_layer_table == 262_144 * 35 * 256
+    table, body = model.per_layer_table, sum(n * k for n, k in model.products)
+    assert model.num_parameters - table - body == pytest.approx(262_144 * 1536, rel=1e-3)  # the embedding, and norms
+    assert 2.4e9 < model.stored_bytes("int4") < 3e9
+    assert model.stored_bytes("int8") - model.stored_bytes("int4") == pytest.approx((table + body) / 2, rel=1e-3)
 
 
 def test_a_search_and_a_wider_model_take_longer() -> None:

@@ -40,6 +40,7 @@ _RECURRENT = ("CausalConvWithState", "LinearAttention")
 # The search for the product behind a value ends at other products, and at sums with the residual stream.
 _BARRIERS = {_ATTENTION, *_RECURRENT, "MatMul", "Gemm", "SkipSimplifiedLayerNormalization", "SkipLayerNormalization"}
 _HEAD = "logits"
+_PER_LAYER = "/per_layer_"  # in the names of the products around per-layer embeddings
 _LARGEST = 127
 _MIDDLE = 128  # the code of zero
 _SMALLEST_SCALE = np.float32(1e-9)
@@ -130,7 +131,8 @@ def _products(model: Message) -> list[Message]:
     They are most of the work, and int8 costs them next to no accuracy. Q, K and V and the down-projection keep their
     stored weights: int8 costs them too much, since the inputs of the down-projection, products of two activations, have
     peaks that one scale for each token cannot hold. Neither do inputs of convolutions and linear attention: their state
-    keeps an error for all tokens to come. The head has few rows, and keeps its own.
+    keeps an error for all tokens to come. Products around per-layer embeddings are small and have such inputs, too. The
+    head has few rows, and keeps its own.
     """
     makers = {name: node for node in model.graph.node for name in node.output}
     kept = _makers_of([_HEAD], makers)
@@ -142,7 +144,8 @@ def _products(model: Message) -> list[Message]:
     found = []
     for node in model.graph.node:
         size = {a.name: a.i for a in node.attribute}
-        if node.op_type in PRODUCTS and node.output[0] not in kept and size["K"] <= size["N"]:
+        is_kept = node.output[0] in kept or _PER_LAYER in node.output[0]
+        if node.op_type in PRODUCTS and not is_kept and size["K"] <= size["N"]:
             if node.op_type == STORED and len(node.input) > _ORDER and node.input[_ORDER]:
                 raise ModelError(f"the product {node.name} has an order of blocks, which is not supported")
             found.append(node)

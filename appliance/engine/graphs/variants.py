@@ -16,6 +16,7 @@ From the bundle's own graph, for a GPU:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +45,8 @@ _CACHE = ("past_key_values.", "present.")
 def verify_graph(model: bytes, num_tokens: int) -> bytes:
     """Return the variant for `num_tokens` of a slot.
 
-    `present.I.key` and `.value` also come as `.J`, for each token but the last; all of them, and the past, have to be
-    bound to the same memory.
+    `present.I.key` and `.value` also come as `.J`, for each token but the last; all outputs whose names begin so, and
+    the past, have to be bound to the same memory.
 
     Raises:
         ModelError: the graph has no attention to unroll, or states, which tokens that are refused would spoil.
@@ -74,9 +75,9 @@ def verify_graph(model: bytes, num_tokens: int) -> bytes:
     return bytes(parsed.SerializeToString())
 
 
-def present_names(name: str, num_tokens: int) -> list[str]:
-    """Return the outputs of the verify graph for one of the cache's arrays, which is the output `name` elsewhere."""
-    return [*(f"{name}.{i}" for i in range(num_tokens - 1)), name]
+def present_names(name: str, outputs: Iterable[str]) -> list[str]:
+    """Return those of a graph's outputs that stand for one of the cache's arrays, which is the output `name`."""
+    return [output for output in outputs if output == name or output.startswith(f"{name}.")]
 
 
 def with_int8_kv(model: bytes, scales: NDArray[np.float32]) -> bytes:
@@ -92,12 +93,16 @@ def with_int8_kv(model: bytes, scales: NDArray[np.float32]) -> bytes:
     for name, values in by_input.items():
         add_constant(graph, _scale_name(name), values)
     _set_cache_type(graph, INT8)
+    inputs = {array.present: array.past for array in layout_of_graph(graph).kv}
     for node in attentions:
         node.input.extend([""] * (max(_SCALES) + 1 - len(node.input)))
+        if _is_lent(node):
+            _write_back(graph, node)
         for part, past, at in zip(("k", "v"), _PAST, _SCALES, strict=True):
-            if node.input[past] not in by_input:
-                raise ModelError(f"attention reads {node.input[past]}, which is no input of the graph")
-            node.input[at] = _scale_name(node.input[past])
+            source = inputs.get(node.input[past], node.input[past])
+            if source not in by_input:
+                raise ModelError(f"attention reads {source}, which is no input of the graph")
+            node.input[at] = _scale_name(source)
             set_attribute(node, f"{part}_quant_type", s=b"PER_CHANNEL", type=IS_STRING)
         set_attribute(node, "kv_cache_bit_width", i=8, type=IS_INT)
     return bytes(parsed.SerializeToString())
@@ -163,8 +168,12 @@ def _set_cache_type(graph: Message, element_type: int) -> None:
 
 
 def _unroll(graph: Message, node: Message, num_tokens: int, outputs: dict[str, Message]) -> None:
-    """Give each token an operator, which writes its keys and values to the memory that the next one reads."""
-    parts = {at: name for at, name in enumerate(node.input[: _PAST[0]]) if name}
+    """Give each token an operator, which writes its keys and values to the memory that the next one reads.
+
+    A layer that reads those of another one brings none: the memory holds those of all tokens by then.
+    """
+    is_lent = _is_lent(node)
+    parts = {at: name for at, name in enumerate(node.input[: 1 if is_lent else _PAST[0]]) if name}
     for name in parts.values():
         add_node(
             graph,
@@ -186,13 +195,31 @@ def _unroll(graph: Message, node: Message, num_tokens: int, outputs: dict[str, M
         for at in _LENGTHS:
             token.input[at] = _at(node.input[at], i)
         token.output[0] = f"{node.output[0]}.{i}"
-        for at in (1, 2):
+        for at in range(1, len(node.output)):
             token.output[at] = node.output[at] if is_last else f"{node.output[at]}.{i}"
             if not is_last:
                 graph.output.add().CopyFrom(outputs[node.output[at]])
                 graph.output[-1].name = token.output[at]
-        past = list(token.output[1:3])
+        past = past if is_lent else list(token.output[1:3])
     add_node(graph, "Concat", [f"{node.output[0]}.{i}" for i in range(num_tokens)], [node.output[0]], {"axis": 1})
+
+
+def _is_lent(node: Message) -> bool:
+    """Return True for attention that reads the keys and values which another layer has just written."""
+    return not node.input[_PAST[0]].startswith(_CACHE[0])
+
+
+def _write_back(graph: Message, node: Message) -> None:
+    """Give attention over another layer's keys and values the outputs that onnxruntime asks for in int8.
+
+    They are `present.I.key` and `.value` of that layer once more, to be bound to the same memory: nothing is added.
+    """
+    outputs = {value.name: value for value in graph.output}
+    del node.output[1:]
+    for at in _PAST:
+        node.output.append(f"{node.input[at]}.{node.name}")
+        graph.output.add().CopyFrom(outputs[node.input[at]])
+        graph.output[-1].name = node.output[-1]
 
 
 def _refuse_without_attention(nodes: list[Message]) -> list[Message]:

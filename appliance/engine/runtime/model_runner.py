@@ -169,11 +169,11 @@ class OrtModelRunner:
         key = (first_slot, num_slots, variant)
         if key not in self._bindings:
             self._bindings[key] = binding = self._sessions[variant].io_binding()
-            num_presents = self._verify_width or 1 if variant == "verify" else 1
+            outputs = [output.name for output in self._sessions[variant].get_outputs()]
             for slots in self._bound_slots(first_slot, num_slots):
                 bound = (slots.device, 0, slots.dtype, slots.shape, slots.address)
                 binding.bind_input(slots.past, *bound)
-                for present in present_names(slots.present, num_presents):
+                for present in present_names(slots.present, outputs):
                     binding.bind_output(present, *bound)
         return self._bindings[key]
 

@@ -160,14 +160,16 @@ def test_a_model_that_transformers_4_knows_by_another_name_is_built_searched_and
     assert missed in found.path("report.html").read_text()
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int4"])
-def test_qwen_3_5_is_built_and_measured_through_its_states(
-    scheme: str, tmp_path: Path, progress: StageProgress
+@pytest.mark.parametrize(
+    ("architecture", "scheme"), [("qwen3_5_text", "int8"), ("qwen3_5_text", "int4"), ("gemma4_text", "int4")]
+)
+def test_a_model_that_torch_does_not_know_is_built_and_measured(
+    architecture: str, scheme: str, tmp_path: Path, progress: StageProgress
 ) -> None:
     recipe = Recipe.create(
         name="tiny",
         license="Apache-2.0",
-        source={"uri": str(write_newer(tmp_path / "tiny", "qwen3_5_text"))},
+        source={"uri": str(write_newer(tmp_path / "tiny", architecture))},
         weights={"scheme": scheme},
         calibration={"num_windows": 4, "window_tokens": 32},
     )

@@ -77,7 +77,7 @@ def test_rows_are_looked_up_as_they_were_stored(bits: Bits) -> None:
     ids = new_input("ids", ir.DataType.INT64, ["tokens"])
     graph.inputs.append(ids)
     last = edit.node("Identity", [ids], "same")
-    table = nbits.rows_of(edit, stored, None, graph[0])
+    table = nbits.rows_of(edit, "embed", stored, None, graph[0])
     rows = nbits.lookup(edit, table, last, nbits.scales(edit, "embed", stored), stored, "rows")
     rows.type = ir.TensorType(ir.DataType.FLOAT)
     graph.outputs.append(rows)

@@ -33,7 +33,13 @@ from tests.quantize.tiny import GRANITE_HYBRID, VOCAB
 pytestmark = pytest.mark.slow
 
 _WINDOWS = np.random.default_rng(0).integers(3, VOCAB, (6, 48))
-_ATTENTION = {"lfm2": 2, "lfm3": 2, "qwen3_5_text": 2, "granitemoehybrid": 1}  # layers that have keys and values
+_ATTENTION = {
+    "lfm2": 2,
+    "lfm3": 2,
+    "qwen3_5_text": 2,
+    "granitemoehybrid": 1,
+    "gemma4_text": 2,
+}  # layers that have keys and values
 _CHANGES = {"granitemoehybrid": GRANITE_HYBRID}
 
 
@@ -57,7 +63,7 @@ def hybrid(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_smoothing_changes_the_weights_and_not_the_function(hybrid: Hybrid, tmp_path: Path) -> None:
-    smooth_file(hybrid.graph, tmp_path, _WINDOWS, hybrid.spec, 0.5, SILENT)
+    smooth_file(hybrid.graph, tmp_path, _WINDOWS, 0.5, SILENT)
     before, after = logits(hybrid.graph), logits(write_smoothed(hybrid.graph, tmp_path, tmp_path))
     assert np.abs(after - before).max() <= 1e-4 * before.std()
     changed = set(Factors.load(tmp_path).columns)
@@ -70,8 +76,9 @@ def test_every_product_is_fitted_and_only_attention_has_scales_of_keys_and_value
     parts = decoder_parts(hybrid.graph, hybrid.spec)
     assert set(load_errors(hybrid.fitted)) == {part.name for part in parts}
     scales = np.fromfile(hybrid.fitted / "kv_scales.bin", "<f4")
-    layers = _ATTENTION[hybrid.spec.architecture]
-    assert scales.size == layers * 2 * hybrid.spec.num_kv_heads * hybrid.spec.head_dim
+    spec, layers = hybrid.spec, _ATTENTION[hybrid.spec.architecture]
+    shapes = spec.kv_shapes or [(spec.num_kv_heads, spec.head_dim)] * layers
+    assert scales.size == 2 * sum(heads * width for heads, width in filter(None, shapes))
 
 
 def test_int8_weights_cost_little_and_int8_keys_and_values_little_more(hybrid: Hybrid, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def smoothed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     fuse_file(root / "exported", root / "fused", config, context_length=64)
     _make_loud(root / "fused")
     spec = tiny_spec(config)
-    smooth_file(root / "fused", root / "smoothed", _WINDOWS, spec, 0.5, SILENT)
+    smooth_file(root / "fused", root / "smoothed", _WINDOWS, 0.5, SILENT)
     return Smoothed(checkpoint, root / "fused", root / "smoothed", spec)
 
 

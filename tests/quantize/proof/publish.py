@@ -32,6 +32,9 @@ def main(folder: Path) -> None:
                 parameter.copy_(torch.randn_like(parameter) * 0.1)
             else:
                 parameter *= 5
+        for name, buffer in model.named_buffers():
+            if name.endswith("layer_scalar"):
+                buffer.copy_(torch.rand_like(buffer) + 0.5)
         rows = [torch.tensor(row)[None] for row in request["rows"]]
         logits = [model(input_ids=row).logits[0].numpy() for row in rows]
     model.save_pretrained(folder)

@@ -115,6 +115,25 @@ _LFM3 = {
         "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.5},
     },
 }
+# The features of E2B: layers with a window and layers without, the last of both kinds without keys and values.
+_GEMMA4 = {
+    "num_hidden_layers": 7,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2 + ["full_attention"],
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "global_head_dim": 64,
+    "hidden_size_per_layer_input": 32,
+    "vocab_size_per_layer_input": VOCAB,
+    "num_kv_shared_layers": 4,
+    "use_double_wide_mlp": True,
+    "sliding_window": 8,
+    "final_logit_softcapping": 30.0,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        "full_attention": {"rope_type": "proportional", "rope_theta": 1e6, "partial_rotary_factor": 0.25},
+    },
+    "tie_word_embeddings": True,
+}
 _MODELS: dict[str, dict[str, Any]] = {
     "llama": {"rope_parameters": _LLAMA3, "attention_bias": True, "mlp_bias": True},
     "qwen2": {"tie_word_embeddings": True},
@@ -159,6 +178,18 @@ _MODELS: dict[str, dict[str, Any]] = {
         "tie_word_embeddings": True,
     },
     "qwen3_5": {},
+    "gemma4_text": _GEMMA4,
+    "gemma4_text, all layers with keys and values, biases": {
+        **_GEMMA4,
+        "num_hidden_layers": 3,
+        "layer_types": ["sliding_attention", "sliding_attention", "full_attention"],
+        "num_kv_shared_layers": 0,
+        "num_key_value_heads": 2,
+        "attention_bias": True,
+        "final_logit_softcapping": None,
+        "tie_word_embeddings": False,
+    },
+    "gemma4": {},
 }
 # Models for text and images, of which the text part is built.
 _NESTED: dict[str, dict[str, Any]] = {
@@ -173,6 +204,27 @@ _NESTED: dict[str, dict[str, Any]] = {
             "head_dim": 16,
             "image_size": 32,
             "patch_size": 16,
+        },
+    },
+    "gemma4": {
+        "text_config": {"model_type": "gemma4_text", **_BASE, **_GEMMA4},
+        "tie_word_embeddings": True,
+        "vision_config": {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
+            "patch_size": 4,
+            "position_embedding_size": 16,
+        },
+        "audio_config": {
+            "hidden_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "output_proj_dims": 32,
+            "subsampling_conv_channels": [8, 4],
         },
     },
     "qwen3_5": {
@@ -198,7 +250,9 @@ def test_the_built_graph_equals_transformers_5(architecture: str, tmp_path: Path
     _LOGGER.info("%s: the largest difference is %.1e of the spread", architecture, largest)
 
 
-@pytest.mark.parametrize("architecture", ["lfm2", "lfm3", "qwen3_5_text", "granitemoehybrid, with Mamba-2"])
+@pytest.mark.parametrize(
+    "architecture", ["lfm2", "lfm3", "qwen3_5_text", "granitemoehybrid, with Mamba-2", "gemma4_text"]
+)
 def test_a_prompt_gives_the_same_bits_however_it_is_cut(architecture: str, tmp_path: Path) -> None:
     row = np.random.default_rng(0).integers(3, VOCAB, ROW_LENGTHS[0])
     published, _ = publish(tmp_path / "published", architecture, [row])
@@ -212,7 +266,7 @@ def publish(folder: Path, model: str, rows: list[np.ndarray]) -> tuple[Path, lis
     architecture = model.split(",")[0]
     config = {"model_type": architecture, **_BASE, **_MODELS[model]}
     if architecture in _NESTED:
-        config = {"model_type": architecture, **_NESTED[architecture], "tie_word_embeddings": False}
+        config = {"model_type": architecture, "tie_word_embeddings": False, **_NESTED[architecture]}
     request = {"config": config, "is_nested": architecture in _NESTED, "rows": [row.tolist() for row in rows]}
     (folder / "request.json").write_text(json.dumps(request))
     command = [str(proof_python()), "-I", str(_PROGRAM), str(folder)]

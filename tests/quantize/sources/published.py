@@ -205,7 +205,36 @@ _QWEN35: Config = {
     "vision_start_token_id": 248053,
 }  # fmt: skip
 
+_GEMMA4_E2B: Config = {
+    "architectures": ["Gemma4ForConditionalGeneration"],
+    "audio_config": {"hidden_size": 1024, "model_type": "gemma4_audio", "num_hidden_layers": 12},
+    "audio_token_id": 258881, "boa_token_id": 256000, "boi_token_id": 255999, "dtype": "bfloat16",
+    "eoa_token_id": 258883, "eoi_token_id": 258882, "eos_token_id": [1, 106], "image_token_id": 258880,
+    "initializer_range": 0.02, "model_type": "gemma4",
+    "text_config": {
+        "attention_bias": False, "attention_dropout": 0.0, "attention_k_eq_v": False, "bos_token_id": 2,
+        "dtype": "bfloat16", "enable_moe_block": False, "eos_token_id": 1, "final_logit_softcapping": 30.0,
+        "global_head_dim": 512, "head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "hidden_size": 1536,
+        "hidden_size_per_layer_input": 256, "initializer_range": 0.02, "intermediate_size": 6144,
+        "layer_types": [("full" if (layer + 1) % 5 == 0 else "sliding") + "_attention" for layer in range(35)],
+        "max_position_embeddings": 131072, "model_type": "gemma4_text", "moe_intermediate_size": None,
+        "num_attention_heads": 8, "num_experts": None, "num_global_key_value_heads": None, "num_hidden_layers": 35,
+        "num_key_value_heads": 1, "num_kv_shared_layers": 20, "pad_token_id": 0, "rms_norm_eps": 1e-06,
+        "rope_parameters": {
+            "full_attention": {"partial_rotary_factor": 0.25, "rope_theta": 1000000.0, "rope_type": "proportional"},
+            "sliding_attention": {"rope_theta": 10000.0, "rope_type": "default"},
+        },
+        "sliding_window": 512, "tie_word_embeddings": True, "top_k_experts": None,
+        "use_bidirectional_attention": None, "use_cache": True, "use_double_wide_mlp": True, "vocab_size": 262144,
+        "vocab_size_per_layer_input": 262144,
+    },
+    "tie_word_embeddings": True, "transformers_version": "5.5.0.dev0", "video_token_id": 258884,
+    "vision_config": {"hidden_size": 768, "model_type": "gemma4_vision", "num_hidden_layers": 16},
+    "vision_soft_tokens_per_image": 280,
+}  # fmt: skip
+
 DECODERS: dict[str, Config] = {
+    "Gemma 4 E2B": _GEMMA4_E2B,
     "Llama 3.2 1B": _LLAMA_32, "SmolLM2": _SMOLLM2, "Qwen2.5 0.5B": _QWEN25, "Qwen3 0.6B": _QWEN3,
     "Gemma 3 1B": _GEMMA3_1B, "Gemma 3 270M": _GEMMA3_270M, "Gemma 3 4B": _GEMMA3_4B, "Phi-3-mini": _PHI3,
     "Phi-4-mini": _PHI4_MINI, "Mistral 7B v0.3": _MISTRAL, "SmolLM3": _SMOLLM3, "Granite 3.3 2B": _GRANITE,

@@ -16,7 +16,7 @@ from quantize.sources.quantized import read_quantization
 from tests.quantize.sources.published import DECODERS, ENCODERS, GENERATIONS, as_transformers_5
 
 _NESTED = "Gemma 3 4B"
-_NESTED_MODELS = {_NESTED, "Ministral 3 3B", "Qwen3.5 0.8B"}
+_NESTED_MODELS = {_NESTED, "Ministral 3 3B", "Qwen3.5 0.8B", "Gemma 4 E2B"}
 
 
 @pytest.mark.parametrize("name", sorted(DECODERS))
@@ -52,6 +52,54 @@ def test_the_text_model_within_gemma_3_4b_gets_its_publishers_defaults() -> None
     assert config["rope_scaling"] == {"rope_type": "linear", "factor": 8.0}
     assert config["layer_types"].count("full_attention") == 5
     assert config["head_dim"] == 256
+
+
+def test_gemma_4_shares_keys_and_values_between_its_last_layers() -> None:
+    config = decoder_config(read_decoder_keys(DECODERS["Gemma 4 E2B"]).config, {})
+    design, last = config.design, range(15, 35)
+    assert [layer for layer in range(35) if design.keeps_kv(layer)] == list(range(15))
+    assert {design.kv_layers[layer] for layer in last if (layer + 1) % 5} == {13}
+    assert {design.kv_layers[layer] for layer in last if not (layer + 1) % 5} == {14}
+    assert {(design.head_dims[layer], config.window_of(layer)) for layer in last} == {(256, 512), (512, None)}
+    wide, narrow = design.rotations[4], design.rotations[0]
+    assert wide is not None
+    assert narrow is not None
+    assert [len(wide.frequencies), sum(value > 0 for value in wide.frequencies)] == [256, 64]
+    assert [len(narrow.frequencies), sum(value > 0 for value in narrow.frequencies)] == [128, 128]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("attention_k_eq_v", True),
+        ("enable_moe_block", True),
+        ("num_experts", 128),
+        ("use_bidirectional_attention", "all"),
+        ("num_global_key_value_heads", 2),
+        ("vocab_size_per_layer_input", 1000),
+        ("hidden_size_per_layer_input", 0),
+        ("num_kv_shared_layers", 32),
+        ("final_logit_softcapping", -1.0),
+        ("attn_logit_softcapping", 50.0),
+        ("layer_types", ["full_attention"] * 34 + ["sliding_attention"]),
+    ],
+)
+def test_what_gemma_4_has_in_other_sizes_is_refused_by_its_name(name: str, value: object) -> None:
+    raw = copy.deepcopy(DECODERS["Gemma 4 E2B"])
+    raw["text_config"][name] = value
+    with pytest.raises(QuantizeError, match=name):
+        read_decoder_keys(raw)
+
+
+def test_transformers_names_the_wide_heads_of_gemma_4_layer_by_layer() -> None:
+    raw = copy.deepcopy(DECODERS["Gemma 4 E2B"])
+    text = raw["text_config"]
+    del text["global_head_dim"], text["num_global_key_value_heads"]
+    text["per_layer_config"] = {str(layer): {"head_dim": 512} for layer in range(4, 35, 5)}
+    assert read_decoder_keys(raw).config == read_decoder_keys(DECODERS["Gemma 4 E2B"]).config
+    text["per_layer_config"]["4"] = {"head_dim": 256}
+    with pytest.raises(QuantizeError, match="per_layer_config"):
+        read_decoder_keys(raw)
 
 
 def test_modern_bert_of_transformers_5_says_the_same() -> None:

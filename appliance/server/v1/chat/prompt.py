@@ -17,7 +17,7 @@ from appliance.server.v1.tokens import MAX_CHARACTERS_PER_TOKEN
 from appliance.server.v1.turn import Turn
 from appliance.server.v1.turns import num_characters, render_turns
 from appliance.text.prompt import RenderedPrompt
-from appliance.text.reasoning import END_THINK, REASONING_MARKERS, THINK, ReasoningSplitter, opens_reasoning
+from appliance.text.reasoning import ReasoningMarks, ReasoningSplitter, marks_for_template, opens_reasoning
 from appliance.text.tool_calls import visible_markers
 
 _NO_REASONING = frozenset({"none", "minimal"})
@@ -27,27 +27,29 @@ _NO_REASONING = frozenset({"none", "minimal"})
 class ChatPlan:
     """A chat request ready for the engine: the prompt, the grammar of each choice, and the way to read the answers.
 
-    `thinks`: the model's template knows reasoning. `borders`: see engine.types.Request.
+    `marks`: those of reasoning, if the model's template knows it. `borders`: see engine.types.Request.
     """
 
     prompt: tuple[int, ...]
     tools: ToolUse | None
     constraints: tuple[Constraint | None, ...]
-    thinks: bool
+    marks: ReasoningMarks | None
     starts_inside_reasoning: bool
     borders: tuple[int, ...] = ()
 
     @property
     def visible(self) -> tuple[str, ...]:
         """Return the special tokens whose text is needed to read the answers."""
-        markers: tuple[str, ...] = REASONING_MARKERS if self.thinks else ()
+        markers: tuple[str, ...] = self.marks.texts if self.marks is not None else ()
         if self.tools is not None and not self.tools.reads_generic_form:
             markers += visible_markers(self.tools.format)
         return markers
 
     def splitter(self) -> ReasoningSplitter | None:
         """Return what parts the reasoning of one choice from its content; None if there is no reasoning."""
-        return ReasoningSplitter(starts_inside=self.starts_inside_reasoning) if self.thinks else None
+        if self.marks is None:
+            return None
+        return ReasoningSplitter(self.marks, starts_inside=self.starts_inside_reasoning)
 
 
 def plan_chat(model: ChatModel, wire: ChatRequest) -> ChatPlan:
@@ -63,23 +65,23 @@ def plan_chat(model: ChatModel, wire: ChatRequest) -> ChatPlan:
     prompt = model.tokenizer.encode_rendered(rendered)
     model.engine.check(len(prompt))
     constraints = constraints_for(wire, turns, tools, model.grammars)
-    starts_inside = opens_reasoning(rendered.text)
-    thinks = starts_inside or (model.template is not None and THINK in model.template.source)
-    if thinks:
-        constraints = tuple(_around_reasoning(model, wire, c, is_open=starts_inside) for c in constraints)
+    marks = None if model.template is None else marks_for_template(model.template.source)
+    starts_inside = marks is not None and opens_reasoning(rendered.text, marks)
+    if marks is not None:
+        constraints = tuple(_around_reasoning(model, wire, c, marks, is_open=starts_inside) for c in constraints)
     borders = turn_borders(model.tokenizer, rendered, prompt, turns) if model.engine.keeps_states else ()
-    return ChatPlan(prompt, tools, constraints, thinks, starts_inside, borders)
+    return ChatPlan(prompt, tools, constraints, marks, starts_inside, borders)
 
 
 def _around_reasoning(
-    model: ChatModel, wire: ChatRequest, constraint: Constraint | None, *, is_open: bool
+    model: ChatModel, wire: ChatRequest, constraint: Constraint | None, marks: ReasoningMarks, *, is_open: bool
 ) -> Constraint | None:
     """Limit the reasoning; a schema or a call is part of the answer, not of open reasoning before it."""
     budget = wire.reasoning_limit
     if budget is None and (constraint is None or not is_open):
         return constraint
-    closing = model.tokenizer.encode_rendered(RenderedPrompt(END_THINK))
-    form = ReasoningForm(THINK.encode(), END_THINK.encode(), closing, is_open, budget)
+    closing = model.tokenizer.encode_rendered(RenderedPrompt(marks.end))
+    form = ReasoningForm(marks.opening.encode(), marks.end.encode(), closing, is_open, budget)
     return model.grammars.reasoning(form, constraint)
 
 
