@@ -46,6 +46,7 @@ _ATTENTION_BIAS = frozenset(
 )
 _MLP_BIAS = frozenset({"llama", "smollm3", "granite"})
 _LIQUID = frozenset({"lfm2", "lfm3"})
+_BIDIRECTIONAL = "use_bidirectional_attention"
 _OWN_KEYS = {"lfm2": lfm2_keys, "lfm3": lfm3_keys, "qwen3_5_text": qwen35_keys}
 _HEAD_DIMS = {
     "qwen3": 128,
@@ -96,8 +97,8 @@ class DecoderKeys:
     defaulted: tuple[str, ...] = ()
 
 
-def read_decoder_keys(raw: Mapping[str, Any], where: str = "config.json") -> DecoderKeys:
-    """Return the canonical form of a configuration.
+def read_decoder_keys(raw: Mapping[str, Any], where: str = "config.json", *, is_body: bool = False) -> DecoderKeys:
+    """Return the canonical form of a configuration; `is_body`: of a model whose hidden states become a vector.
 
     Raises:
         QuantizeError: a key is missing, not known, or asks for what no graph here computes.
@@ -108,10 +109,16 @@ def read_decoder_keys(raw: Mapping[str, Any], where: str = "config.json") -> Dec
     family = str(raw.get("model_type"))
     fields = Fields(raw, where, family)
     fields.value("model_type")
-    _check_class(fields, family)
+    _check_class(fields, family, is_body=is_body)
+    config: Canonical = {}
     for name in ignored.MUST_BE_EMPTY:
-        fields.absent(name)
-    config = _base(fields, family)
+        if is_body and name == _BIDIRECTIONAL and family == "gemma3_text":
+            config = {name: True} if fields.flag(name, False) else {}
+        else:
+            fields.absent(name)
+    config |= _base(fields, family)
+    if is_body:
+        config["architectures"] = [_body_class(family)]
     config |= _rope_keys(fields, config, family)
     if family != "lfm3":  # which has them among its own keys
         config |= window_keys(fields, config["num_hidden_layers"], family)
@@ -149,9 +156,15 @@ def _text_part(raw: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], d
     return {"model_type": NESTED[kind], **defaults, **kept, **stated}, left_out
 
 
-def _check_class(fields: Fields, family: str) -> None:
+def _body_class(family: str) -> str:
+    """Return the class of a model without its head."""
+    prefix = _CLASSES[family].removesuffix("ForCausalLM")
+    return f"{prefix}TextModel" if family == "gemma3_text" else f"{prefix}Model"
+
+
+def _check_class(fields: Fields, family: str, *, is_body: bool) -> None:
     names = fields.value("architectures")
-    if names is None:
+    if names is None or (is_body and names == [_body_class(family)]):
         return
     if names != [_CLASSES[family]]:
         raise QuantizeError(
