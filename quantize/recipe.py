@@ -137,6 +137,12 @@ class ScoringPart(_Part):
     yes: str = "yes"
     no: str = "no"
 
+    @model_validator(mode="after")
+    def _prompt_has_no_more(self) -> Self:
+        if self.prompt.model_extra:
+            raise ValueError(f"prompt has {next(iter(self.prompt.model_extra))!r}, which is not known")
+        return self
+
 
 class GatesPart(_Part):
     """The figures that the evaluation must reach; an absent gate passes everything."""

@@ -21,12 +21,19 @@ def kind_of(source: Path, recipe: Recipe) -> Kind:
     """Return the kind of model that a checkpoint or GGUF file is built to.
 
     Raises:
-        QuantizeError: its architecture is unknown, or the recipe's scoring does not go with it.
+        QuantizeError: its architecture is unknown, or a field of the recipe does not go with it.
     """
+    kind = _kind_of(source, recipe)
+    if recipe.matryoshka_dimensions and kind is not ENCODER:
+        raise QuantizeError("matryoshka_dimensions in the recipe are for embedding models, and this is none")
+    return kind
+
+
+def _kind_of(source: Path, recipe: Recipe) -> Kind:
     is_gguf = source.suffix == ".gguf"
     if recipe.scoring is not None:
-        if not is_gguf and is_text_model(source):
-            raise QuantizeError("[scoring] in the recipe is for models that write text, and this one does not")
+        if is_gguf or is_text_model(source):
+            raise QuantizeError("[scoring] in the recipe is for the folder of a model that writes text")
         return RERANKER
     if is_gguf:
         return DECODER

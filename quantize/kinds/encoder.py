@@ -88,7 +88,7 @@ def _describe(recipe: Recipe, checkpoint: Path) -> ModelSpec:
     if isinstance(config, DecoderConfig):
         from quantize.kinds.encoder_graph.body import check_body
 
-        check_body(config)
+        check_body(config, recipe)
     return encoder_spec(config, read_layout(checkpoint, config), checkpoint, recipe)
 
 

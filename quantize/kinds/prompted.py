@@ -3,31 +3,18 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-import numpy as np
-import onnx_ir as ir
-from numpy.typing import NDArray
-
 from appliance.bundle import RerankerSpec
 from appliance.bundle.manifest import TOKENIZER_NAME
-from appliance.engine.texts.embedder import PROMPTED_OUTPUT
 from appliance.errors import QuantizeError
 from appliance.text.tokenizer import Tokenizer
-from quantize.builder.weights import Weights, weights_of
-from quantize.graph.edit import Editor
-from quantize.kinds.encoder_graph.body import build_body, check_body
-from quantize.kinds.encoder_graph.packing import Packing, ints
 from quantize.pipeline import PARTIAL, Step, stage
 from quantize.progress import Progress
 from quantize.recipe import Recipe, ScoringPart
-from quantize.sources.census import EMBEDDING, HEAD
-from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
+from quantize.sources.decoder_config import read_decoder_config
 from quantize.spec import ModelSpec, prompted_spec
-
-_ROWS_AT_ONCE = 4096
 
 
 class Part(TypedDict):
@@ -54,8 +41,10 @@ def describe_prompted(recipe: Recipe, scoring: ScoringPart, checkpoint: Path) ->
     Raises:
         QuantizeError: the model has layers other than attention, or the tokenizer lacks one of the words.
     """
+    from quantize.kinds.encoder_graph.body import check_body
+
     config = read_decoder_config(checkpoint)
-    check_body(config)
+    check_body(config, recipe)
     answers_of(checkpoint, scoring)
     return prompted_spec(config, checkpoint, scoring, recipe.context_length)
 
@@ -97,20 +86,6 @@ def evaluate(target: Path, part: Part, progress: Progress, *, checkpoint: Path, 
     evaluate_text_model(subject, progress).save(target)
 
 
-def build_float_scores(
-    tensors: Weights, config: DecoderConfig, target: Path, answers: tuple[int, int], *, num_positions: int
-) -> None:
-    """Write the float graph: the logit of the first answer at the last token, less that of the second."""
-    yes, no = _rows(tensors, answers)
-
-    def finish(edit: Editor, packing: Packing, hidden: ir.Value) -> tuple[ir.Value, list[int | str]]:
-        last = packing.last_rows(hidden, "last_token")
-        column = edit.node("MatMul", [last, edit.constant("head.answers", (yes - no)[:, None])], "head.difference")
-        return edit.node("Squeeze", [column, ints(edit, "last", [-1])], PROMPTED_OUTPUT), ["batch_size"]
-
-    build_body(tensors, config, target, finish, num_positions=num_positions)
-
-
 def answers_of(checkpoint: Path, scoring: ScoringPart) -> tuple[int, int]:
     """Return the tokens of both words.
 
@@ -127,19 +102,12 @@ def answers_of(checkpoint: Path, scoring: ScoringPart) -> tuple[int, int]:
 
 
 def _write_floats(target: Path, part: Part, source: Path, checkpoint: Path) -> None:
+    from quantize.builder.weights import weights_of
+    from quantize.kinds.encoder_graph.scores import build_float_scores
+
     config, spec = read_decoder_config(checkpoint), _spec(part, checkpoint)
     answers = answers_of(checkpoint, _scoring(part))
     build_float_scores(weights_of(source, checkpoint), config, target, answers, num_positions=spec.max_tokens)
-
-
-def _rows(tensors: Weights, indices: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Return some rows (hidden,) of the head, which may be the embedding."""
-    wanted: dict[int, NDArray[np.float32]] = {}
-    start = 0
-    for slab in tensors[HEAD if HEAD in tensors else EMBEDDING].slabs(_ROWS_AT_ONCE):
-        wanted |= {at: slab[at - start].copy() for at in indices if start <= at < start + len(slab)}
-        start += len(slab)
-    return [wanted[at] for at in indices]
 
 
 def _scoring(part: Part) -> ScoringPart:

@@ -52,6 +52,10 @@ def with_export(recipe: Recipe, model: Model) -> tuple[Recipe, ExportChoice]:
     if model.is_decoder:
         choice = choose_export(recipe.export, model)
     elif str(model.config["model_type"]) in DECODERS:
+        if recipe.export == "optimum":
+            raise QuantizeError(
+                "--export optimum is for models that write text and for encoders; leave the choice open"
+            )
         choice = ExportChoice("direct", "of a decoder's body")
     elif recipe.export == "direct":
         raise QuantizeError("--export direct is for models that write text; text encoders are exported by optimum")

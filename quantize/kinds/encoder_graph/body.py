@@ -22,6 +22,7 @@ from quantize.graph.edit import MICROSOFT, Editor, new_input
 from quantize.graph.rope_tables import RopeTables
 from quantize.kinds.encoder_graph.body_attention import BodyAttention
 from quantize.kinds.encoder_graph.packing import Packing
+from quantize.recipe import Recipe
 from quantize.sources.census import EMBEDDING
 from quantize.sources.decoder_config import DecoderConfig
 
@@ -32,12 +33,20 @@ _DIMS = ("batch_size", "sequence_length")
 Finish = Callable[[Editor, Packing, ir.Value], tuple[ir.Value, list[int | str]]]
 
 
-def check_body(config: DecoderConfig) -> None:
-    """Refuse a body with layers that keep a state.
+def check_body(config: DecoderConfig, recipe: Recipe) -> None:
+    """Refuse a body with layers that keep a state, and fields of a recipe that are for other models.
 
     Raises:
-        QuantizeError: naming the kind of layer.
+        QuantizeError: naming the kind of layer or the field.
     """
+    if recipe.weights.smoothing is not None:
+        raise QuantizeError(
+            f"smoothing is not known for the body of a {config.architecture}; leave it out of the recipe"
+        )
+    _check_layers(config)
+
+
+def _check_layers(config: DecoderConfig) -> None:
     other = next((mixer for mixer in config.design.mixers if mixer != "attention"), None)
     if other is not None or config.design.output_gate is not None:
         kind = other or "gated attention"
@@ -50,7 +59,7 @@ def build_body(weights: Weights, config: DecoderConfig, target: Path, finish: Fi
     Raises:
         QuantizeError: the layers are not of attention alone.
     """
-    check_body(config)
+    _check_layers(config)
     graph = ir.Graph([], [], nodes=[], opset_imports={"": _OPSET, MICROSOFT: 1}, name="text")
     edit = Editor(graph)
     ids, mask = (new_input(name, _INT64, _DIMS) for name in ("input_ids", "attention_mask"))

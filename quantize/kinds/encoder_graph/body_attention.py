@@ -33,15 +33,18 @@ class BodyAttention:
         rows = self._packing.pad_rows(self._queries_keys_values(x, name), sum(sizes), f"{prefix}/qkv")
         q, k, v = parts.split(rows, sizes, [f"{prefix}/{part}" for part in "qkv"], "sizes_qkv")
         names, rotation = parts.design.names, parts.design.rotations[layer]
-        q = self._positioned(self._normed(q, f"{name}.{names.query_norm}", f"{prefix}/q"), rotation, f"{prefix}/q")
-        k = self._positioned(self._normed(k, f"{name}.{names.key_norm}", f"{prefix}/k"), rotation, f"{prefix}/k")
+        heads, kv_heads = config.num_heads, config.num_kv_heads
+        q = self._normed(q, f"{name}.{names.query_norm}", f"{prefix}/q")
+        k = self._normed(k, f"{name}.{names.key_norm}", f"{prefix}/k")
+        q = self._positioned(q, rotation, f"{prefix}/q", heads)
+        k = self._positioned(k, rotation, f"{prefix}/k", kv_heads)
         k, v = self._shared(k, f"{prefix}/k"), self._shared(v, f"{prefix}/v")
         context = edit.node(
             "MultiHeadAttention",
             [q, k, v, None, self._packing.mask, *self._bias(layer)],
             f"{prefix}/context.rows",
             domain=MICROSOFT,
-            num_heads=config.num_heads,
+            num_heads=heads,
             scale=float(np.float32(parts.design.attention_scale)),
             unidirectional=int(not config.is_bidirectional),
         )
@@ -63,8 +66,8 @@ class BodyAttention:
         )
         return edit.node("Reshape", [self._parts.norm(heads, norm), ints(edit, "whole", [0, 0, -1])], f"{path}_normed")
 
-    def _positioned(self, x: ir.Value, rotation: Rotation | None, path: str) -> ir.Value:
-        """Turn the channels of each head by the token's position."""
+    def _positioned(self, x: ir.Value, rotation: Rotation | None, path: str, num_heads: int) -> ir.Value:
+        """Turn the channels of each head of (B, S, num_heads * head_dim) by the token's position."""
         if rotation is None:
             return x
         width, turning = self._parts.config.head_dim, 2 * len(rotation.frequencies)
@@ -73,7 +76,7 @@ class BodyAttention:
             [x, ints(self._edit, "from_zero", [0]), *self._tables.of(rotation)],
             f"{path}_rotated",
             domain=MICROSOFT,
-            num_heads=self._parts.config.num_heads if path.endswith("q") else self._parts.config.num_kv_heads,
+            num_heads=num_heads,
             rotary_embedding_dim=0 if turning == width else turning,
         )
 

@@ -10,11 +10,11 @@ import numpy as np
 import onnx_ir as ir
 
 from appliance.bundle import RerankerSpec
-from appliance.bundle.manifest import MODEL_NAME
+from appliance.bundle.manifest import MODEL_NAME, TOKENIZER_NAME
 from appliance.engine.texts.embedder import TokenPair
+from appliance.text.tokenizer import Tokenizer
 from quantize.builder.weights import checkpoint_weights
 from quantize.evaluation import texts
-from quantize.evaluation.encoder import encoder_of
 from quantize.evaluation.reranker import encoded_pairs, query_document_pairs
 from quantize.graph.edit import Editor
 from quantize.graph.files import save_graph
@@ -46,10 +46,10 @@ def build_encoder(
     Raises:
         QuantizeError: the weights are not those of config.json.
     """
-    encode = encoder_of(checkpoint, layout.max_tokens)
+    tokenizer = Tokenizer.from_file(checkpoint / TOKENIZER_NAME)
     lengths = _LENGTHS * (_NUM_SNIPPETS // len(_LENGTHS))
     snippets = texts.snippets(texts.prose() + texts.code(), lengths, _STEP_WORDS)
-    feeds = [_feeds_of(encode(text)) for text in snippets]
+    feeds = [_feeds_of(tokenizer.encode_framed(text)[: layout.max_tokens]) for text in snippets]
     if isinstance(config, EncoderConfig):
         _build(checkpoint, target, config, lambda graph: graph.vectors(layout), feeds, smoothing)
         return

@@ -17,12 +17,15 @@ from appliance.home import Home
 from appliance.text.tokenizer import Tokenizer as DeviceTokenizer
 from quantize.build import build_to_folder
 from quantize.evaluation.runners import load_embedder
+from quantize.kinds.encoder import ENCODER
 from quantize.kinds.encoder_graph.build import build_float_encoder
 from quantize.progress import StageProgress
 from quantize.quiet import quiet
 from quantize.recipe import Recipe
 from quantize.sources.checkpoint import read_checkpoint
 from quantize.sources.decoder_config import read_decoder_config
+from quantize.sources.export_choice import with_export
+from quantize.sources.inspection import model_of
 from quantize.sources.prepare import prepare
 from quantize.sources.sentence import read_layout
 from tests.quantize.tiny import DECODERS, FORCED, VOCAB, change_json, write_body
@@ -136,6 +139,20 @@ def test_another_module_stops_the_build_by_name(body: Path, tmp_path: Path) -> N
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(QuantizeError, match="WeightedLayerPooling"):
         read_layout(folder, read_decoder_config(folder))
+
+
+def test_fields_of_the_recipe_that_a_body_does_not_honour_are_refused(body: Path) -> None:
+    recipe = Recipe.create(name="x", source={"uri": "x"}, matryoshka_dimensions=(16,))
+    spec = ENCODER.describe(recipe, body)
+    assert isinstance(spec, EncoderSpec)
+    assert (spec.dimensions, spec.matryoshka_dimensions) == (32, (16,))
+    with pytest.raises(QuantizeError, match="matryoshka_dimensions has 32"):
+        ENCODER.describe(recipe.changed({"matryoshka_dimensions": (16, 32)}), body)
+    with pytest.raises(QuantizeError, match="smoothing"):
+        ENCODER.describe(recipe.changed({"weights.smoothing": 0.5}), body)
+    with pytest.raises(QuantizeError, match="--export optimum"):
+        with_export(recipe.changed({"export": "optimum"}), model_of(body))
+    assert with_export(recipe, model_of(body))[1].way == "direct"
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,8 @@ from quantize.build import build_to_folder
 from quantize.builder.weights import checkpoint_weights
 from quantize.evaluation.reranker import encoded_pairs
 from quantize.kinds import kind_of
-from quantize.kinds.prompted import answers_of, build_float_scores
+from quantize.kinds.encoder_graph.scores import build_float_scores
+from quantize.kinds.prompted import answers_of
 from quantize.kinds.reranker import RERANKER
 from quantize.progress import StageProgress
 from quantize.quiet import quiet
@@ -71,6 +72,10 @@ def test_scoring_goes_with_a_model_that_writes_and_with_no_other(tmp_path: Path)
     for folder in (write_encoder(tmp_path / "bert"), write_body(tmp_path / "body")):
         with pytest.raises(QuantizeError, match=r"\[scoring\]"):
             kind_of(folder, recipe)
+    with pytest.raises(QuantizeError, match=r"\[scoring\]"):
+        kind_of(tmp_path / "model.gguf", recipe)
+    with pytest.raises(QuantizeError, match="matryoshka_dimensions"):
+        kind_of(tmp_path / "model.gguf", plain.model_copy(update={"matryoshka_dimensions": (8,)}))
     scorer = write_decoder(tmp_path / "decoder", "qwen3")
     assert kind_of(scorer, recipe) is RERANKER
     write_modules(scorer, ["Transformer", "LogitScore"])
@@ -78,7 +83,9 @@ def test_scoring_goes_with_a_model_that_writes_and_with_no_other(tmp_path: Path)
         kind_of(scorer, plain)
     assert kind_of(scorer, recipe) is RERANKER
     with pytest.raises(QuantizeError, match="'maybe' in"):
-        RERANKER.describe(Recipe.create(name="x", source={"uri": "x"}, scoring={**_SCORING, "no": "maybe"}), scorer)
+        RERANKER.describe(recipe.changed({"scoring.no": "maybe"}), scorer)
+    with pytest.raises(QuantizeError, match="smoothing"):
+        RERANKER.describe(recipe.changed({"weights.smoothing": 0.5}), scorer)
 
 
 def floats_of(source: Path, target: Path, pairs: list[TokenPair]) -> NDArray[np.float32]:

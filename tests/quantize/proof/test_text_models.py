@@ -19,7 +19,7 @@ from appliance.engine.texts.embedder import Reranker, TokenPair
 from quantize.builder.weights import checkpoint_weights
 from quantize.evaluation.runners import load_embedder
 from quantize.kinds.encoder_graph.build import build_float_encoder
-from quantize.kinds.prompted import build_float_scores
+from quantize.kinds.encoder_graph.scores import build_float_scores
 from quantize.sources.checkpoint import ENCODERS, read_checkpoint
 from quantize.sources.decoder_config import read_decoder_config
 from quantize.sources.encoder_config import read_encoder_config
