@@ -132,6 +132,9 @@ def input_sha256(recipe: Recipe, source_sha256: str, kind: Kind) -> str:
     fields["evaluation"] = recipe.evaluation.identity()
     if recipe.target == ANY:  # bundles of 0.1.0 have neither this field nor `head`
         del fields["target"]
+    for name in ("matryoshka_dimensions", "scoring"):  # nor these
+        if not fields[name]:
+            del fields[name]
     if recipe.weights.head == "int8":
         del fields["weights"]["head"]
     versions = {canonical.name: canonical.version, **kind.versions(recipe), "package": package.VERSION}
@@ -161,7 +164,7 @@ def open_run(
             source = resolve(recipe.source, home.cache / "sources", offline=options.offline)
         given = {"source": StageOutput(source.path, source.sha256)}
         first = canonical.step(source="source")
-        model = model_of(source.path)
+        model = model_of(source.path, is_text=recipe.scoring is not None)
         chosen, choice = with_export(recipe, model)
         progress.note(f"float graph: {choice.way} ({choice.why})")
         needs = _needs(chosen, source, model, stages, reference_only=reference_only)
@@ -178,7 +181,7 @@ def open_run(
 
 def _needs(recipe: Recipe, source: Source, model: Model, stages: StageCache, *, reference_only: bool) -> Needs | None:
     """Return the needs of the stages that are not done; None if all are."""
-    kind = KINDS["decoder"] if source.is_gguf else kind_of(source.path)
+    kind = kind_of(source.path, recipe)
     steps = kind.stages(recipe)
     wanted = steps_to(steps, kind.reference) if reference_only else steps
     given = {"source": StageOutput(source.path, source.sha256)}
@@ -196,7 +199,7 @@ def _run_stages(run: Run, *, force: bool) -> Ingredients:
         QuantizeError: the checkpoint cannot become a bundle, or its witness or a gate fails and `force` is not set.
     """
     recipe, folder = run.recipe, run.checkpoint.folder
-    kind = kind_of(folder)
+    kind = kind_of(folder, recipe)
     steps, spec = kind.stages(recipe), kind.describe(recipe, folder)
     outputs = run.run_all(steps_to(steps, WITNESS))
     witness = check_witness(load_witness(outputs[WITNESS].folder), overrule=force)

@@ -18,6 +18,7 @@ from quantize.build import BuildOptions, Run, open_run
 from quantize.evaluation import texts
 from quantize.evaluation.answers import answers_of
 from quantize.evaluation.decoder import perplexity
+from quantize.evaluation.encoder import encoder_of
 from quantize.evaluation.metrics import Metrics, load_metrics
 from quantize.evaluation.reranker import encoded_pairs, query_document_pairs
 from quantize.evaluation.runners import load_embedder, load_reranker, load_runner
@@ -27,10 +28,9 @@ from quantize.kinds.kind import EVALUATE
 from quantize.pipeline import PARTIAL, steps_to
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
-from quantize.sources.sentence import load_tokenizer
 from quantize.spec import ModelSpec
 
-_NEEDED = frozenset({"source", "context_length", "weights"})  # the fields that the float graph and its source need
+_NEEDED = frozenset({"source", "context_length", "weights", "scoring"})  # what the float graph and its source need
 _PROMPT_TOKENS = 128
 _DECODE_TOKENS = 32
 _SPEED_SNIPPETS = [20] * 32  # words each
@@ -137,11 +137,11 @@ def _batch_of(folder: Path, spec: ModelSpec) -> Callable[[], int]:
     """Load a text model, and return a function that computes one batch and returns its size."""
     prose = [texts.held_out_prose()]
     if isinstance(spec, EncoderSpec):
-        embedder, tokenizer = load_embedder(folder, spec), load_tokenizer(folder)
+        embedder, encode = load_embedder(folder, spec), encoder_of(folder, spec.max_tokens)
         snippets = texts.snippets(prose, _SPEED_SNIPPETS, 131)
-        tokens = [tokenizer.encode(text).ids[: spec.max_tokens] for text in snippets]
+        tokens = [encode(text) for text in snippets]
         return lambda: len(embedder.embed(tokens))
     assert not isinstance(spec, DecoderSpec)
     reranker = load_reranker(folder)
-    pairs = encoded_pairs(folder, query_document_pairs(prose, 4), spec.max_tokens)
+    pairs = encoded_pairs(folder, query_document_pairs(prose, 4), spec)
     return lambda: len(reranker.score(pairs))

@@ -34,6 +34,7 @@ _FIT_PRODUCTS: Mapping[int, float] = {4: 9.0, 5: 9.0, 6: 9.0, 8: 1.5}
 _LOGIT_COPIES, _WINDOW_TOKENS = 6, 256
 _MOST_COPIED_BYTES = 3_000_000_000  # of float weights; more are mapped from their file
 _WORKER_BYTES, _MOMENT_COPIES = 350_000_000, 4
+_TEXT_COPIES = 3  # at most, not measured: the tensors, onnxruntime's and those that it packs for its kernels
 _WITNESS_LOGITS = 3 * 192  # positions whose logits are compared, in copies
 # Seconds for 1e9 weights of the graph. A text model has fewer weights and more text for each.
 _SECONDS: Mapping[str, float] = {
@@ -153,7 +154,9 @@ def stage_needs(model: Model, scheme: str) -> dict[str, StageNeeds]:
         "fit": _fit_needs(model, scheme),
         "sensitivity": StageNeeds(_sensitivity_bytes(model), 0, 0, seconds["sensitivity"] + 2 * dequantized_s),
         "search": StageNeeds(loaded, 0, log_probs + quantized, seconds["search"]),
-        "weights": StageNeeds(_LIBRARY_BYTES + 2 * quantized, quantized, 0, seconds["weights"]),
+        "weights": StageNeeds(
+            _weights_bytes(model, floats, quantized), quantized, 0 if model.is_decoder else floats, seconds["weights"]
+        ),
         "evaluate": StageNeeds(loaded, 0, log_probs, seconds["evaluate"]),
         PACKAGE: StageNeeds(_LIBRARY_BYTES, quantized, 0, 0.0),
     }
@@ -216,6 +219,14 @@ def _witness_bytes(model: Model, loaded: int) -> int:
     tables = 1 if model.config["tie_word_embeddings"] else 2
     logits = _WITNESS_LOGITS * int(model.config["vocab_size"])
     return _LIBRARY_BYTES + 2 * _WORKER_BYTES + _FLOAT * (tables * model.table + logits)
+
+
+def _weights_bytes(model: Model, floats: int, quantized: int) -> int:
+    """Add what a text model's calibration holds: the float weights in some copies, and the moments of every product."""
+    if model.is_decoder:
+        return _LIBRARY_BYTES + 2 * quantized
+    moments = sum(k**2 for _, k in model.products)
+    return _LIBRARY_BYTES + _TEXT_COPIES * floats + _FLOAT * moments
 
 
 def _sensitivity_bytes(model: Model) -> int:

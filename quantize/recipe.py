@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from appliance.bundle.manifest import BundleName, Prompt, SamplingDefaults, Sha256
+from appliance.bundle.manifest import BundleName, Prompt, RerankPrompt, SamplingDefaults, Sha256
 from appliance.bundle.targets import ANY, Target
 from appliance.errors import ConfigError, QuantizeError
 
@@ -130,6 +130,20 @@ class EvaluationPart(_Part):
             raise QuantizeError(f"the rated sentences {self.similarity} cannot be read: {err.strerror}") from err
 
 
+class ScoringPart(_Part):
+    """The prompt of a reranker that writes a word, and the tokens whose logits tell if a document is relevant."""
+
+    prompt: RerankPrompt
+    yes: str = "yes"
+    no: str = "no"
+
+    @model_validator(mode="after")
+    def _prompt_has_no_more(self) -> Self:
+        if self.prompt.model_extra:
+            raise ValueError(f"prompt has {next(iter(self.prompt.model_extra))!r}, which is not known")
+        return self
+
+
 class GatesPart(_Part):
     """The figures that the evaluation must reach; an absent gate passes everything."""
 
@@ -144,7 +158,8 @@ class Recipe(_Part):
     """One TOML file of `recipes/`, or the fields of the command line instead.
 
     `target` names the boards that the bundle is for: a search and the gates measure by the arithmetic of their
-    processors. `prompts` replace those of an encoder's checkpoint, which may have none. `export` is the way to the
+    processors. `prompts` replace those of an encoder's checkpoint, which may have none; `matryoshka_dimensions` are the
+    lengths to which its vectors may be cut. `scoring` makes a reranker of a causal model. `export` is the way to the
     float graph; both ways give the same graph, so that the choice is no part of the bundle's identity. `measured` holds
     the figures of a bundle that this recipe made; it is empty if there was none.
     """
@@ -162,6 +177,8 @@ class Recipe(_Part):
     sampling: SamplingDefaults = SamplingDefaults()
     prompts: dict[str, Prompt] = Field(default_factory=dict)
     default_prompt_name: str | None = None
+    matryoshka_dimensions: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    scoring: ScoringPart | None = None
     evaluation: EvaluationPart = EvaluationPart()
     gates: GatesPart = GatesPart()
 

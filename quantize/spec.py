@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from appliance.bundle import DecoderSpec, EncoderSpec, RerankerSpec
 from appliance.bundle.manifest import TOKENIZER_NAME, SamplingDefaults
 from appliance.errors import QuantizeError
-from quantize.recipe import Recipe
+from quantize.recipe import Recipe, ScoringPart
 from quantize.sources.checkpoint import read_json
 from quantize.sources.decoder_config import DecoderConfig
 from quantize.sources.encoder_config import EncoderConfig
@@ -78,7 +78,9 @@ def load_graph_spec(folder: Path) -> DecoderSpec:
     return DecoderSpec.model_validate_json((folder / _GRAPH_SPEC_NAME).read_bytes())
 
 
-def encoder_spec(config: EncoderConfig, layout: SentenceLayout, checkpoint: Path, recipe: Recipe) -> EncoderSpec:
+def encoder_spec(
+    config: EncoderConfig | DecoderConfig, layout: SentenceLayout, checkpoint: Path, recipe: Recipe
+) -> EncoderSpec:
     """Derive the spec of a text encoder; the recipe's prompts replace the checkpoint's.
 
     Raises:
@@ -86,17 +88,32 @@ def encoder_spec(config: EncoderConfig, layout: SentenceLayout, checkpoint: Path
     """
     _check_vocabulary(Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME)), config.vocab_size)
     prompts = recipe.prompts or dict(layout.prompts)
+    dimensions = layout.dimensions(config.hidden_size)
+    if too_long := [length for length in recipe.matryoshka_dimensions if length >= dimensions]:
+        raise QuantizeError(f"matryoshka_dimensions has {too_long[0]}, but the vectors have {dimensions} dimensions")
     default = recipe.default_prompt_name or (None if recipe.prompts else layout.default_prompt_name)
     try:
         return EncoderSpec(
             architecture=config.architecture,
-            dimensions=config.hidden_size,
-            max_tokens=layout.max_tokens,
+            dimensions=dimensions,
+            max_tokens=min(layout.max_tokens, recipe.context_length),
+            matryoshka_dimensions=recipe.matryoshka_dimensions,
             prompts=prompts,
             default_prompt_name=default,
         )
     except ValidationError as err:
         raise QuantizeError(f"the prompts are not valid: {err.errors()[0]['msg']}") from err
+
+
+def prompted_spec(config: DecoderConfig, checkpoint: Path, scoring: ScoringPart, longest_context: int) -> RerankerSpec:
+    """Derive the spec of a causal model that scores, for at most so many positions.
+
+    Raises:
+        QuantizeError: the tokenizer is larger than the vocabulary.
+    """
+    _check_vocabulary(Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME)), config.vocab_size)
+    longest = min(config.max_positions, longest_context)
+    return RerankerSpec(architecture=config.architecture, max_tokens=longest, prompt=scoring.prompt)
 
 
 def reranker_spec(config: EncoderConfig, checkpoint: Path) -> RerankerSpec:

@@ -6,6 +6,7 @@ Unknown fields survive a round trip, so that an older device keeps the fields th
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
@@ -113,12 +114,37 @@ class EncoderSpec(_Record):
         return self
 
 
+class RerankPrompt(_Record):
+    """The text in which a causal model reads a query and a document.
+
+    `before` and `after` may hold special tokens. `text`, between them, has the places {query}, {document} at its end,
+    and {instruction} or not; `instruction` is the default for that place.
+    """
+
+    before: Prompt
+    text: Prompt
+    after: Prompt
+    instruction: Prompt = ""
+
+    @model_validator(mode="after")
+    def _has_its_places(self) -> Self:
+        places = re.findall(r"\{(query|document|instruction)\}", self.text)
+        if sorted(place for place in places if place != "instruction") != ["document", "query"]:
+            raise ValueError("the prompt's text needs one {query} and one {document}")
+        if not self.text.endswith("{document}"):
+            raise ValueError("the prompt's text has to end with {document}")
+        if places.count("instruction") != (1 if self.instruction else 0):
+            raise ValueError("the prompt's text needs one {instruction} if there is a default for it, else none")
+        return self
+
+
 class RerankerSpec(_Record):
-    """A cross-encoder whose graph returns one logit for a query and a document."""
+    """A model whose graph returns one logit for a query and a document, as a pair or as one text of the prompt."""
 
     kind: Literal["reranker"] = "reranker"
     architecture: str
     max_tokens: Count
+    prompt: RerankPrompt | None = None
 
 
 ModelSpec = Annotated[DecoderSpec | EncoderSpec | RerankerSpec, Field(discriminator="kind")]

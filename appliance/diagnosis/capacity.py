@@ -5,6 +5,7 @@ from __future__ import annotations
 import psutil
 
 from appliance.bundle import BundleStore, TrustedKeys
+from appliance.bundle.manifest import MODEL_NAME
 from appliance.config import Config
 from appliance.diagnosis.finding import Finding, bad, good
 from appliance.errors import LanternError
@@ -24,7 +25,8 @@ def check_capacity(home: Home, config: Config, total_bytes: int | None = None) -
     num_models, findings = 0, []
     for name in store.names():
         try:
-            needed = needed_bytes(store.describe(name), settings) + MARGIN_BYTES
+            bundle = store.describe(name)
+            needed = needed_bytes(bundle, settings, graph=store.read(bundle, MODEL_NAME)) + MARGIN_BYTES
         except LanternError:  # told by the check of the bundles
             continue
         num_models += 1

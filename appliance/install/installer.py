@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from appliance.bundle import Bundle, BundleStore, DecoderSpec, Manifest, SignedManifest
+from appliance.bundle import Bundle, BundleStore, Manifest, SignedManifest
 from appliance.bundle.archive import BundleArchive
 from appliance.bundle.manifest import MODEL_NAME, REPORT_NAME
 from appliance.bundle.uploads import Upload, Uploads
@@ -248,5 +248,5 @@ class Installer:
 
 
 def _graph_of(bundle: Bundle) -> bytes:
-    """Return the graph of a decoder, which tells the memory of its slots; the trial refuses one that cannot be read."""
-    return bundle.path(MODEL_NAME).read_bytes() if isinstance(bundle.manifest.model, DecoderSpec) else b""
+    """Return the graph, which tells the memory of slots or long texts; the trial refuses one that cannot be read."""
+    return bundle.path(MODEL_NAME).read_bytes()

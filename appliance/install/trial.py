@@ -155,9 +155,9 @@ def _run_reranker(folder: Path, spec: RerankerSpec, tokenizer: Tokenizer) -> Non
     from appliance.engine.texts.embedder import Reranker, TokenPair
 
     reranker = Reranker(ModelFile(folder / MODEL_NAME), num_threads=1)
-    frame, text = tokenizer.pair_frame, tokenizer.encode(_PROMPT)
-    room = max(1, frame.room_beside(text[:1], spec.max_tokens))
-    tokens, second_start = frame.join(text[:1], text[:room])
+    pairing = tokenizer.pairing(_PROMPT[:1], spec.prompt)
+    document = pairing.encode(_PROMPT)[: max(1, pairing.room(spec.max_tokens))]
+    tokens, second_start = pairing.join(document)
     _check_tokens(tokens, tokenizer.vocab_size)
     scores = reranker.score([TokenPair(tokens, second_start)] * 2)
     if scores.shape != (2,) or not np.isfinite(scores).all():

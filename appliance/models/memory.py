@@ -8,15 +8,16 @@ from itertools import pairwise
 
 import numpy as np
 
-from appliance.bundle import DecoderSpec, SignedManifest
+from appliance.bundle import DecoderSpec, EncoderSpec, RerankerSpec, SignedManifest
 from appliance.bundle.manifest import KV_SCALES_NAME
 from appliance.engine.checkpoints import num_places
-from appliance.engine.graphs.attention import ATTENTION_BYTES
+from appliance.engine.graphs.attention import ATTENTION_BYTES, text_scores_bytes
 from appliance.engine.graphs.prompt import int8_product_bytes
 from appliance.engine.graphs.slot_arrays import SlotArray, SlotLayout, layout_of
 from appliance.engine.runtime.kv_cache import CacheType
 from appliance.engine.runtime.prepacked import FormBytes
 from appliance.engine.runtime.provider import accelerators
+from appliance.engine.texts.embedder import MAX_TOKENS_PER_RUN
 from appliance.errors import ModelError
 from appliance.models.loaded import EngineSettings
 
@@ -53,14 +54,15 @@ def needs_of(
 ) -> tuple[Need, ...]:
     """List the ways in which a model can be loaded, the best answers first: each later one takes less memory.
 
-    `graph` is the content of model.onnx; without it no way has fast prompts, and the manifest tells of keys and values,
-    but nothing of states. `forms`: the memory of weights that were prepared for Lantern's kernels.
+    `graph` is the content of model.onnx; without it no way has fast prompts, the manifest tells of keys and values, but
+    nothing of states, and a text model is taken to have no long texts. `forms`: the memory of weights that were
+    prepared for Lantern's kernels.
     """
     forms = forms or FormBytes()
     weights = bundle.manifest.loaded_bytes if forms.answers is None else forms.answers
     spec = bundle.manifest.model
     if not isinstance(spec, DecoderSpec):
-        return (Need(None, weights + _SCRATCH_BYTES),)
+        return (Need(None, weights + _SCRATCH_BYTES + max(0, _scores_bytes(graph, spec) - ATTENTION_BYTES)),)
     computing = _SCRATCH_BYTES + (_DEVICE_BYTES if settings.use_device and accelerators() else 0)
     layout = _layout(graph, spec)
     needs = tuple(
@@ -95,6 +97,13 @@ def checkpoints_bytes(layout: SlotLayout, spec: DecoderSpec, settings: EngineSet
     capacity = min(settings.context_length, spec.context_length)
     limit, num_slots = settings.checkpoint_bytes, settings.num_slots
     return layout.state_bytes * num_places(layout.state_bytes, limit, num_slots=num_slots, capacity=capacity)
+
+
+def _scores_bytes(graph: bytes, spec: EncoderSpec | RerankerSpec) -> int:
+    """Return the bytes of a text model's scores; none for a graph that cannot be read."""
+    with contextlib.suppress(ModelError):  # told by the trial, or when the model is loaded
+        return text_scores_bytes(graph, spec.max_tokens, MAX_TOKENS_PER_RUN)
+    return 0
 
 
 def _layout(graph: bytes, spec: DecoderSpec) -> SlotLayout:

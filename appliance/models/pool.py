@@ -388,9 +388,8 @@ class ModelPool(Lifetime):
 
     def _needs_of(self, bundle: SignedManifest) -> tuple[Need, ...]:
         graph = b""
-        if isinstance(bundle.manifest.model, DecoderSpec):
-            with contextlib.suppress(BundleError):  # found again, and told, when the model is loaded
-                graph = self._store.read(bundle, MODEL_NAME)
+        with contextlib.suppress(BundleError):  # found again, and told, when the model is loaded
+            graph = self._store.read(bundle, MODEL_NAME)
         forms = form_bytes(bundle, self._cache) if self._settings.use_kernels else None
         return needs_of(bundle, self._settings, graph=graph, forms=forms)
 

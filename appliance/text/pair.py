@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from tokenizers import Tokenizer
+
+from appliance.bundle.manifest import RerankPrompt
+
+Tokens = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +50,91 @@ class PairFrame:
         """Return the whole sequence and the index at which its second segment starts."""
         start = len(self.prefix) + len(first) + self.num_between_in_first
         return (*self.prefix, *first, *self.between, *second, *self.suffix), start
+
+
+class Pairing(Protocol):
+    """One query, to be read with documents."""
+
+    @property
+    def num_query_tokens(self) -> int:
+        """The tokens of the query, and of the text around it."""
+
+    def room(self, limit: int) -> int:
+        """Return the number of tokens left for a document of a sequence of at most `limit`; not positive for none."""
+
+    def encode(self, document: str) -> Tokens:
+        """Return the tokens of a document as they follow the query."""
+
+    def join(self, document: Sequence[int]) -> tuple[Tokens, int]:
+        """Return the whole sequence and the index at which its second segment starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class FramedPairing:
+    """A query that a cross-encoder reads as the first of two texts."""
+
+    frame: PairFrame
+    query: Tokens
+    encode: Callable[[str], Tokens]
+
+    @property
+    def num_query_tokens(self) -> int:
+        """The tokens of the query."""
+        return len(self.query)
+
+    def room(self, limit: int) -> int:
+        """Return the number of tokens left for the document."""
+        return self.frame.room_beside(self.query, limit)
+
+    def join(self, document: Sequence[int]) -> tuple[Tokens, int]:
+        """Return both texts with the special tokens around them."""
+        return self.frame.join(self.query, document)
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedPairing:
+    """A query within a prompt, whose text goes on with the document: both are encoded as one text."""
+
+    before: Tokens
+    after: Tokens
+    head: str
+    head_tokens: Tokens
+    encode_text: Callable[[str], Tokens]
+
+    @classmethod
+    def of(
+        cls,
+        prompt: RerankPrompt,
+        query: str,
+        encode_text: Callable[[str], Tokens],
+        encode_fixed: Callable[[str], Tokens],
+        instruction: str | None = None,
+    ) -> PromptedPairing:
+        """Put a query into the prompt; `encode_fixed` knows special tokens, `encode_text` none."""
+        head, _, rest = prompt.text.removesuffix("{document}").partition("{query}")
+        told = prompt.instruction if instruction is None else instruction
+        head, rest = (part.replace("{instruction}", told) for part in (head, rest))
+        text = f"{head}{query}{rest}"
+        # A blank before the document belongs to the document's first token.
+        tokens = encode_text(text.rstrip(" "))
+        return cls(encode_fixed(prompt.before), encode_fixed(prompt.after), text, tokens, encode_text)
+
+    @property
+    def num_query_tokens(self) -> int:
+        """The tokens of the text before the document."""
+        return len(self.head_tokens)
+
+    def room(self, limit: int) -> int:
+        """Return the number of tokens left for the document."""
+        return limit - len(self.before) - len(self.head_tokens) - len(self.after)
+
+    def encode(self, document: str) -> Tokens:
+        """Return the tokens of a document behind the query; one that would join the query's last token starts anew."""
+        whole = self.encode_text(self.head + document)
+        count = len(self.head_tokens)
+        return whole[count:] if whole[:count] == self.head_tokens else self.encode_text(document)
+
+    def join(self, document: Sequence[int]) -> tuple[Tokens, int]:
+        """Return the whole prompt; there is no second segment."""
+        tokens = (*self.before, *self.head_tokens, *document, *self.after)
+        return tokens, len(tokens)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -18,9 +18,10 @@ from typing import Any
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.models import BPE
 
+from appliance.bundle.manifest import RerankPrompt
 from appliance.errors import BundleError
 from appliance.text.literal import LiteralEncoder
-from appliance.text.pair import PairFrame
+from appliance.text.pair import FramedPairing, PairFrame, Pairing, PromptedPairing
 from appliance.text.prompt import RenderedPrompt
 from appliance.text.specials import SpecialSpellings
 from appliance.text.token_bytes import ByteTable, build_byte_table
@@ -96,10 +97,29 @@ class Tokenizer:
         """Encode a user's text with the tokens that the vocabulary's own post-processor puts around it."""
         return (*self._prefix, *self._encode_user_text(_whole_characters(text)), *self._suffix)
 
+    def cut(self, tokens: Sequence[int], limit: int) -> tuple[int, ...]:
+        """Return at most `limit` tokens of a text; the post-processor's tokens behind it stay, if it has any."""
+        if len(tokens) <= limit:
+            return tuple(tokens)
+        num_kept = len(self._suffix)
+        if num_kept >= limit or tuple(tokens[len(tokens) - num_kept :]) != self._suffix:
+            return tuple(tokens[:limit])
+        return (*tokens[: limit - num_kept], *self._suffix)
+
     @cached_property
     def pair_frame(self) -> PairFrame:
         """The tokens that the vocabulary's own post-processor puts around two texts."""
         return PairFrame.of(self._tokenizer)
+
+    def pairing(self, query: str, prompt: RerankPrompt | None = None, *, instruction: str | None = None) -> Pairing:
+        """Return a query that is to be read with documents: as one of two texts, or within a prompt."""
+        if prompt is None:
+            return FramedPairing(self.pair_frame, self.encode(query), self.encode)
+        return PromptedPairing.of(prompt, query, self.encode, self._encode_fixed, instruction)
+
+    def _encode_fixed(self, text: str) -> tuple[int, ...]:
+        """Encode a text of the bundle, whose special tokens become tokens."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def token_bytes(self, token: int) -> bytes:
         """Return the exact bytes that a token adds to the text; empty for a special token or an id without a token."""

@@ -14,6 +14,7 @@ from quantize.sources.decoder_keys import read_decoder_keys
 from quantize.sources.fields import read_json
 from quantize.sources.folder import read_weight_files
 from quantize.sources.gguf_file import ConvertedTensor, GgufCheckpoint, read_gguf_tensors
+from quantize.sources.modules import pools_hidden_states
 from quantize.sources.prepare import has_weights
 from quantize.sources.quantized import ScaledTensor
 from quantize.sources.tensors import Rows
@@ -46,8 +47,9 @@ def checkpoint_weights(checkpoint: Path) -> Weights:
         QuantizeError: a file is missing or damaged.
     """
     tensors = read_weight_files(checkpoint).tensors
-    keys = read_decoder_keys(read_json(checkpoint / "config.json")).config
-    return {name: tensors[name] for name in decoder_shapes(keys)}
+    is_body = pools_hidden_states(checkpoint)
+    keys = read_decoder_keys(read_json(checkpoint / "config.json"), is_body=is_body).config
+    return {name: tensors[name] for name in decoder_shapes(keys, is_body=is_body)}
 
 
 def gguf_weights(found: GgufCheckpoint) -> Weights:

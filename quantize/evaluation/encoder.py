@@ -9,12 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.bundle import EncoderSpec
+from appliance.bundle.manifest import TOKENIZER_NAME
+from appliance.text.tokenizer import Tokenizer
 from quantize.evaluation import texts
 from quantize.evaluation.metrics import Metrics
 from quantize.evaluation.runners import float_session, load_embedder
 from quantize.evaluation.similarity import RatedPair, spearman
 from quantize.evaluation.text_models import Float32, Subject, TextEvaluation
-from quantize.sources.sentence import Pooling, load_tokenizer
+from quantize.sources.sentence import SentenceLayout
 
 _LENGTHS = [1, 2, 4, 8, 12, 20, 30, 50, 80, 120]  # words
 _NUM_SNIPPETS = 240
@@ -29,7 +31,7 @@ def encoder_subject(
     quantized_folder: Path,
     checkpoint: Path,
     spec: EncoderSpec,
-    pooling: Pooling,
+    layout: SentenceLayout,
     rated: Sequence[RatedPair] = (),
 ) -> Subject[Tokens]:
     """Load both forms of an encoder and encode the held-out snippets.
@@ -37,10 +39,10 @@ def encoder_subject(
     The figures are cosines to the float vectors and the agreement on each snippet's nearest neighbour; with rated pairs
     also the Spearman correlation of both forms.
     """
-    encode = _encoder_of(checkpoint, spec.max_tokens)
+    encode = encoder_of(checkpoint, spec.max_tokens)
     lengths = _LENGTHS * (_NUM_SNIPPETS // len(_LENGTHS))
     snippets = texts.snippets([texts.held_out_prose(), texts.held_out_code()], lengths, _STEP_WORDS)
-    quantized, reference = load_embedder(quantized_folder, spec), FloatEncoder(float_folder, pooling)
+    quantized, reference = load_embedder(quantized_folder, spec), FloatEncoder(float_folder, layout)
 
     def compare(found: Float32, wanted: Float32) -> TextEvaluation:
         compared = _compare(found, wanted)
@@ -60,9 +62,9 @@ def encoder_subject(
 class FloatEncoder:
     """The float graph: optimum's export up to the last hidden state, or one that pools by itself."""
 
-    def __init__(self, folder: Path, pooling: Pooling) -> None:
+    def __init__(self, folder: Path, layout: SentenceLayout) -> None:
         self._session = float_session(folder)
-        self._pooling = pooling
+        self._layout = layout
         self._inputs = {value.name for value in self._session.get_inputs()}
         self._pools = self._session.get_outputs()[0].name == "sentence_embedding"
 
@@ -74,19 +76,13 @@ class FloatEncoder:
         row = np.asarray([ids], np.int64)
         feeds = {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
         found = self._session.run(None, {name: value for name, value in feeds.items() if name in self._inputs})[0]
-        if not self._pools:
-            found = found[:, 0] if self._pooling == "cls" else found.mean(axis=1)
-        return np.asarray(found / np.linalg.norm(found, axis=1, keepdims=True), np.float32)
+        return np.asarray(found if self._pools else self._layout.vector(found[0])[None], np.float32)
 
 
-def _encoder_of(checkpoint: Path, max_tokens: int) -> Callable[[str], Tokens]:
-    tokenizer = load_tokenizer(checkpoint)
-
-    def encode(text: str) -> Tokens:
-        ids: list[int] = tokenizer.encode(text).ids
-        return ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], ids[-1]]
-
-    return encode
+def encoder_of(folder: Path, max_tokens: int) -> Callable[[str], Tokens]:
+    """Return the function that encodes a text as the device does."""
+    tokenizer = Tokenizer.from_file(folder / TOKENIZER_NAME)
+    return lambda text: list(tokenizer.cut(tokenizer.encode_framed(text), max_tokens))
 
 
 def _compare(found: Float32, wanted: Float32) -> TextEvaluation:

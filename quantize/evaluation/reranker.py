@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from appliance.bundle import RerankerSpec
 from appliance.bundle.manifest import TOKENIZER_NAME
 from appliance.engine.texts.embedder import TokenPair
 from appliance.text.tokenizer import Tokenizer
@@ -22,14 +23,14 @@ _STEP_WORDS = 173
 
 
 def reranker_subject(
-    float_folder: Path, quantized_folder: Path, checkpoint: Path, max_tokens: int
+    float_folder: Path, quantized_folder: Path, checkpoint: Path, spec: RerankerSpec
 ) -> Subject[TokenPair]:
     """Load both forms of a cross-encoder and encode pairs of held-out text.
 
     The figures are the correlation of the logits and the agreement on the order of documents and on the best one.
     """
     sources = [texts.held_out_prose(), texts.held_out_code()]
-    pairs = encoded_pairs(checkpoint, query_document_pairs(sources, _NUM_QUERIES), max_tokens)
+    pairs = encoded_pairs(checkpoint, query_document_pairs(sources, _NUM_QUERIES), spec)
     quantized, reference = load_reranker(quantized_folder), FloatReranker(float_folder)
     return Subject(pairs, quantized.score, reference.score, len(pairs), _compare)
 
@@ -47,23 +48,23 @@ def query_document_pairs(sources: list[str], num_queries: int) -> list[tuple[str
     return pairs
 
 
-def encoded_pairs(folder: Path, pairs: Sequence[tuple[str, str]], max_tokens: int) -> list[TokenPair]:
+def encoded_pairs(folder: Path, pairs: Sequence[tuple[str, str]], spec: RerankerSpec) -> list[TokenPair]:
     """Encode pairs as the device does: the document is cut if the pair is too long."""
     tokenizer = Tokenizer.from_file(folder / TOKENIZER_NAME)
-    frame = tokenizer.pair_frame
     encoded = []
     for query, document in pairs:
-        first = tokenizer.encode(query)
-        room = max(0, frame.room_beside(first, max_tokens))
-        encoded.append(TokenPair(*frame.join(first, tokenizer.encode(document)[:room])))
+        pairing = tokenizer.pairing(query, spec.prompt)
+        room = max(0, pairing.room(spec.max_tokens))
+        encoded.append(TokenPair(*pairing.join(pairing.encode(document)[:room])))
     return encoded
 
 
 class FloatReranker:
-    """The float graph by optimum."""
+    """The float graph: optimum's, with logits (1, 1), or one of a prompted model, with logits (1,)."""
 
     def __init__(self, folder: Path) -> None:
         self._session = float_session(folder)
+        self._output = self._session.get_outputs()[0].name
         self._inputs = {value.name for value in self._session.get_inputs()}
 
     @property
@@ -76,8 +77,8 @@ class FloatReranker:
         ids = np.asarray([pair.tokens], np.int64)
         types = (np.arange(ids.shape[1]) >= pair.second_start).astype(np.int64)[None]
         feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}
-        logits = self._session.run(["logits"], {name: feeds[name] for name in feeds if name in self._inputs})[0]
-        return np.asarray(logits[:, 0], np.float32)
+        logits = self._session.run([self._output], {name: feeds[name] for name in feeds if name in self._inputs})[0]
+        return np.asarray(logits.reshape(1), np.float32)
 
 
 def _compare(found: Float32, wanted: Float32) -> TextEvaluation:

@@ -13,7 +13,9 @@ from quantize.kinds.shared import DECODER_VERSIONS, check_scheme, collect_text_m
 from quantize.pipeline import Step, stage
 from quantize.progress import Progress
 from quantize.recipe import EvaluationPart, Recipe
-from quantize.sources.encoder_config import read_encoder_config
+from quantize.sources.checkpoint import ENCODERS, architecture_of
+from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
+from quantize.sources.encoder_config import EncoderConfig, read_encoder_config
 from quantize.sources.sentence import read_layout
 from quantize.spec import ModelSpec, encoder_spec
 
@@ -32,9 +34,9 @@ def stages(recipe: Recipe) -> tuple[Step, ...]:
 
 @stage("export", version=1)
 def export(target: Path, part: None, progress: Progress, *, checkpoint: Path) -> None:
-    """Export the float graph with optimum, or write our own if optimum has none."""
-    config = read_encoder_config(checkpoint)
-    if config.architecture not in _NOT_EXPORTED:
+    """Export the float graph with optimum, or write our own if optimum has none, or of a decoder's body."""
+    config = _read_config(checkpoint)
+    if isinstance(config, EncoderConfig) and config.architecture not in _NOT_EXPORTED:
         export_graph(checkpoint, target, task=ENCODER_TASK)
         return
     from quantize.kinds.encoder_graph.build import build_float_encoder
@@ -48,7 +50,7 @@ def witness(target: Path, part: None, progress: Progress, *, source: Path, check
     from quantize.witness.text_models import witness_encoder
     from quantize.witness.verdict import save_witness
 
-    layout = read_layout(checkpoint, read_encoder_config(checkpoint))
+    layout = read_layout(checkpoint, _read_config(checkpoint))
     save_witness(target, witness_encoder(source, checkpoint, reference, layout, progress))
 
 
@@ -57,7 +59,7 @@ def weights(target: Path, smoothing: float, progress: Progress, *, checkpoint: P
     """Write the int8 graph."""
     from quantize.kinds.encoder_graph.build import build_encoder
 
-    config = read_encoder_config(checkpoint)
+    config = _read_config(checkpoint)
     build_encoder(checkpoint, target, config, read_layout(checkpoint, config), smoothing=smoothing)
 
 
@@ -69,11 +71,12 @@ def evaluate(
     from quantize.evaluation.encoder import encoder_subject
     from quantize.evaluation.text_models import evaluate_text_model
 
-    config = read_encoder_config(checkpoint)
+    config = _read_config(checkpoint)
     layout = read_layout(checkpoint, config)
-    spec = EncoderSpec(architecture=config.architecture, dimensions=config.hidden_size, max_tokens=layout.max_tokens)
+    dimensions = layout.dimensions(config.hidden_size)
+    spec = EncoderSpec(architecture=config.architecture, dimensions=dimensions, max_tokens=layout.max_tokens)
     rated = [] if part.similarity is None else read_rated_pairs(Path(part.similarity))
-    subject = encoder_subject(reference, weights, checkpoint, spec, layout.pooling, rated)
+    subject = encoder_subject(reference, weights, checkpoint, spec, layout, rated)
     evaluate_text_model(subject, progress).save(target)
 
 
@@ -81,8 +84,19 @@ def _describe(recipe: Recipe, checkpoint: Path) -> ModelSpec:
     check_scheme(recipe)
     if recipe.evaluation.similarity is not None:
         read_rated_pairs(Path(recipe.evaluation.similarity))  # refused now, not after the other stages
-    config = read_encoder_config(checkpoint)
+    config = _read_config(checkpoint)
+    if isinstance(config, DecoderConfig):
+        from quantize.kinds.encoder_graph.body import check_body
+
+        check_body(config, recipe)
     return encoder_spec(config, read_layout(checkpoint, config), checkpoint, recipe)
+
+
+def _read_config(checkpoint: Path) -> EncoderConfig | DecoderConfig:
+    """Parse config.json of an encoder, or of a decoder whose hidden states become a vector."""
+    if architecture_of(checkpoint) in ENCODERS:
+        return read_encoder_config(checkpoint)
+    return read_decoder_config(checkpoint)
 
 
 ENCODER = Kind(stages, _describe, collect_text_model, reference="export", earlier_versions=DECODER_VERSIONS)

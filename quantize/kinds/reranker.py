@@ -1,4 +1,4 @@
-"""The stages of a cross-encoder: a float reference, the int8 graph from the weights, evaluation."""
+"""The stages of a reranker; of a cross-encoder: a float reference, the int8 graph from the weights, evaluation."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from quantize.fusion.export import RERANKER_TASK
 from quantize.kinds.kind import Kind
+from quantize.kinds.prompted import describe_prompted, prompted_stages
 from quantize.kinds.shared import DECODER_VERSIONS, check_scheme, collect_text_model, export, text_smoothing
 from quantize.pipeline import Step, stage
 from quantize.progress import Progress
@@ -16,6 +17,8 @@ from quantize.spec import ModelSpec, reranker_spec
 
 def stages(recipe: Recipe) -> tuple[Step, ...]:
     """List the stages in order, each with its part of the recipe and the stages that it reads."""
+    if recipe.scoring is not None:
+        return prompted_stages(recipe, recipe.scoring)
     return (
         export.step(RERANKER_TASK, checkpoint="checkpoint"),
         witness.step(source="source", checkpoint="checkpoint", reference="export"),
@@ -30,8 +33,8 @@ def witness(target: Path, part: None, progress: Progress, *, source: Path, check
     from quantize.witness.text_models import witness_reranker
     from quantize.witness.verdict import save_witness
 
-    max_tokens = reranker_spec(read_encoder_config(checkpoint), checkpoint).max_tokens
-    save_witness(target, witness_reranker(source, checkpoint, reference, max_tokens, progress))
+    spec = reranker_spec(read_encoder_config(checkpoint), checkpoint)
+    save_witness(target, witness_reranker(source, checkpoint, reference, spec, progress))
 
 
 @stage("weights", version=6)
@@ -40,7 +43,7 @@ def weights(target: Path, smoothing: float, progress: Progress, *, checkpoint: P
     from quantize.kinds.encoder_graph.build import build_reranker
 
     config = read_encoder_config(checkpoint)
-    build_reranker(checkpoint, target, config, reranker_spec(config, checkpoint).max_tokens, smoothing=smoothing)
+    build_reranker(checkpoint, target, config, reranker_spec(config, checkpoint), smoothing=smoothing)
 
 
 @stage("evaluate", version=4)
@@ -50,12 +53,14 @@ def evaluate(target: Path, part: None, progress: Progress, *, checkpoint: Path, 
     from quantize.evaluation.text_models import evaluate_text_model
 
     spec = reranker_spec(read_encoder_config(checkpoint), checkpoint)
-    subject = reranker_subject(reference, weights, checkpoint, spec.max_tokens)
+    subject = reranker_subject(reference, weights, checkpoint, spec)
     evaluate_text_model(subject, progress).save(target)
 
 
 def _describe(recipe: Recipe, checkpoint: Path) -> ModelSpec:
     check_scheme(recipe)
+    if recipe.scoring is not None:
+        return describe_prompted(recipe, recipe.scoring, checkpoint)
     return reranker_spec(read_encoder_config(checkpoint), checkpoint)
 
 

@@ -15,7 +15,7 @@ from quantize.kinds.kind import EVALUATE, Folders, Outcome
 from quantize.pipeline import PARTIAL, stage
 from quantize.progress import Progress
 from quantize.recipe import Recipe
-from quantize.sources.checkpoint import DECODERS, architecture_of, read_checkpoint
+from quantize.sources.checkpoint import is_text_model, read_checkpoint
 from quantize.sources.prepare import has_weights, prepare
 from quantize.spec import ModelSpec
 
@@ -73,7 +73,7 @@ def export(target: Path, task: str, progress: Progress, *, checkpoint: Path, sou
 
 
 def _is_decoder(source: Path) -> bool:
-    return source.suffix == ".gguf" or architecture_of(source) in DECODERS
+    return source.suffix == ".gguf" or not is_text_model(source)
 
 
 def _write_checkpoint(source: Path, target: Path, *, copies: bool) -> None:

@@ -19,12 +19,12 @@ Shapes = dict[str, tuple[int, ...]]
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
-def decoder_shapes(keys: Mapping[str, Any]) -> Shapes:
-    """Return the tensors of a causal model; without the head where it is tied to the embedding."""
+def decoder_shapes(keys: Mapping[str, Any], *, is_body: bool = False) -> Shapes:
+    """Return the tensors of a causal model; without the head where it is tied to the embedding, or of a body alone."""
     hidden, vocab = keys["hidden_size"], keys["vocab_size"]
     family: str = keys["model_type"]
     shapes: Shapes = {EMBEDDING: (vocab, hidden), f"{layer_names(family).last_norm}.weight": (hidden,)}
-    if not keys["tie_word_embeddings"]:
+    if not keys["tie_word_embeddings"] and not is_body:
         shapes[HEAD] = (vocab, hidden)
     if family == GEMMA4:
         shapes |= gemma4_outer(keys)

@@ -19,6 +19,7 @@ from quantize.sources.fields import Fields, read_json, shown
 from quantize.sources.folder import inside, read_weight_files
 from quantize.sources.generation import read_generation
 from quantize.sources.matching import Weights, match_decoder, match_encoder
+from quantize.sources.modules import pools_hidden_states
 from quantize.sources.quantized import read_quantization
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Checkpoint",
     "architecture_of",
     "is_reranker",
+    "is_text_model",
     "read_checkpoint",
     "read_json",
 ]
@@ -66,11 +68,13 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     quantization = read_quantization(raw)
     generation: Mapping[str, Any] = {}
     if architecture in DECODERS:
-        keys = read_decoder_keys(raw)
+        is_body = pools_hidden_states(folder)
+        keys = read_decoder_keys(raw, is_body=is_body)
         generation, reasons = _generation(folder, keys.config)
         left_out |= _prefixed("config.json", keys.left_out) | _prefixed(_GENERATION, reasons)
         files = read_weight_files(folder)
-        weights = match_decoder(files.tensors, keys, decoder_shapes(keys.config), quantization)
+        shapes = decoder_shapes(keys.config, is_body=is_body)
+        weights = match_decoder(files.tensors, keys, shapes, quantization, is_body=is_body)
         config: Mapping[str, Any] = keys.config
     else:
         found = read_encoder_keys(raw)
@@ -103,6 +107,15 @@ def architecture_of(folder: Path) -> str:
         known = ", ".join(sorted(DECODERS | ENCODERS))
         raise QuantizeError(f"config.json names the architecture {shown(name)} (model_type); known are {known}")
     return name
+
+
+def is_text_model(folder: Path) -> bool:
+    """Return True if a checkpoint's texts become vectors or scores: it is an encoder, or pools its hidden states.
+
+    Raises:
+        QuantizeError: its architecture is unknown, or modules.json is damaged.
+    """
+    return architecture_of(folder) in ENCODERS or pools_hidden_states(folder)
 
 
 def is_reranker(folder: Path) -> bool:

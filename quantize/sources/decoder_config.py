@@ -12,6 +12,7 @@ from quantize.sources.decoder_design import DecoderDesign, decoder_design
 from quantize.sources.decoder_keys import read_decoder_keys
 from quantize.sources.fields import Fields, read_json
 from quantize.sources.generation import read_generation
+from quantize.sources.modules import pools_hidden_states
 from quantize.sources.rope import QUERY_SCALE, SLIDING
 
 
@@ -22,6 +23,7 @@ class DecoderConfig:
     Attributes:
         max_positions: the tokens for which one table of positions holds.
         published_positions: those that the configuration names.
+        is_bidirectional: each token sees those behind it too, as in some models whose hidden states become a vector.
     """
 
     architecture: str
@@ -38,6 +40,7 @@ class DecoderConfig:
     bos_token_id: int | None
     eos_token_ids: tuple[int, ...]
     design: DecoderDesign
+    is_bidirectional: bool = False
 
     @property
     def limit(self) -> str | None:
@@ -65,7 +68,7 @@ def read_decoder_config(folder: Path) -> DecoderConfig:
         QuantizeError: a key is missing, not known, contradicts another, or asks for what the fusion does not know.
     """
     architecture_of(folder)
-    keys = read_decoder_keys(read_json(folder / "config.json")).config
+    keys = read_decoder_keys(read_json(folder / "config.json"), is_body=pools_hidden_states(folder)).config
     path = folder / "generation_config.json"
     return decoder_config(keys, read_json(path) if path.is_file() else {})
 
@@ -90,6 +93,7 @@ def decoder_config(keys: Mapping[str, Any], generation: Mapping[str, Any]) -> De
         bos_token_id=found.bos_token_id if keys["bos_token_id"] is None else keys["bos_token_id"],
         eos_token_ids=tuple(sorted({*(keys["eos_token_id"] or ()), *found.eos_token_ids})),
         design=decoder_design(keys),
+        is_bidirectional=bool(keys.get("use_bidirectional_attention")),
     )
 
 

@@ -51,6 +51,7 @@ _LIQUID = frozenset({"lfm2", "lfm3"})
 _GEMMA = frozenset({"gemma3_text", "gemma4_text"})
 _TWO_BASES = _GEMMA | {"lfm3"}  # of positions: in layers with a window, and in all others
 _OWN_WINDOWS = frozenset({"lfm3", "gemma4_text"})  # which are among their own keys
+_BIDIRECTIONAL = "use_bidirectional_attention"
 _OWN_KEYS = {"lfm2": lfm2_keys, "lfm3": lfm3_keys, "qwen3_5_text": qwen35_keys, "gemma4_text": gemma4_keys}
 _OWN_EMPTY = {"gemma4_text": {"final_logit_softcapping", "use_bidirectional_attention"}}  # that the family reads itself
 _HEAD_DIMS = {
@@ -104,8 +105,8 @@ class DecoderKeys:
     defaulted: tuple[str, ...] = ()
 
 
-def read_decoder_keys(raw: Mapping[str, Any], where: str = "config.json") -> DecoderKeys:
-    """Return the canonical form of a configuration.
+def read_decoder_keys(raw: Mapping[str, Any], where: str = "config.json", *, is_body: bool = False) -> DecoderKeys:
+    """Return the canonical form of a configuration; `is_body`: of a model whose hidden states become a vector.
 
     Raises:
         QuantizeError: a key is missing, not known, or asks for what no graph here computes.
@@ -116,11 +117,16 @@ def read_decoder_keys(raw: Mapping[str, Any], where: str = "config.json") -> Dec
     family = str(raw.get("model_type"))
     fields = Fields(raw, where, family)
     fields.value("model_type")
-    _check_class(fields, family)
+    _check_class(fields, family, is_body=is_body)
+    config: Canonical = {}
     for name in ignored.MUST_BE_EMPTY:
-        if name not in _OWN_EMPTY.get(family, ()):
+        if is_body and name == _BIDIRECTIONAL and family == "gemma3_text":
+            config = {name: True} if fields.flag(name, False) else {}
+        elif name not in _OWN_EMPTY.get(family, ()):
             fields.absent(name)
-    config = _base(fields, family)
+    config |= _base(fields, family)
+    if is_body:
+        config["architectures"] = [_body_class(family)]
     config |= _rope_keys(fields, config, family)
     if family not in _OWN_WINDOWS:
         config |= window_keys(fields, config["num_hidden_layers"], family)
@@ -158,9 +164,15 @@ def _text_part(raw: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], d
     return {"model_type": NESTED[kind], **defaults, **kept, **stated}, left_out
 
 
-def _check_class(fields: Fields, family: str) -> None:
+def _body_class(family: str) -> str:
+    """Return the class of a model without its head."""
+    prefix = _CLASSES[family].removesuffix("ForCausalLM")
+    return f"{prefix}TextModel" if family == "gemma3_text" else f"{prefix}Model"
+
+
+def _check_class(fields: Fields, family: str, *, is_body: bool) -> None:
     names = fields.value("architectures")
-    if names is None:
+    if names is None or (is_body and names == [_body_class(family)]):
         return
     if names != [_CLASSES[family]]:
         raise QuantizeError(

@@ -8,6 +8,7 @@ from appliance.errors import QuantizeError
 from appliance.host.memory import available_bytes
 from quantize.needs import Model, export_bytes
 from quantize.recipe import ExportWay, Recipe
+from quantize.sources.decoder_keys import DECODERS
 
 _MOST_OPTIMUM_BYTES = 4_000_000_000  # that optimum may take without being asked for, however much is free
 OPTIMUM_DECODERS = frozenset({"llama", "qwen2", "qwen3", "gemma3_text", "phi3", "mistral", "smollm3", "granite"})
@@ -50,6 +51,12 @@ def with_export(recipe: Recipe, model: Model) -> tuple[Recipe, ExportChoice]:
     """
     if model.is_decoder:
         choice = choose_export(recipe.export, model)
+    elif str(model.config["model_type"]) in DECODERS:
+        if recipe.export == "optimum":
+            raise QuantizeError(
+                "--export optimum is for models that write text and for encoders; leave the choice open"
+            )
+        choice = ExportChoice("direct", "of a decoder's body")
     elif recipe.export == "direct":
         raise QuantizeError("--export direct is for models that write text; text encoders are exported by optimum")
     else:

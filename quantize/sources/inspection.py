@@ -9,7 +9,7 @@ from pathlib import Path
 
 from quantize.needs import Model, Needs, export_bytes, needs_of, stage_needs, stages_of
 from quantize.sources.census import decoder_shapes
-from quantize.sources.checkpoint import DECODERS, read_checkpoint
+from quantize.sources.checkpoint import is_text_model, read_checkpoint
 from quantize.sources.decoder_config import decoder_config
 from quantize.sources.decoder_keys import read_decoder_keys
 from quantize.sources.export_choice import choose_export
@@ -71,9 +71,9 @@ def inspect_source(path: Path) -> Inspection:
         files = {inside(path, tensor.path.name) for tensor in tensors}
         source_bytes = sum(file.stat().st_size for file in files)
     parameters = sum(map(math.prod, shapes))
-    bundles = _bundle_bytes(parameters, config)
-    cache = _cache_bytes(config)
     model = model_of(path)
+    bundles = _bundle_bytes(model)
+    cache = _cache_bytes(config) if model.is_decoder else 0
     positions = decoder_config(config, {}) if model.is_decoder else None
     export = choose_export("auto", model).way if model.is_decoder else None
     schemes = ("int4", "int8", "auto", "packed") if model.is_decoder else ("int8",)
@@ -92,8 +92,8 @@ def inspect_source(path: Path) -> Inspection:
     )
 
 
-def model_of(path: Path) -> Model:
-    """Return the sizes on which a build's needs depend, from headers alone.
+def model_of(path: Path, *, is_text: bool = False) -> Model:
+    """Return the sizes on which a build's needs depend, from headers alone; `is_text`: a text model is made of it.
 
     Raises:
         QuantizeError: it cannot be built.
@@ -101,10 +101,10 @@ def model_of(path: Path) -> Model:
     if path.suffix == ".gguf":
         gguf = read_gguf(path)
         keys = read_decoder_keys(gguf_config(gguf)[0], gguf.path.name)
-        return Model(list(decoder_shapes(keys.config).values()), keys.config, is_decoder=True, is_rewritten=True)
+        return Model(list(decoder_shapes(keys.config).values()), keys.config, is_decoder=not is_text, is_rewritten=True)
     found = read_checkpoint(path)
     shapes = [tensor.shape for tensor in found.weights.tensors.values()]
-    is_decoder = found.architecture in DECODERS
+    is_decoder = not (is_text or is_text_model(path))
     return Model(shapes, found.config, is_decoder=is_decoder, is_rewritten=not found.weights.as_stored)
 
 
@@ -116,19 +116,16 @@ def _positions_of_text(config: Mapping[str, object]) -> int:
     return int(str(config.get("max_position_embeddings") or config["n_positions"]))
 
 
-def _bundle_bytes(parameters: int, config: Mapping[str, object]) -> dict[str, int]:
+def _bundle_bytes(model: Model) -> dict[str, int]:
     """Return the bytes of the weights by scheme; a text encoder has int8 only, and a head or table is int8 in both."""
-    int8 = int(parameters * _BYTES_OF_INT8)
-    if config["model_type"] not in DECODERS:
+    int8 = int(model.num_parameters * _BYTES_OF_INT8)
+    if not model.is_decoder:
         return {"int8": int8}
-    table = int(str(config["vocab_size"])) * int(str(config["hidden_size"]))
-    wide = table if config["tie_word_embeddings"] else 2 * table
-    return {"int4": int((parameters - wide) * _BYTES_OF_INT4 + wide * _BYTES_OF_INT8), "int8": int8}
+    wide = model.table if model.config["tie_word_embeddings"] else 2 * model.table
+    return {"int4": int((model.num_parameters - wide) * _BYTES_OF_INT4 + wide * _BYTES_OF_INT8), "int8": int8}
 
 
 def _cache_bytes(config: Mapping[str, object]) -> int:
     """Return the bytes of float keys and values for one conversation of some length."""
-    if config["model_type"] not in DECODERS:
-        return 0
     layers, heads, width = (int(str(config[name])) for name in ("num_hidden_layers", "num_key_value_heads", "head_dim"))
     return 2 * _FLOAT_BYTES * layers * heads * width * _CONTEXT

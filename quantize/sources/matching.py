@@ -20,6 +20,7 @@ from quantize.sources.rope import plain_frequencies
 from quantize.sources.tensors import FLOATS, Tensor
 
 _HEADS_OF_TASKS = ("classifier.", "head.", "cls.", "lm_head.", "decoder.")
+_BODY = "model."  # before the names of a causal model without its head
 _LAYER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
 _COMPARED_BYTES = 64 << 20
 _INV_FREQ_TOLERANCE = 1e-2  # a buffer in bfloat16 has three digits
@@ -39,8 +40,10 @@ class Weights:
     block: tuple[int, int] | None = None
 
 
-def match_decoder(found: Mapping[str, Tensor], keys: DecoderKeys, shapes: Shapes, quantization: Fp8 | None) -> Weights:
-    """Match the tensors of a causal model.
+def match_decoder(
+    found: Mapping[str, Tensor], keys: DecoderKeys, shapes: Shapes, quantization: Fp8 | None, *, is_body: bool = False
+) -> Weights:
+    """Match the tensors of a causal model; those of a body alone may lack the prefix before its name.
 
     Raises:
         QuantizeError: naming a tensor that is missing, left over, or of another shape or type.
@@ -48,6 +51,8 @@ def match_decoder(found: Mapping[str, Tensor], keys: DecoderKeys, shapes: Shapes
     family, left_out, named = str(keys.config["model_type"]), dict[str, str](), dict[str, Tensor]()
     for name, tensor in found.items():
         plain = text_name(name)
+        if is_body and plain != HEAD and not plain.startswith(_BODY):
+            plain = f"{_BODY}{plain}"
         unused = unused_tensor(keys.config, plain) if family == GEMMA4 and plain not in shapes else None
         if why := other_part(name) or unused:
             left_out[name] = why
@@ -58,7 +63,9 @@ def match_decoder(found: Mapping[str, Tensor], keys: DecoderKeys, shapes: Shapes
             left_out[name] = "the frequencies that config.json gives"
         else:
             named[plain] = tensor
-    if HEAD in named and HEAD not in shapes:
+    if is_body and HEAD in named:
+        left_out[named.pop(HEAD).name] = "predicts tokens, which no vector needs"
+    elif HEAD in named and HEAD not in shapes:
         _check_tied(named, stated=keys.tie_is_stated)
         left_out[named.pop(HEAD).name] = "the embedding once more"
     if HEAD in shapes and HEAD not in named and EMBEDDING in named:

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, Protocol
 
-from tokenizers import Tokenizer
+import numpy as np
+from numpy.typing import NDArray
 
-from appliance.bundle.manifest import TOKENIZER_NAME
 from appliance.errors import QuantizeError
-from quantize.sources.encoder_config import EncoderConfig
-from quantize.sources.fields import Fields, read_json, read_json_value, shown
+from quantize.sources.dense import Dense, dense_files, read_dense
+from quantize.sources.fields import Fields, read_json, shown
 from quantize.sources.folder import inside
+from quantize.sources.modules import MODULES_NAME, Module, read_modules
 
-Pooling = Literal["mean", "cls"]
-_POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "cls"}
+Pooling = Literal["mean", "cls", "lasttoken"]
+_POOLINGS: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "lasttoken"}
 _MODES = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -25,8 +26,8 @@ _MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_MODULES = ("Transformer", "Pooling", "Normalize")
-_MODULES_NAME, _LENGTH_NAME = "modules.json", "sentence_bert_config.json"
+_TRANSFORMER, _POOLING, _DENSE, _NORMALIZE = "Transformer", "Pooling", "Dense", "Normalize"
+_LENGTH_NAME = "sentence_bert_config.json"
 _PROMPTS_NAME = "config_sentence_transformers.json"
 _POOLING_NAME = "1_Pooling/config.json"
 _TEXT_MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
@@ -47,39 +48,81 @@ _PROMPTS_IGNORED = {
 }
 
 
+class TextConfig(Protocol):
+    """The configuration of a model whose hidden states become a vector."""
+
+    @property
+    def hidden_size(self) -> int:
+        """The width of a hidden state."""
+
+    @property
+    def max_positions(self) -> int:
+        """The tokens of the longest text."""
+
+
 @dataclass(frozen=True, slots=True)
 class SentenceLayout:
-    """The sentence-transformers files; `prompts` come in front of a text, by what it is for."""
+    """The sentence-transformers files; `prompts` come in front of a text, by what it is for.
+
+    `dense` are the modules between pooling and normalization, in order.
+    """
 
     pooling: Pooling
     max_tokens: int
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
+    dense: tuple[Dense, ...] = ()
+
+    def dimensions(self, hidden_size: int) -> int:
+        """Return the length of a vector."""
+        return self.dense[-1].num_outputs if self.dense else hidden_size
+
+    def vector(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the unit vector (D,) of one text's hidden states (T, hidden)."""
+        match self.pooling:
+            case "mean":
+                found = hidden.mean(axis=0)
+            case "cls":
+                found = hidden[0]
+            case "lasttoken":
+                found = hidden[-1]
+        for dense in self.dense:
+            found = dense.apply(found)
+        return np.asarray(found / np.linalg.norm(found), np.float32)
 
 
-def read_layout(folder: Path, config: EncoderConfig) -> SentenceLayout:
-    """Parse modules.json, the pooling's config.json and sentence_bert_config.json.
+def read_layout(folder: Path, config: TextConfig) -> SentenceLayout:
+    """Parse modules.json, the config.json of each module and sentence_bert_config.json.
 
     Raises:
         QuantizeError: a module, pooling or key that the graph cannot do.
     """
-    pooling, includes_prompt = _pooling(folder, config, _pooling_folder(folder))
+    modules = _checked_modules(folder)
+    pooling, includes_prompt = _pooling(folder, config, _place(modules[1]))
     limit = _length(folder)
+    dense: list[Dense] = []
+    for module in modules[2:]:
+        if module.kind == _DENSE:
+            width = dense[-1].num_outputs if dense else config.hidden_size
+            dense.append(read_dense(folder, module.place, width))
     prompts, default = _prompts(folder)
     if any(prompts.values()) and not includes_prompt:
         raise QuantizeError(f"include_prompt in {_POOLING_NAME} leaves prompts out of the mean, which is not known")
-    return SentenceLayout(pooling, min(config.max_positions, limit or config.max_positions), prompts, default)
+    longest = min(config.max_positions, limit or config.max_positions)
+    return SentenceLayout(pooling, longest, prompts, default, tuple(dense))
 
 
 def layout_files(folder: Path) -> list[str]:
     """Return the names of the files that `read_layout` reads, as far as they are there."""
-    names = [_MODULES_NAME, _LENGTH_NAME, _PROMPTS_NAME]
-    if inside(folder, _MODULES_NAME).is_file():
-        names.append(f"{_pooling_folder(folder)}/config.json")
+    names = [MODULES_NAME, _LENGTH_NAME, _PROMPTS_NAME]
+    if inside(folder, MODULES_NAME).is_file():
+        modules = _checked_modules(folder)
+        names.append(f"{_place(modules[1])}/config.json")
+        names += [name for module in modules if module.kind == _DENSE for name in dense_files(module.place)]
     return [name for name in names if inside(folder, name).is_file()]
 
 
-def _pooling(folder: Path, config: EncoderConfig, place: str) -> tuple[Pooling, bool]:
+def _pooling(folder: Path, config: TextConfig, place: str) -> tuple[Pooling, bool]:
     """Return the pooling, and True unless the tokens of prompts are left out of it."""
     name = f"{place}/config.json"
     fields = Fields(read_json(inside(folder, name)), name, "a pooling")
@@ -96,7 +139,7 @@ def _pooling(folder: Path, config: EncoderConfig, place: str) -> tuple[Pooling, 
     fields.left_out({})
     if len(modes) != 1 or not modes <= set(_POOLINGS):
         asked = " and ".join(sorted(key for key, mode in _MODES.items() if mode in modes) or sorted(modes))
-        raise QuantizeError(f"{name} asks for {asked or 'no pooling'}; mean or cls is known")
+        raise QuantizeError(f"{name} asks for {asked or 'no pooling'}; {', '.join(_POOLINGS)} are known")
     return _POOLINGS[modes.pop()], includes_prompt
 
 
@@ -115,19 +158,11 @@ def _length(folder: Path) -> int | None:
     return length
 
 
-def pair_limit(folder: Path, config: EncoderConfig) -> int:
+def pair_limit(folder: Path, config: TextConfig) -> int:
     """Return the tokens of a query and a document together: the tokenizer's limit, within the model's positions."""
     path = folder / "tokenizer_config.json"
     length = read_json(path).get("model_max_length") if path.is_file() else None
     return min(config.max_positions, length) if isinstance(length, int) and length > 0 else config.max_positions
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Return the tokenizer, neither truncating nor padding."""
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    return tokenizer
 
 
 def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
@@ -144,25 +179,22 @@ def _prompts(folder: Path) -> tuple[dict[str, str], str | None]:
     return {str(name): text for name, text in prompts.items()}, default
 
 
-def _pooling_folder(folder: Path) -> str:
-    """Return the pooling's folder as modules.json names it.
+def _checked_modules(folder: Path) -> tuple[Module, ...]:
+    """Return the modules: Transformer, Pooling, any number of Dense, and Normalize or not.
 
     Raises:
-        QuantizeError: there is another module than the known ones.
+        QuantizeError: another module, or another order.
     """
-    path = inside(folder, _MODULES_NAME)
-    if not path.is_file():
-        raise QuantizeError("the checkpoint has no modules.json; only sentence-transformers folders are known")
-    try:
-        entries = read_json_value(path)
-        modules = [str(entry["type"]).rsplit(".", 1)[-1] for entry in entries]
-        places = [str(entry.get("path", "")) for entry in entries]
-    except (KeyError, TypeError, AttributeError) as err:
-        raise QuantizeError("modules.json is damaged; copy the checkpoint again") from err
-    if modules not in (list(_MODULES), list(_MODULES[:2])):
-        raise QuantizeError(f"modules.json lists {', '.join(modules)}; Transformer, Pooling and Normalize are known")
-    if places[0] not in ("", "."):
+    modules = read_modules(folder)
+    kinds = [module.kind for module in modules]
+    behind = kinds[2:-1] if kinds[-1:] == [_NORMALIZE] else kinds[2:]
+    if kinds[:2] != [_TRANSFORMER, _POOLING] or any(kind != _DENSE for kind in behind):
         raise QuantizeError(
-            f"modules.json has the model in {shown(places[0])}; give that folder's files beside modules.json"
+            f"modules.json lists {', '.join(kinds) or 'nothing'}; "
+            f"{_TRANSFORMER}, {_POOLING}, {_DENSE} and {_NORMALIZE} are known, in this order"
         )
-    return places[1] or "1_Pooling"
+    return modules
+
+
+def _place(pooling: Module) -> str:
+    return pooling.place or "1_Pooling"

@@ -13,14 +13,15 @@ from typing import Any
 
 import numpy as np
 
+from appliance.bundle import RerankerSpec
 from appliance.bundle.manifest import Witness
 from appliance.errors import QuantizeError
 from quantize.evaluation import texts
-from quantize.evaluation.encoder import FloatEncoder
+from quantize.evaluation.encoder import FloatEncoder, encoder_of
 from quantize.evaluation.reranker import FloatReranker, encoded_pairs, query_document_pairs
 from quantize.evaluation.text_models import Float32
 from quantize.progress import Progress
-from quantize.sources.sentence import SentenceLayout, load_tokenizer
+from quantize.sources.sentence import SentenceLayout
 from quantize.witness.published import Published, places
 from quantize.witness.verdict import check_finite, rounded_up
 
@@ -33,10 +34,9 @@ def witness_encoder(
     source: Path, checkpoint: Path, float_folder: Path, layout: SentenceLayout, progress: Progress
 ) -> Witness:
     """Compare the float graph's vectors with transformers', and count the passages that find their neighbour."""
-    tokenizer = load_tokenizer(checkpoint)
     first, second = _passages()
-    inputs = [tokenizer.encode(text).ids[: layout.max_tokens] for text in (*first, *second)]
-    ours = check_finite(FloatEncoder(float_folder, layout.pooling).embed(inputs))
+    inputs = list(map(encoder_of(checkpoint, layout.max_tokens), (*first, *second)))
+    ours = check_finite(FloatEncoder(float_folder, layout).embed(inputs))
     progress.advance_to(0.5)
     figures = {
         "own_found": _own_found(ours),
@@ -50,8 +50,7 @@ def witness_encoder(
         def vector(ids: Sequence[int]) -> Float32:
             row = torch.tensor([ids])
             hidden = model(input_ids=row, attention_mask=torch.ones_like(row)).last_hidden_state[0].numpy()
-            pooled = hidden[0] if layout.pooling == "cls" else hidden.mean(axis=0)
-            return np.asarray(pooled / np.linalg.norm(pooled), np.float32)
+            return layout.vector(hidden)
 
         return np.stack([vector(ids) for ids in inputs])
 
@@ -60,11 +59,17 @@ def witness_encoder(
 
 
 def witness_reranker(
-    source: Path, checkpoint: Path, float_folder: Path, max_tokens: int, progress: Progress
+    source: Path,
+    checkpoint: Path,
+    float_folder: Path,
+    spec: RerankerSpec,
+    progress: Progress,
+    *,
+    answers: tuple[int, int] | None = None,
 ) -> Witness:
-    """Compare the float graph's scores with those of transformers."""
+    """Compare the float graph's scores with those of transformers; `answers` are the tokens yes and no of a prompt."""
     sources = [texts.held_out_prose(), texts.held_out_code()]
-    pairs = encoded_pairs(checkpoint, query_document_pairs(sources, _NUM_QUERIES), max_tokens)
+    pairs = encoded_pairs(checkpoint, query_document_pairs(sources, _NUM_QUERIES), spec)
     reference = FloatReranker(float_folder)
     ours = check_finite(np.concatenate([reference.score(pair) for pair in pairs]))
     progress.advance_to(0.5)
@@ -78,11 +83,13 @@ def witness_reranker(
             feeds = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
             if reference.takes_types:
                 feeds["token_type_ids"] = (torch.arange(ids.shape[1]) >= pair.second_start).long()[None]
-            found.append(model(**feeds).logits[0].numpy())
+            logits = model(**feeds).logits[0].numpy()
+            found.append(logits if answers is None else [logits[-1, answers[0]] - logits[-1, answers[1]]])
         return np.concatenate(found)
 
     def scores(place: Published) -> Float32:
-        return place.outputs("AutoModelForSequenceClassification", theirs)
+        auto_class = "AutoModelForSequenceClassification" if answers is None else "AutoModelForCausalLM"
+        return place.outputs(auto_class, theirs)
 
     return _compared(ours, scores, places(source, checkpoint), "none", {})
 

@@ -75,7 +75,13 @@ class Device:
         self.steps: threading.Semaphore | None = None
 
     def install(
-        self, name: str, *, kind: str = "decoder", content: bytes = b"weights", has_scales: bool = False
+        self,
+        name: str,
+        *,
+        kind: str = "decoder",
+        content: bytes = b"weights",
+        has_scales: bool = False,
+        max_tokens: int = 8,
     ) -> Bundle:
         folder = self.root / f"made-{len(list(self.root.iterdir()))}"
         folder.mkdir()
@@ -93,7 +99,7 @@ class Device:
             head_dim=64,
             eos_token_ids=(0,),
         )
-        encoder = EncoderSpec(architecture="bert", dimensions=4, max_tokens=8)
+        encoder = EncoderSpec(architecture="bert", dimensions=4, max_tokens=max_tokens)
         manifest = Manifest(
             name=name,
             model=decoder if kind == "decoder" else encoder,

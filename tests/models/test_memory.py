@@ -12,6 +12,7 @@ import pytest
 from onnx import helper
 
 from appliance.bundle.manifest import MODEL_NAME
+from appliance.engine.graphs.attention import ATTENTION_BYTES
 from appliance.engine.graphs.slot_arrays import layout_of
 from appliance.engine.runtime.kv_cache import KVCache
 from appliance.engine.runtime.prepacked import FormBytes
@@ -99,6 +100,24 @@ def test_the_memory_of_full_slots_is_the_computed_one_within_a_twentieth(tmp_pat
     for array in [*runner._cache._arrays.values(), *runner._state._arrays.values()]:
         array[:] = np.ones((), array.dtype)
     assert psutil.Process().memory_info().rss - before == pytest.approx(computed, rel=0.05)
+
+
+def test_a_text_model_needs_room_for_the_scores_of_its_longest_text(device: Device) -> None:
+    bundle = device.install("a", kind="encoder", max_tokens=4096)
+    graph = text_attention_of(12)
+    [unread], [need] = needs_of(bundle, SETTINGS), needs_of(bundle, SETTINGS, graph=graph)
+    assert need.num_bytes - unread.num_bytes == (12 + 2) * 4096 * 4096 * 4 - ATTENTION_BYTES
+    [damaged] = needs_of(bundle, SETTINGS, graph=b"no graph")
+    assert damaged == unread
+    short = device.install("b", kind="encoder", max_tokens=256)
+    assert needs_of(short, SETTINGS, graph=graph) == needs_of(short, SETTINGS)
+
+
+def text_attention_of(num_heads: int) -> bytes:
+    """A graph whose attention has so many heads."""
+    inputs = {"num_heads": num_heads}
+    node = helper.make_node("MultiHeadAttention", ["q", "k", "v"], ["y"], domain="com.microsoft", **inputs)
+    return bytes(helper.make_model(helper.make_graph([node], "g", [], [])).SerializeToString())
 
 
 def a_product_of(num_inputs: int, num_outputs: int) -> bytes:

@@ -81,6 +81,16 @@ def test_a_search_and_a_wider_model_take_longer() -> None:
     assert stage_needs(wide, "int4")["fit"].seconds == pytest.approx(8 * stage_needs(model, "int4")["fit"].seconds)
 
 
+def test_a_text_models_calibration_holds_its_float_weights_and_the_moments_of_its_products() -> None:
+    config = {"vocab_size": 250_002, "hidden_size": 1024}
+    layer = [(1024, 1024)] * 4 + [(4096, 1024), (1024, 4096)]
+    model = Model([(250_002, 1024), *layer * 24], config, is_decoder=False, is_rewritten=False)
+    floats, moments = 4 * model.num_parameters, 4 * 24 * (5 * 1024**2 + 4096**2)
+    found = stage_needs(model, "int8")["weights"]
+    assert found.memory_bytes > 2 * floats + moments
+    assert found.scratch_bytes == floats > 2 << 30
+
+
 def test_only_the_stages_that_run_count() -> None:
     stages = stage_needs(qwen(), "int4")
     both = needs_of(stages, ["fuse", "weights", "a stage of later versions"])

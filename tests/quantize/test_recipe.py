@@ -42,6 +42,19 @@ def test_a_recipe_that_is_not_valid_names_the_field(tmp_path: Path, text: str, s
         Recipe.load(tmp_path / "r.toml")
 
 
+def test_scoring_is_read_strictly_and_changes_the_identity() -> None:
+    recipe = shipped_recipe("qwen3-reranker-0.6b")
+    assert recipe.scoring is not None
+    prompt = recipe.scoring.prompt
+    assert prompt.before.endswith('"yes" or "no".<|im_end|>\n<|im_start|>user\n')
+    assert prompt.after == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    with pytest.raises(QuantizeError, match="'behind', which is not known"):
+        recipe.changed({"scoring.prompt": {**prompt.model_dump(), "behind": "x"}})
+    plain = recipe.model_copy(update={"scoring": None})
+    kind = KINDS["reranker"]
+    assert input_sha256(recipe, "0" * 64, kind) != input_sha256(plain, "0" * 64, kind)
+
+
 def test_an_absent_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(QuantizeError, match="no recipe"):
         Recipe.load(tmp_path / "r.toml")

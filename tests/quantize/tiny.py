@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from appliance.bundle import DecoderSpec
 from quantize.build import BuildOptions
 from quantize.quiet import quiet
 from quantize.sources.decoder_config import DecoderConfig
+from quantize.sources.tensors import TensorWriter
 from tests.quantize.nomic import write_nomic
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -121,15 +123,16 @@ GRANITE_HYBRID: dict[str, Any] = {
 }
 
 
-def write_decoder(folder: Path, architecture: str, **changes: Any) -> Path:
+def write_decoder(folder: Path, architecture: str, *, auto_class: str = "AutoModelForCausalLM", **changes: Any) -> Path:
     """Write a causal model with random weights that are large enough to matter, and its tokenizer."""
     with quiet():
         import torch
-        from transformers import AutoConfig, AutoModelForCausalLM
+        import transformers
 
         torch.manual_seed(0)
-        config = AutoConfig.for_model(architecture, **{**_BASE, **(DECODERS | BUILT_DECODERS)[architecture], **changes})
-        model = AutoModelForCausalLM.from_config(config)
+        fields = {**_BASE, **(DECODERS | BUILT_DECODERS)[architecture], **changes}
+        config = transformers.AutoConfig.for_model(architecture, **fields)
+        model = getattr(transformers, auto_class).from_config(config)
         for name, parameter in model.named_parameters():
             if "norm" in name:
                 parameter.data += torch.randn_like(parameter) * 0.1
@@ -140,6 +143,8 @@ def write_decoder(folder: Path, architecture: str, **changes: Any) -> Path:
             else:
                 parameter.data *= 5
         model.save_pretrained(folder)
+    if "sliding_window" in fields:  # transformers 4 saves half of a bidirectional window, and reads half of that
+        change_json(folder / "config.json", sliding_window=fields["sliding_window"])
     write_tokenizer(folder)
     return folder
 
@@ -182,6 +187,61 @@ def write_encoder(folder: Path, architecture: str = "bert", *, pooling: str = "m
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}": True}))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
     return folder
+
+
+def write_body(
+    folder: Path,
+    architecture: str = "qwen3",
+    *,
+    pooling: str = "lasttoken",
+    dense: tuple[int, ...] = (),
+    **changes: Any,
+) -> Path:
+    """Write a sentence-transformers folder with a random decoder's body; its tokenizer puts a token behind a text.
+
+    `dense`: the widths of the modules behind the pooling, which have no bias, but for the last of several.
+    """
+    write_decoder(folder, architecture, auto_class="AutoModel", **changes)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {SPECIALS[0]}", pair=f"$A $B {SPECIALS[0]}", special_tokens=[(SPECIALS[0], 0)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    write_sentence_files(folder, pooling, dense)
+    return folder
+
+
+def write_modules(folder: Path, kinds: list[str]) -> None:
+    """Write modules.json."""
+    entries = [
+        {"type": f"sentence_transformers.models.{kind}", "path": f"{at}_{kind}" if at else ""}
+        for at, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(entries))
+
+
+def write_sentence_files(folder: Path, pooling: str, dense: tuple[int, ...] = ()) -> None:
+    """Write the files of sentence-transformers around a checkpoint, with random dense modules."""
+    kinds = ["Transformer", "Pooling", *["Dense"] * len(dense), "Normalize"]
+    write_modules(folder, kinds)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}": True}))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
+    prompts = {"prompts": {"query": "Instruct: find\nQuery:", "document": ""}, "default_prompt_name": None}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    rng, width = np.random.default_rng(0), json.loads((folder / "config.json").read_text())["hidden_size"]
+    for at, outputs in enumerate(dense):
+        place, has_bias = folder / f"{at + 2}_Dense", at > 0
+        place.mkdir()
+        kind = "activation.Tanh" if has_bias else "linear.Identity"
+        fields = {"in_features": width, "out_features": outputs, "bias": has_bias}
+        (place / "config.json").write_text(json.dumps({**fields, "activation_function": f"torch.nn.modules.{kind}"}))
+        shapes: dict[str, tuple[int, ...]] = {"linear.weight": (outputs, width)}
+        shapes |= {"linear.bias": (outputs,)} if has_bias else {}
+        with TensorWriter(place / "model.safetensors", shapes) as writer:
+            for name, shape in shapes.items():
+                writer.write(name, (rng.standard_normal(shape) * width**-0.5).astype(np.float32))
+        width = outputs
 
 
 def write_reranker(folder: Path, architecture: str = "bert", **changes: Any) -> Path:

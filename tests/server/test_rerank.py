@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import httpx2
 import numpy as np
 import pytest
 
+from appliance.bundle import RerankerSpec, RerankPrompt
 from appliance.bundle.manifest import MODEL_NAME
 from appliance.engine.runtime.model_file import ModelFile
 from appliance.engine.texts.embedder import Reranker
+from appliance.errors import ContextLengthError
 from appliance.home import Home
+from appliance.models import RerankModel
 from appliance.server.app import ROUTES
 from appliance.server.openapi import document
-from appliance.server.v1.rerank import RankedResult, RerankResponse
+from appliance.server.v1.rerank import RankedResult, RerankRequest, RerankResponse, encode_pairs
+from appliance.text.tokenizer import Tokenizer
 from quantize.build import build_into_store
 from quantize.evaluation.reranker import encoded_pairs
 from quantize.progress import StageProgress
 from quantize.recipe import Recipe
 from tests.conftest import RunningServer, a_config, serving
-from tests.quantize.tiny import FORCED, write_encoder, write_reranker
+from tests.quantize.tiny import FORCED, write_encoder, write_reranker, write_tokenizer
 from tests.server.answers import read_answer
 
 _QUERY = "the quick brown fox"
@@ -68,7 +73,9 @@ def test_every_document_is_scored_and_the_most_relevant_comes_first(ranking: Run
 
 def test_scores_are_those_of_the_model(ranking: RunningServer, home: Home) -> None:
     folder = (home.bundles / "tiny-reranker" / "active").resolve()
-    pairs = encoded_pairs(folder, [(_QUERY, text) for text in _DOCUMENTS], 128)
+    pairs = encoded_pairs(
+        folder, [(_QUERY, text) for text in _DOCUMENTS], RerankerSpec(architecture="bert", max_tokens=128)
+    )
     logits = Reranker(ModelFile(folder / MODEL_NAME), num_threads=1).score(pairs)
     raw = {result["index"]: result["relevance_score"] for result in results(ranking, raw_scores=True)}
     np.testing.assert_allclose([raw[i] for i in range(4)], logits, atol=1e-5)
@@ -125,12 +132,43 @@ def test_a_long_document_is_cut_unless_told_not_to(ranking: RunningServer) -> No
         ({"top_n": 0}, "top_n"),
         ({"return_documents": "yes"}, "return_documents"),
         ({"model": "tiny-encoder"}, "model"),
+        ({"instruction": "Find what answers."}, "instruction"),
     ],
 )
 def test_a_bad_field_is_named(ranking: RunningServer, fields: dict[str, Any], param: str) -> None:
     response = rerank(ranking, **fields)
     assert response.status_code == 400, response.text
     assert response.json()["error"]["param"] == param
+
+
+def test_a_model_with_a_prompt_reads_the_instruction_and_cuts_the_document(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path)
+    tokenizer = Tokenizer.from_file(tmp_path / "tokenizer.json")
+    prompt = RerankPrompt(
+        before="<|im_start|>", text="{instruction} {query}: {document}", after="<|im_end|>", instruction="a"
+    )
+    nothing = cast("Any", None)
+    model = RerankModel(nothing, RerankerSpec(architecture="any", max_tokens=16, prompt=prompt), tokenizer, nothing)
+
+    def tokens(**fields: Any) -> tuple[int, ...]:
+        wire = RerankRequest.model_validate({"model": "m", "query": "fox", "documents": ["x"], **fields})
+        [pair] = encode_pairs(model, wire, [fields.get("document", "dog")])
+        return pair.tokens
+
+    def text(tokens: tuple[int, ...]) -> str:
+        return b"".join(map(tokenizer.token_bytes, tokens[1:-1])).decode()
+
+    start, end = (tokenizer.token_id(name) for name in ("<|im_start|>", "<|im_end|>"))
+    for found in (tokens(), tokens(instruction="b")):
+        assert (found[0], found[-1]) == (start, end)
+    assert (text(tokens()), text(tokens(instruction="b"))) == ("a fox: dog", "b fox: dog")
+    cut = tokens(document="z" * 50)
+    assert (len(cut), cut[-1], text(cut)[:8]) == (16, end, "a fox: z")
+    assert text(tokens(document="zzzz", max_tokens_per_doc=2)) in ("a fox: z", "a fox: zz")
+    with pytest.raises(ContextLengthError, match="beside the query"):
+        tokens(document="z" * 50, truncate=False)
+    with pytest.raises(ContextLengthError, match="the query alone"):
+        tokens(query="z" * 20)
 
 
 def test_a_model_of_another_kind_is_refused_everywhere(ranking: RunningServer) -> None:

@@ -90,6 +90,10 @@ def test_special_tokens_matched_after_normalization_stay_text_too(altered: Calla
 def test_an_embedded_text_gets_the_vocabulary_s_own_frame_and_no_padding(wordpiece: Tokenizer) -> None:
     assert wordpiece.encode_framed("Hello worlds hello hello") == (2, 4, 5, 6, 4, 4, 3)
     assert wordpiece.encode_framed("") == (2, 3)
+    tokens = wordpiece.encode_framed("Hello worlds hello hello")
+    assert wordpiece.cut(tokens, 7) == tokens
+    assert wordpiece.cut(tokens, 4) == (2, 4, 5, 3)
+    assert wordpiece.cut(tokens[:-1], 4) == (2, 4, 5, 6)  # without the token behind a text there is none to keep
 
 
 def test_an_embedded_text_cannot_bring_its_own_frame(wordpiece: Tokenizer) -> None:

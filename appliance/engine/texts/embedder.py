@@ -4,6 +4,7 @@ A batch is cut into runs of similar length. The graphs that a bundle can hold, w
 
 encoder   input_ids, attention_mask (B, S) int64 -> sentence_embedding (B, D) float32, unit length
 reranker  input_ids, attention_mask, token_type_ids (B, S) int64 -> relevance_logit (B,) float32
+          input_ids, attention_mask (B, S) int64 -> prompted_relevance_logit (B,) float32, of a model with a prompt
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from appliance.bundle import EncoderSpec
 from appliance.engine.runtime.model_file import ModelFile
 from appliance.errors import ModelError
 
-_MAX_TOKENS_PER_RUN = 1024  # B * S, and with it memory; larger runs are not faster on a CPU
+# Of a graph whose texts need the manifest's prompt: a device that does not know prompts refuses such a graph.
+PROMPTED_OUTPUT = "prompted_relevance_logit"
+MAX_TOKENS_PER_RUN = 1024  # B * S, and with it memory; larger runs are not faster on a CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,7 @@ class Embedder:
         *,
         num_threads: int,
         spinning: bool = False,
-        max_tokens_per_run: int = _MAX_TOKENS_PER_RUN,
+        max_tokens_per_run: int = MAX_TOKENS_PER_RUN,
     ) -> None:
         """Load the graph; `max_tokens_per_run` bounds B * S of one run.
 
@@ -76,7 +79,7 @@ class Reranker:
         *,
         num_threads: int,
         spinning: bool = False,
-        max_tokens_per_run: int = _MAX_TOKENS_PER_RUN,
+        max_tokens_per_run: int = MAX_TOKENS_PER_RUN,
     ) -> None:
         """Load the graph; `max_tokens_per_run` bounds B * S of one run.
 
@@ -85,6 +88,8 @@ class Reranker:
         """
         self._session = _load(model, num_threads, spinning=spinning)
         # A family without token types still has the input, but an optimized graph may have dropped it.
+        names = {value.name for value in self._session.get_outputs()}
+        self._output = PROMPTED_OUTPUT if PROMPTED_OUTPUT in names else "relevance_logit"
         self._takes_types = any(value.name == "token_type_ids" for value in self._session.get_inputs())
         self._max_tokens_per_run = max_tokens_per_run
 
@@ -102,7 +107,7 @@ class Reranker:
                 starts = np.array([[pair.second_start] for pair in chosen])
                 places = np.arange(feeds["input_ids"].shape[1])
                 feeds["token_type_ids"] = (places >= starts).astype(np.int64) * feeds["attention_mask"]
-            logits[indices] = _run(self._session, "relevance_logit", feeds)
+            logits[indices] = _run(self._session, self._output, feeds)
         return logits
 
 

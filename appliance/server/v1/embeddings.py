@@ -181,7 +181,7 @@ def _encode_item(model: EmbeddingModel, item: str | list[int], param: str, trunc
     if len(tokens) > limit:
         if not truncate:
             raise _too_long(limit, f"{len(tokens)} tokens", param)
-        tokens = (*tokens[: limit - 1], tokens[-1])
+        tokens = model.tokenizer.cut(tokens, limit)
     if not isinstance(item, str) and not all(0 <= t < model.tokenizer.vocab_size for t in tokens):
         raise InvalidRequestError(f"Invalid '{param}': a token is not in the vocabulary.", param=param)
     return tokens

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from appliance.engine.texts.embedder import TokenPair
-from appliance.errors import ContextLengthError
+from appliance.errors import ContextLengthError, InvalidRequestError
 from appliance.models import RerankModel
 from appliance.server.context import CONTEXT
 from appliance.server.http.body import read_as
@@ -25,6 +25,7 @@ from appliance.server.http.routing import Access, Routes
 from appliance.server.http.wire import EXTENSION, Answer, Wire
 from appliance.server.v1.sampling import ModelId
 from appliance.server.v1.tokens import MAX_CHARACTERS_PER_TOKEN
+from appliance.text.pair import Pairing
 
 ROUTES = Routes()
 
@@ -38,7 +39,10 @@ class RerankDocument(Wire):
 
 
 class RerankRequest(Wire):
-    """The request; a pair that is too long loses the end of its document unless `truncate` is false."""
+    """The request; a pair that is too long loses the end of its document unless `truncate` is false.
+
+    `instruction` tells a model with a prompt what makes a document relevant, in place of the default.
+    """
 
     model: ModelId
     query: Annotated[str, Field(min_length=1)]
@@ -48,6 +52,9 @@ class RerankRequest(Wire):
     max_tokens_per_doc: Annotated[int, Field(ge=1)] | None = None
     truncate: bool = Field(default=True, json_schema_extra=EXTENSION)
     raw_scores: bool = Field(default=False, json_schema_extra=EXTENSION)
+    instruction: Annotated[str, Field(min_length=1, max_length=4096)] | None = Field(
+        default=None, json_schema_extra=EXTENSION
+    )
 
 
 class RankedDocument(Answer):
@@ -116,31 +123,37 @@ def encode_pairs(model: RerankModel, wire: RerankRequest, texts: Sequence[str]) 
 
     Raises:
         ContextLengthError: the query leaves no room, or a document is too long and must not be cut.
+        InvalidRequestError: an instruction for a model that takes none.
     """
-    limit, tokenizer = model.spec.max_tokens, model.tokenizer
+    limit, prompt = model.spec.max_tokens, model.spec.prompt
+    if wire.instruction is not None and (prompt is None or not prompt.instruction):
+        raise InvalidRequestError(
+            f"Invalid 'instruction': {model.bundle.name} takes none. Please leave it out.", param="instruction"
+        )
     if len(wire.query) > limit * MAX_CHARACTERS_PER_TOKEN:
         raise _query_too_long(limit, f"{len(wire.query)} characters")
-    query = tokenizer.encode(wire.query)
-    room = tokenizer.pair_frame.room_beside(query, limit)
+    pairing = model.tokenizer.pairing(wire.query, prompt, instruction=wire.instruction)
+    room = pairing.room(limit)
     if room < 1:
-        raise _query_too_long(limit, f"{len(query)} tokens")
+        raise _query_too_long(limit, f"{pairing.num_query_tokens} tokens")
     pairs = []
     for i, text in enumerate(texts):
-        document = _encode_document(model, text, room, f"documents[{i}]", truncate=wire.truncate)
+        document = _encode_document(pairing, text, limit, f"documents[{i}]", truncate=wire.truncate)
         if wire.max_tokens_per_doc is not None:
             document = document[: wire.max_tokens_per_doc]
-        pairs.append(TokenPair(*tokenizer.pair_frame.join(query, document)))
+        pairs.append(TokenPair(*pairing.join(document)))
     return pairs
 
 
-def _encode_document(model: RerankModel, text: str, room: int, param: str, *, truncate: bool) -> tuple[int, ...]:
+def _encode_document(pairing: Pairing, text: str, limit: int, param: str, *, truncate: bool) -> tuple[int, ...]:
+    room = pairing.room(limit)
     most = room * MAX_CHARACTERS_PER_TOKEN
     if truncate:
-        return model.tokenizer.encode(text[:most])[:room]
-    tokens = model.tokenizer.encode(text[: most + 1])
+        return pairing.encode(text[:most])[:room]
+    tokens = pairing.encode(text[: most + 1])
     if len(tokens) > room or len(text) > most:
         raise ContextLengthError(
-            f"This model reads {model.spec.max_tokens} tokens at once; beside the query there is room for {room}, "
+            f"This model reads {limit} tokens at once; beside the query there is room for {room}, "
             f'but the document has {len(tokens)} or more. Please shorten it, or leave out "truncate": false.',
             param=param,
         )

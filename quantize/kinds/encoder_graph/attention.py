@@ -89,7 +89,7 @@ class Attention:
         assert table is not None
         most = self.config.max_positions - 1
         rows = table[distance_buckets(np.arange(-most, most + 1), len(table))]
-        at = edit.node("Add", [self._distances(), edit.constant("most", np.int64(most))], "distance_rows")
+        at = edit.node("Add", [self.packing.distances(), edit.constant("most", np.int64(most))], "distance_rows")
         by_pair = edit.node("Gather", [edit.constant("relative_bias", rows), at], "bias_by_pair")
         by_head = edit.node("Transpose", [by_pair], "bias_by_head", perm=[2, 0, 1])
         return edit.node("Unsqueeze", [by_head, ints(edit, "first_axis", [0])], "attention_bias")
@@ -99,20 +99,13 @@ class Attention:
         assert window is not None
         far = edit.node(
             "Greater",
-            [edit.node("Abs", [self._distances()], "far"), edit.constant("window", np.int64(window))],
+            [edit.node("Abs", [self.packing.distances()], "far"), edit.constant("window", np.int64(window))],
             "is_far",
         )
         bias = edit.node(
             "Where", [far, edit.constant("outside", _OUTSIDE), edit.constant("inside", np.float32(0))], "window_bias"
         )
         return edit.node("Unsqueeze", [bias, ints(edit, "first_axes", [0, 1])], "attention_bias")
-
-    def _distances(self) -> ir.Value:
-        """Compute the distances (S, S): the key's position minus the query's."""
-        edit, positions = self.edit, self.packing.positions
-        keys = edit.node("Unsqueeze", [positions, ints(edit, "first_axis", [0])], "key_positions")
-        queries = edit.node("Unsqueeze", [positions, ints(edit, "last", [-1])], "query_positions")
-        return edit.node("Sub", [keys, queries], "distances")
 
 
 def distance_buckets(distances: NDArray[np.int64], num_buckets: int) -> NDArray[np.int64]:

@@ -2,64 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
-from numpy.typing import NDArray
 
-from appliance.engine.runtime.provider import session_options
+from appliance.bundle import RerankerSpec
+from appliance.bundle.manifest import MODEL_NAME, TOKENIZER_NAME
 from appliance.engine.texts.embedder import TokenPair
+from appliance.text.tokenizer import Tokenizer
+from quantize.builder.weights import checkpoint_weights
 from quantize.evaluation import texts
 from quantize.evaluation.reranker import encoded_pairs, query_document_pairs
-from quantize.evaluation.runners import runner_threads
+from quantize.graph.edit import Editor
 from quantize.graph.files import save_graph
+from quantize.kinds.encoder_graph.body import build_body
+from quantize.kinds.encoder_graph.body_int8 import quantize_body
 from quantize.kinds.encoder_graph.graph import EncoderGraph
-from quantize.kinds.encoder_graph.products import Seen
+from quantize.kinds.encoder_graph.measured import Feeds, Seen, add_outputs, inputs_seen
+from quantize.kinds.encoder_graph.packing import Packing
+from quantize.kinds.encoder_graph.pooling import unit_vectors
 from quantize.kinds.encoder_graph.tensors import load_tensors
+from quantize.pipeline import PARTIAL
+from quantize.sources.decoder_config import DecoderConfig
 from quantize.sources.encoder_config import EncoderConfig
-from quantize.sources.sentence import SentenceLayout, load_tokenizer
+from quantize.sources.sentence import SentenceLayout
 
 _LENGTHS = [3, 10, 20, 40, 90, 160]  # words
 _NUM_SNIPPETS = 96
 _STEP_WORDS = 977
 _NUM_QUERIES = 12
 
-Feeds = dict[str, NDArray[np.int64]]
 Finish = Callable[[EncoderGraph], ir.Model]
 
 
 def build_encoder(
-    checkpoint: Path, target: Path, config: EncoderConfig, layout: SentenceLayout, *, smoothing: float
+    checkpoint: Path, target: Path, config: EncoderConfig | DecoderConfig, layout: SentenceLayout, *, smoothing: float
 ) -> None:
-    """Write the int8 graph of an embedding model into the target folder.
+    """Write the int8 graph of an embedding model into the target folder; that of a decoder's body is not smoothed.
 
     Raises:
         QuantizeError: the weights are not those of config.json.
     """
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = Tokenizer.from_file(checkpoint / TOKENIZER_NAME)
     lengths = _LENGTHS * (_NUM_SNIPPETS // len(_LENGTHS))
     snippets = texts.snippets(texts.prose() + texts.code(), lengths, _STEP_WORDS)
-    feeds = [_feeds_of(tokenizer.encode(text).ids[: layout.max_tokens]) for text in snippets]
-    _build(checkpoint, target, config, lambda graph: graph.vectors(layout.pooling), feeds, smoothing)
+    feeds = [_feeds_of(tokenizer.encode_framed(text)[: layout.max_tokens]) for text in snippets]
+    if isinstance(config, EncoderConfig):
+        _build(checkpoint, target, config, lambda graph: graph.vectors(layout), feeds, smoothing)
+        return
+    with tempfile.TemporaryDirectory(dir=target, prefix=PARTIAL) as floats:
+        build_float_encoder(checkpoint, Path(floats), config, layout)
+        quantize_body(Path(floats), target, feeds)
 
 
-def build_reranker(checkpoint: Path, target: Path, config: EncoderConfig, max_tokens: int, *, smoothing: float) -> None:
+def build_reranker(
+    checkpoint: Path, target: Path, config: EncoderConfig, spec: RerankerSpec, *, smoothing: float
+) -> None:
     """Write the int8 graph of a cross-encoder into the target folder.
 
     Raises:
         QuantizeError: the weights are not those of config.json.
     """
-    pairs = query_document_pairs(texts.prose() + texts.code(), _NUM_QUERIES)
-    feeds = [_feeds_of_pair(pair) for pair in encoded_pairs(checkpoint, pairs, max_tokens)]
+    feeds = [_feeds_of_pair(pair) for pair in calibration_pairs(checkpoint, spec)]
     _build(checkpoint, target, config, EncoderGraph.scores, feeds, smoothing)
 
 
-def build_float_encoder(checkpoint: Path, target: Path, config: EncoderConfig, layout: SentenceLayout) -> None:
-    """Write the float graph, as the reference for architectures that optimum cannot export."""
-    save_graph(EncoderGraph(config, load_tensors(checkpoint)).vectors(layout.pooling), target)
+def build_prompted(floats: Path, checkpoint: Path, target: Path, spec: RerankerSpec) -> None:
+    """Write the int8 graph of a causal model that scores, from its float graph in `floats`, which gets a second one."""
+    quantize_body(floats, target, [_feeds_of(pair.tokens) for pair in calibration_pairs(checkpoint, spec)])
+
+
+def calibration_pairs(checkpoint: Path, spec: RerankerSpec) -> list[TokenPair]:
+    """Return the pairs of texts to which a reranker's weights are fitted."""
+    return encoded_pairs(checkpoint, query_document_pairs(texts.prose() + texts.code(), _NUM_QUERIES), spec)
+
+
+def build_float_encoder(
+    checkpoint: Path, target: Path, config: EncoderConfig | DecoderConfig, layout: SentenceLayout
+) -> None:
+    """Write the float graph, as the reference for architectures that optimum cannot export.
+
+    Raises:
+        QuantizeError: the weights are not those of config.json, or a decoder's body has layers other than attention.
+    """
+    if isinstance(config, EncoderConfig):
+        save_graph(EncoderGraph(config, load_tensors(checkpoint)).vectors(layout), target)
+        return
+
+    def finish(edit: Editor, packing: Packing, hidden: ir.Value) -> tuple[ir.Value, list[int | str]]:
+        vectors = unit_vectors(edit, packing, hidden, config.hidden_size, layout)
+        return vectors, ["batch_size", layout.dimensions(config.hidden_size)]
+
+    build_body(checkpoint_weights(checkpoint), config, target, finish, num_positions=layout.max_tokens)
 
 
 def _build(
@@ -67,25 +104,21 @@ def _build(
 ) -> None:
     tensors = load_tensors(checkpoint)
     graph = EncoderGraph(config, tensors)
-    seen = _inputs_seen(graph, finish(graph), feeds)
+    with tempfile.TemporaryDirectory(dir=target, prefix=PARTIAL) as floats:
+        seen = _inputs_seen(graph, finish(graph), feeds, Path(floats))
     save_graph(finish(EncoderGraph(config, tensors, seen=seen, smoothing=smoothing)), target)
 
 
-def _inputs_seen(graph: EncoderGraph, model: ir.Model, feeds: Sequence[Feeds]) -> dict[str, Seen]:
-    """Run the float graph over all texts, and measure the inputs of every product."""
-    names = list(graph.products.inputs)
-    for value in dict.fromkeys(graph.products.inputs.values()):
-        value.type = ir.TensorType(ir.DataType.FLOAT)
-        model.graph.outputs.append(value)
-    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), session_options(runner_threads()))
-    wanted = [graph.products.inputs[name].name for name in names]
-    seen: dict[str, Seen] = {}
-    for text in feeds:
-        for name, rows in zip(names, session.run(wanted, text), strict=True):
-            width = rows.shape[1]
-            old = seen.get(name) or Seen(np.zeros(width, np.float32), np.zeros((width, width), np.float32))
-            seen[name] = Seen(np.maximum(old.peaks, np.abs(rows).max(axis=0)), old.moments + rows.T @ rows)
-    return seen
+def _inputs_seen(graph: EncoderGraph, model: ir.Model, feeds: Sequence[Feeds], scratch: Path) -> Mapping[str, Seen]:
+    """Run the float graph over all texts, and measure the inputs of every product by its name.
+
+    The graph lies in a file meanwhile: a message of protobuf holds at most 2 GB.
+    """
+    inputs = graph.products.inputs
+    names = add_outputs(model, inputs.values())
+    save_graph(model, scratch)
+    seen = inputs_seen(scratch / MODEL_NAME, names, feeds)
+    return {product: seen[str(value.name)] for product, value in inputs.items()}
 
 
 def _feeds_of(ids: Sequence[int]) -> Feeds:

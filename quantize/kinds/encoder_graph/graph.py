@@ -17,11 +17,13 @@ from quantize.graph import nbits
 from quantize.graph.codec import BLOCK, round_to_nearest
 from quantize.graph.edit import MICROSOFT, Editor, new_input
 from quantize.kinds.encoder_graph.attention import Attention
+from quantize.kinds.encoder_graph.measured import Seen
 from quantize.kinds.encoder_graph.packing import Packing, ints
-from quantize.kinds.encoder_graph.products import Products, Seen
+from quantize.kinds.encoder_graph.pooling import unit_vectors
+from quantize.kinds.encoder_graph.products import Products
 from quantize.kinds.encoder_graph.tensors import EmbeddingWeights, EncoderWeights, LayerWeights, Linear, Norm, Tensors
 from quantize.sources.encoder_config import EncoderConfig
-from quantize.sources.sentence import Pooling
+from quantize.sources.sentence import SentenceLayout
 
 _OPSET = 18
 _IR_VERSION = 10
@@ -47,17 +49,16 @@ class EncoderGraph:
         self.edit = Editor(self._graph)
         self.products = Products(self.edit, seen, smoothing)
 
-    def vectors(self, pooling: Pooling) -> ir.Model:
+    def vectors(self, layout: SentenceLayout) -> ir.Model:
         """Build the graph of an embedding model: sentence_embedding (B, D), of unit length.
 
         Raises:
             QuantizeError: a weight is missing or has another shape than config.json says.
         """
         packing, _ = self._inputs(has_pairs=False)
-        hidden, width = self._hidden(packing, None), self.config.hidden_size
-        pooled = packing.first_rows(hidden, "cls") if pooling == "cls" else packing.mean_rows(hidden, width, "mean")
-        output = self.edit.node("LpNormalization", [pooled], "sentence_embedding", axis=-1, p=2)
-        return self._model(output, ["batch_size", width])
+        width = self.config.hidden_size
+        output = unit_vectors(self.edit, packing, self._hidden(packing, None), width, layout)
+        return self._model(output, ["batch_size", layout.dimensions(width)])
 
     def scores(self) -> ir.Model:
         """Build the graph of a reranker, which takes token_type_ids too: relevance_logit (B,).

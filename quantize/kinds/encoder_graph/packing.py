@@ -23,6 +23,7 @@ class Packing:
     to_padded: ir.Value  # (B * S,) the packed token of each padded position
     positions: ir.Value  # (S,) 0, 1, 2 and so on
     shapes: dict[int, ir.Value] = field(default_factory=dict)  # [B, S, width] by width
+    _distances: list[ir.Value] = field(default_factory=list)
 
     @classmethod
     def of(cls, edit: Editor, ids: ir.Value, mask: ir.Value) -> Packing:
@@ -64,6 +65,22 @@ class Packing:
             "Gather", [by_text, self.edit.constant("zero_i64", np.int64(0))], f"{name}.place", axis=1
         )
         return self.edit.node("Gather", [rows, first], name)
+
+    def last_rows(self, rows: ir.Value, name: str) -> ir.Value:
+        """Select each text's last token: (B, width) of (T, width); padding stands behind a text."""
+        by_text = self.edit.node("Reshape", [self.to_padded, self.batch_shape], f"{name}.places")
+        last = self.edit.node(
+            "Gather", [by_text, self.edit.constant("last_i64", np.int64(-1))], f"{name}.place", axis=1
+        )
+        return self.edit.node("Gather", [rows, last], name)
+
+    def distances(self) -> ir.Value:
+        """Compute the distances (S, S), made once: the key's position minus the query's."""
+        if not self._distances:
+            keys = self.edit.node("Unsqueeze", [self.positions, ints(self.edit, "first_axis", [0])], "key_positions")
+            queries = self.edit.node("Unsqueeze", [self.positions, ints(self.edit, "last", [-1])], "query_positions")
+            self._distances.append(self.edit.node("Sub", [keys, queries], "distances"))
+        return self._distances[0]
 
     def packed_positions(self) -> ir.Value:
         """Return each token's place in its text, (T,)."""

@@ -7,24 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from quantize.graph.edit import MICROSOFT, Editor
+from quantize.kinds.encoder_graph.measured import Float32, Seen
 from quantize.precision.gptq import gptq_rows
 
 _SMOOTHED = frozenset({"qkv", "ffn_in"})  # smoothing the other two products gains nothing
 _SMALLEST_PEAK = np.float32(1e-5)
 _SMALLEST_SCALE = np.float32(1e-9)
-
-Float32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The inputs of one product: the largest magnitude of each channel (K,), and the sum of x x^T (K, K)."""
-
-    peaks: Float32
-    moments: Float32
 
 
 @dataclass(frozen=True, slots=True)

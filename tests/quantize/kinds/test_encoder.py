@@ -27,7 +27,8 @@ pytestmark = pytest.mark.slow
 
 _RNG = np.random.default_rng(0)
 _TEXTS = [_RNG.integers(3, VOCAB, n).tolist() for n in (1, 30, 7, 2, 60, 12)]
-_POOLINGS: tuple[Pooling, ...] = ("mean", "cls")
+_POOLINGS: tuple[Pooling, ...] = ("mean", "cls", "lasttoken")
+_MEAN = SentenceLayout("mean", 64)
 _SPEC = EncoderSpec(architecture="any", dimensions=64, max_tokens=64)
 
 
@@ -51,7 +52,8 @@ def int8(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Embedder
 
 @pytest.mark.parametrize("pooling", _POOLINGS)
 def test_the_float_graph_equals_torch(checkpoint: Path, pooling: Pooling, tmp_path: Path) -> None:
-    graph = EncoderGraph(read_encoder_config(checkpoint), load_tensors(checkpoint)).vectors(pooling)
+    layout = SentenceLayout(pooling, 64)
+    graph = EncoderGraph(read_encoder_config(checkpoint), load_tensors(checkpoint)).vectors(layout)
     ir.save(graph, tmp_path / "model.onnx")
     embedder = load_embedder(tmp_path, _SPEC)
     np.testing.assert_allclose(embedder.embed(_TEXTS), torch_vectors(checkpoint, pooling), atol=2e-6)
@@ -77,7 +79,7 @@ def test_positions_before_a_texts_first_one_are_not_counted(tmp_path: Path) -> N
 def test_a_text_as_long_as_the_positions_go(tmp_path: Path) -> None:
     checkpoint = write_encoder(tmp_path / "checkpoint", "mpnet")
     config = read_encoder_config(checkpoint)
-    ir.save(EncoderGraph(config, load_tensors(checkpoint)).vectors("mean"), tmp_path / "model.onnx")
+    ir.save(EncoderGraph(config, load_tensors(checkpoint)).vectors(_MEAN), tmp_path / "model.onnx")
     text = _RNG.integers(3, VOCAB, config.max_positions).tolist()
     wanted = torch_vectors(checkpoint, "mean", [text])
     np.testing.assert_allclose(load_embedder(tmp_path, _SPEC).embed([text]), wanted, atol=2e-6)
@@ -88,7 +90,7 @@ def test_weights_of_another_form_are_refused_by_name(bert: Path) -> None:
     del tensors["encoder.layer.1.output.dense.bias"]
     graph = EncoderGraph(read_encoder_config(bert), tensors)
     with pytest.raises(QuantizeError, match=r"encoder\.layer\.1\.output\.dense\.bias"):
-        graph.vectors("mean")
+        graph.vectors(_MEAN)
 
 
 def test_a_config_that_contradicts_the_weights_is_refused(tmp_path: Path) -> None:
@@ -132,7 +134,8 @@ def torch_vectors(checkpoint: Path, pooling: Pooling, texts: list[list[int]] | N
         hidden = [nomic_hidden(checkpoint, text).numpy() for text in texts]
     else:
         hidden = _transformers_hidden(checkpoint, texts)
-    pooled = np.stack([rows.mean(axis=0) if pooling == "mean" else rows[0] for rows in hidden])
+    pools = {"mean": lambda rows: rows.mean(axis=0), "cls": lambda rows: rows[0], "lasttoken": lambda rows: rows[-1]}
+    pooled = np.stack([pools[pooling](rows) for rows in hidden])
     return np.asarray(pooled / np.linalg.norm(pooled, axis=1, keepdims=True), np.float32)
 
 

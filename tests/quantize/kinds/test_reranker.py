@@ -67,7 +67,7 @@ def test_which_segment_a_token_belongs_to_matters(tmp_path: Path) -> None:
 
 def test_an_int8_score_is_close_to_float_and_the_same_in_every_batch(tmp_path: Path) -> None:
     checkpoint = write_reranker(tmp_path / "checkpoint")
-    build_reranker(checkpoint, tmp_path, read_encoder_config(checkpoint), 64, smoothing=0.5)
+    build_reranker(checkpoint, tmp_path, read_encoder_config(checkpoint), spec_of(64), smoothing=0.5)
     reranker = reranker_of(tmp_path)
     pairs = [pair(5, n) for n in range(2, 42)]
     together = reranker.score(pairs)
@@ -78,7 +78,7 @@ def test_an_int8_score_is_close_to_float_and_the_same_in_every_batch(tmp_path: P
 
 def test_the_document_is_cut_and_the_query_is_not(tmp_path: Path) -> None:
     checkpoint = write_reranker(tmp_path / "checkpoint")
-    whole, cut = (encoded_pairs(checkpoint, [("the fox", "dog " * 50)], limit)[0] for limit in (1000, 24))
+    whole, cut = (encoded_pairs(checkpoint, [("the fox", "dog " * 50)], spec_of(limit))[0] for limit in (1000, 24))
     assert len(cut) == 24
     assert cut.second_start == whole.second_start
     assert cut.tokens[:23] == whole.tokens[:23]
@@ -105,6 +105,10 @@ def test_a_classifier_of_several_labels_is_no_reranker(tmp_path: Path) -> None:
     with pytest.raises(QuantizeError, match="3 labels"):
         is_reranker(checkpoint)
     assert not is_reranker(write_encoder(tmp_path / "encoder"))
+
+
+def spec_of(max_tokens: int) -> RerankerSpec:
+    return RerankerSpec(architecture="any", max_tokens=max_tokens)
 
 
 def reranker_of(folder: Path) -> Reranker:

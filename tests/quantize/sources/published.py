@@ -243,6 +243,30 @@ DECODERS: dict[str, Config] = {
     "Qwen3.5 0.8B": _QWEN35,
 }  # fmt: skip
 
+# Models without a head, whose hidden states become a vector.
+BODIES: dict[str, Config] = {
+    "Qwen3-Embedding 0.6B": {
+        **_QWEN3,
+        "eos_token_id": 151643,
+        "max_position_embeddings": 32768,
+        "transformers_version": "4.51.3",
+        "vocab_size": 151669,
+    },
+    "EmbeddingGemma 300M": {
+        **_GEMMA3_270M,
+        "architectures": ["Gemma3TextModel"],
+        "dtype": "float32",
+        "eos_token_id": 1,
+        "hidden_size": 768,
+        "intermediate_size": 1152,
+        "max_position_embeddings": 2048,
+        "num_attention_heads": 3,
+        "num_hidden_layers": 24,
+        "layer_types": [("full" if (layer + 1) % 6 == 0 else "sliding") + "_attention" for layer in range(24)],
+        "transformers_version": "4.57.0.dev0",
+        "use_bidirectional_attention": True,
+    },
+}
 _BERT: Config = {
     "_name_or_path": "bert-base-uncased", "architectures": ["BertModel"], "attention_probs_dropout_prob": 0.1,
     "classifier_dropout": None, "gradient_checkpointing": False, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,

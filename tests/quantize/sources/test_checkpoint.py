@@ -80,7 +80,7 @@ def test_a_config_that_is_not_json_is_refused(llama: Path) -> None:
 
 def test_a_pooling_that_is_not_known_is_refused(tmp_path: Path) -> None:
     folder = write_encoder(tmp_path / "bert", pooling="max_tokens")
-    with pytest.raises(QuantizeError, match="pooling_mode_max_tokens; mean or cls is known"):
+    with pytest.raises(QuantizeError, match="pooling_mode_max_tokens; mean, cls, lasttoken are known"):
         read_layout(folder, read_encoder_config(folder))
 
 

@@ -13,7 +13,7 @@ from quantize.sources.encoder_config import read_encoder_keys
 from quantize.sources.fields import Fields
 from quantize.sources.generation import read_generation
 from quantize.sources.quantized import read_quantization
-from tests.quantize.sources.published import DECODERS, ENCODERS, GENERATIONS, as_transformers_5
+from tests.quantize.sources.published import BODIES, DECODERS, ENCODERS, GENERATIONS, as_transformers_5
 
 _NESTED = "Gemma 3 4B"
 _NESTED_MODELS = {_NESTED, "Ministral 3 3B", "Qwen3.5 0.8B", "Gemma 4 E2B"}
@@ -32,6 +32,23 @@ def test_a_published_decoder_is_accepted(name: str) -> None:
 def test_transformers_5_says_the_same(name: str) -> None:
     raw = DECODERS[name]
     assert read_decoder_keys(as_transformers_5(copy.deepcopy(raw))).config == read_decoder_keys(raw).config
+
+
+@pytest.mark.parametrize("name", sorted(BODIES))
+def test_a_published_body_is_accepted_as_one_and_as_nothing_else(name: str) -> None:
+    keys = read_decoder_keys(BODIES[name], is_body=True)
+    assert read_decoder_keys(keys.config, is_body=True).config == keys.config
+    assert read_decoder_keys(as_transformers_5(copy.deepcopy(BODIES[name])), is_body=True).config == keys.config
+    with pytest.raises(QuantizeError, match="architectures"):
+        read_decoder_keys(keys.config)
+
+
+def test_embedding_gemmas_tokens_see_those_behind_them() -> None:
+    config = decoder_config(read_decoder_keys(BODIES["EmbeddingGemma 300M"], is_body=True).config, {})
+    assert config.is_bidirectional
+    assert [config.window_of(layer) for layer in (4, 5)] == [512, None]
+    with pytest.raises(QuantizeError, match="use_bidirectional_attention"):
+        read_decoder_keys({**BODIES["Qwen3-Embedding 0.6B"], "use_bidirectional_attention": True}, is_body=True)
 
 
 @pytest.mark.parametrize("name", sorted(ENCODERS))

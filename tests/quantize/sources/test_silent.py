@@ -207,7 +207,7 @@ def test_pooling_as_sentence_transformers_5_4_writes_it(tmp_path: Path) -> None:
     pooling.write_text('{"embedding_dimension": 64, "pooling_mode": "mean", "include_prompt": true}')
     assert read_layout(folder, read_encoder_config(folder)).pooling == "mean"
     pooling.write_text('{"pooling_mode": ["mean", "cls"]}')
-    with pytest.raises(QuantizeError, match="mean or cls is known"):
+    with pytest.raises(QuantizeError, match="mean, cls, lasttoken are known"):
         read_layout(folder, read_encoder_config(folder))
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from appliance.bundle import RerankerSpec
 from appliance.bundle.manifest import Witness
 from quantize.fusion.export import ENCODER_TASK, RERANKER_TASK, export
 from quantize.kinds.encoder_graph.build import build_float_encoder
@@ -56,7 +57,7 @@ def test_transformers_agrees_on_the_scores(architecture: str, tmp_path: Path) ->
     source, folder = write_reranker(tmp_path / "source", architecture), tmp_path / "float"
     folder.mkdir()
     export(source, folder, task=RERANKER_TASK)
-    found = witness_reranker(source, source, folder, 64, SILENT)
+    found = witness_reranker(source, source, folder, RerankerSpec(architecture="any", max_tokens=64), SILENT)
     assert (found.by, found.read) == ("transformers", "source")
     assert found.difference is not None
     assert found.difference <= _SAME
