@@ -27,19 +27,26 @@ class Held:
     """Requests that are held until they are released."""
 
     def __init__(self, page: Page, url: str) -> None:
-        self._page, self._url = page, url
+        self._page, self._is_released = page, False
         self.routes: list[Route] = []
-        page.route(url, lambda route: self.routes.append(route))  # Playwright takes no built-in method
+        page.route(url, self._take)
 
     def wait(self) -> None:
         while not self.routes:
             self._page.wait_for_timeout(5)  # which lets the requests arrive
 
     def release(self) -> None:
+        """Let requests through from now on; the route stays, since those that it holds would end with it."""
         self.wait()
-        self._page.unroute(self._url)
+        self._is_released = True
         for route in self.routes:
             route.continue_()
+
+    def _take(self, route: Route) -> None:
+        if self._is_released:
+            route.continue_()
+        else:
+            self.routes.append(route)
 
 
 def wait_for_questions(page: Page, count: int) -> list[Any]:
@@ -297,7 +304,7 @@ def test_figures_that_come_twice_count_once(page: Page) -> None:
     times = page.evaluate("""async () => {
         const { Live } = await import('/console/admin/live.js');
         const live = new Live(() => {});
-        for (const at_s of [[1, 2], [3], [3], [2, 3, 4]]) live.extend({ interval_s: 2, at_s, running: at_s });
+        for (const at_s of [[1, 2], [3], [3], [2, 3, 4]]) live.extend({ interval_s: 2, at_s, running: [...at_s] });
         return [live.history.at_s, live.history.running];
     }""")
     assert times == [[1, 2, 3, 4]] * 2
