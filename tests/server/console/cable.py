@@ -18,6 +18,8 @@ class Cable:
         self._ends: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
         self._is_cut = self._is_over = False
+        self._flows = threading.Event()  # from the device to the client
+        self._flows.set()
 
     @property
     def url(self) -> str:
@@ -35,6 +37,13 @@ class Cable:
         for end in self._ends:
             _end(end)
 
+    def hold(self) -> None:
+        """Keep back what the device says, and let through what it is told."""
+        self._flows.clear()
+
+    def release(self) -> None:
+        self._flows.set()
+
     def mend(self) -> None:
         self._is_cut = False
 
@@ -47,13 +56,14 @@ class Cable:
     ) -> None:
         self._is_over = True
         socket.create_connection(self._listener.getsockname()).close()
+        self.release()
         self.cut()
         for thread in self._threads:
             thread.join()
         for end in (*self._ends, self._listener):
             end.close()
 
-    def _start(self, work: object, *args: socket.socket) -> None:
+    def _start(self, work: object, *args: socket.socket | threading.Event | None) -> None:
         assert callable(work)
         self._threads.append(threading.Thread(target=work, args=args))
         self._threads[-1].start()
@@ -66,13 +76,15 @@ class Cable:
                 continue
             device = socket.create_connection(("127.0.0.1", self._port))
             self._ends += [client, device]
-            self._start(_pump, client, device)
-            self._start(_pump, device, client)
+            self._start(_pump, client, device, None)
+            self._start(_pump, device, client, self._flows)
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
+def _pump(source: socket.socket, target: socket.socket, flows: threading.Event | None) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
+            if flows is not None:
+                flows.wait()
             target.sendall(data)
     _end(source)
     _end(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -18,14 +19,20 @@ from tests.server.console.driver import NO_PLAYWRIGHT
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-CHROMIUM = os.environ.get("LANTERNCHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+LONG_MS = 60_000
+with contextlib.suppress(ImportError):
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=LONG_MS)  # a slow machine takes longer for the same; a fault is found all the same
+
+CHROMIUM = os.environ.get("LANTERN_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """One browser for a module, since its driver runs a loop in this thread; each test has a profile of its own."""
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium here; install Debian's package chromium, or set LANTERNCHROMIUM")
+        pytest.skip("there is no Chromium here; install Debian's package chromium, or set LANTERN_CHROMIUM")
     driver_module = pytest.importorskip("playwright.sync_api", reason=NO_PLAYWRIGHT)
     # Names that end in .local lead to this machine's address, since no resolver of the machine knows them.
     rules = f"--host-resolver-rules=MAP *.local {own_address() or '127.0.0.1'}"
@@ -39,6 +46,7 @@ def browser() -> Iterator[Browser]:
 def page(browser: Browser, server: RunningServer) -> Iterator[Page]:
     """The page of the shared server in a fresh profile; what the browser complains about fails the test."""
     context = browser.new_context(locale="en-GB", viewport={"width": 1100, "height": 760})
+    context.set_default_timeout(LONG_MS)
     page, complaints = context.new_page(), list[str]()
     page.on("pageerror", lambda error: complaints.append(str(error)))
     page.on("console", lambda said: complaints.append(said.text) if "Content Security" in said.text else None)
@@ -78,6 +86,7 @@ def open_view(browser: Browser) -> Iterator[OpenView]:
     def open_it(server: RunningServer, view: str, *, key: str = ADMIN_KEY, **options: object) -> Page:
         made = browser.new_context(**{"locale": "en-GB", "viewport": {"width": 1100, "height": 900}, **options})  # type: ignore[arg-type]
         contexts.append(made)
+        made.set_default_timeout(LONG_MS)
         page = made.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda said: complaints.append(said.text) if "Content Security" in said.text else None)

@@ -47,7 +47,7 @@ def devices(starter_home: Home, tmp_path_factory: pytest.TempPathFactory) -> Ite
 def trusting_page(devices: list[tuple[Home, RunningServer]]) -> Iterator[Page]:
     """A page of a browser that accepts the certificate of the first device."""
     if CHROMIUM is None:
-        pytest.skip("there is no Chromium here; install Debian's package chromium, or set LANTERNCHROMIUM")
+        pytest.skip("there is no Chromium here; install Debian's package chromium, or set LANTERN_CHROMIUM")
     accepted = pin_of(devices[0][0].tls).removeprefix("sha256//")
     arguments = ["--no-sandbox", "--disable-gpu", f"--ignore-certificate-errors-spki-list={accepted}"]
     with sync_playwright() as driver:

@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, Error, Page, Route, expect
 from appliance.home import Home
 from tests.conftest import RunningServer, a_config, serving
 from tests.server.console.cable import Cable
-from tests.server.console.keeping import kept_answer, wait_for_kept_answer
+from tests.server.console.keeping import kept, kept_answer, wait_for_kept_answer
 from tests.server.responses.asking import create, text_of
 
 LONG_MS = 60_000
@@ -97,8 +97,8 @@ def test_a_question_is_answered_and_a_reload_keeps_both(page: Page) -> None:
 
 def wait_for_idle(server: RunningServer) -> None:
     """Wait until no answer runs, asked outside of the page: a predicate of Playwright may not be asynchronous."""
-    for _ in range(500):  # a few milliseconds each; an answer without end runs for tens of seconds
-        engines = httpx2.get(f"{server.root_url}/health").json()["engines"].values()
+    for _ in range(2000):  # a few milliseconds each; an answer without end runs for tens of seconds
+        engines = httpx2.get(f"{server.root_url}/health", timeout=60).json()["engines"].values()
         if not any(engine["num_running"] for engine in engines):
             return
     raise AssertionError(f"an answer still runs: {engines}")
@@ -122,10 +122,10 @@ def test_a_chat_that_is_deleted_while_its_answer_runs_stays_deleted(page: Page) 
     expect(page.get_by_role("button", name="Stop")).to_be_visible()
     page.get_by_role("button", name="Delete chat").click()
     expect(page.get_by_role("button", name="Send")).to_be_visible()
-    assert page.locator(".message, .chats .list li").count() == 0
+    expect(page.locator(".message, .chats .list li")).to_have_count(0)
     page.reload()
     expect(page.locator(".empty")).to_be_visible()
-    assert page.locator(".message, .chats .list li").count() == 0
+    assert kept(page) == {"chats": [], "messages": []}
 
 
 def test_what_a_model_says_is_text_and_never_runs(page: Page) -> None:

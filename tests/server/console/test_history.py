@@ -36,8 +36,9 @@ def ask_and_wait(page: Page, question: str) -> None:
     expect(page.locator(".message.assistant").last.get_by_role("button", name="Regenerate")).to_be_visible()
 
 
-def names(page: Page) -> list[str]:
-    return page.locator(".chats .list li > button:first-child").all_inner_texts()
+def expect_names(page: Page, *names: str) -> None:
+    """Wait until the list holds these chats, which it is told of after a question is shown."""
+    expect(page.locator(".chats .list li > button:first-child")).to_have_text(list(names))
 
 
 def old_chat(number: int, *, num_messages: int = 4, size: int = 20) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def test_chats_are_searched_renamed_and_deleted(page: Page) -> None:
     for question in ("How large is a lantern?", "What is a ferry?", "Where is Paris?"):
         page.get_by_role("button", name="New chat").click()
         ask_and_wait(page, question)
-    assert names(page) == ["Where is Paris?", "What is a ferry?", "How large is a lantern?"]
+    expect_names(page, "Where is Paris?", "What is a ferry?", "How large is a lantern?")
     page.keyboard.press("Control+k")
     page.keyboard.type("FERRY")
     expect(page.locator(".chats .list li")).to_have_count(1)
@@ -93,7 +94,7 @@ def test_chats_are_searched_renamed_and_deleted(page: Page) -> None:
     expect(page.locator(".chats .list li")).to_have_count(2)
     page.reload()
     expect(page.locator(".chats .list li")).to_have_count(2)
-    assert names(page) == ["Boats", "How large is a lantern?"]
+    expect_names(page, "Boats", "How large is a lantern?")
     told = kept(page)
     assert len(told["messages"]) == 4  # those of the deleted chat are gone with it
 
@@ -136,6 +137,13 @@ def test_a_question_that_is_edited_and_an_answer_made_again_are_branches(page: P
     expect(page.get_by_text("sending it makes a branch")).to_be_hidden()
 
 
+_WIPE = """() => new Promise((resolve, reject) => {
+    const request = indexedDB.deleteDatabase('lantern');
+    request.onsuccess = () => resolve();
+    request.onerror = () => reject(request.error);
+})"""
+
+
 def test_what_is_exported_and_wiped_is_read_again_with_all_branches(page: Page, tmp_path: Path) -> None:
     answer_with(page, "half an emoji \ud83d, a whole 😀, a mark \u202e that turns the text")
     ask_and_wait(page, "a question")
@@ -149,8 +157,10 @@ def test_what_is_exported_and_wiped_is_read_again_with_all_branches(page: Page, 
     path = tmp_path / "chats.json"
     saved.value.save_as(path)
     assert json.loads(aside(path.read_text))["format"] == "lantern-chats"
-    page.evaluate("indexedDB.deleteDatabase('lantern')")
+    page.evaluate(_WIPE)
     page.reload()
+    expect(page.locator(".empty")).to_be_visible()
+    assert kept(page)["chats"] == []
     expect(page.locator(".chats .list li")).to_have_count(0)
     page.locator(".chats input[type=file]").set_input_files(path)
     expect(page.get_by_text("1 chats were read.")).to_be_visible()
@@ -158,6 +168,7 @@ def test_what_is_exported_and_wiped_is_read_again_with_all_branches(page: Page, 
     assert _sorted(after["messages"]) == _sorted(before["messages"])
     assert after["chats"] == before["chats"]
     page.locator(".chats input[type=file]").set_input_files(path)  # a second time changes nothing
+    expect(page.get_by_text("1 chats were read.")).to_be_visible()  # told anew: the choice took the text away
     expect(page.locator(".chats .list li")).to_have_count(1)
     assert _sorted(kept(page)["messages"]) == _sorted(before["messages"])
 
@@ -210,7 +221,7 @@ def test_a_store_that_is_forbidden_is_told_and_the_chat_goes_on(page: Page) -> N
     expect(page.get_by_text("This browser keeps no more chats")).to_be_visible()
     answer_with(page, "an answer")
     ask_and_wait(page, "a question")
-    assert names(page) == ["a question"]
+    expect_names(page, "a question")
 
 
 def test_a_store_that_is_full_is_told_and_the_answer_stays_on_the_screen(

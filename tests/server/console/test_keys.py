@@ -11,11 +11,11 @@ from tests.server.console.driver import NO_PLAYWRIGHT
 
 pytest.importorskip("playwright", reason=NO_PLAYWRIGHT)
 
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Browser, Page, expect
 
 from tests.conftest import RunningServer
 from tests.server.console.conftest import ADMIN_KEY, OpenView
-from tests.server.console.test_chat import ask
+from tests.server.console.test_chat import answer_without_end, ask
 
 LONG_MS = 60_000
 
@@ -113,14 +113,7 @@ def test_a_key_that_is_revoked_while_its_answer_runs_keeps_the_answer_and_asks_f
     secret = make(page, "guest")
     guest = open_view(kept_server, "chat", key=secret)
 
-    def endless(route: Route) -> None:
-        route.continue_(
-            post_data=(route.request.post_data or "").replace(
-                '"stream":true', '"stream":true,"ignore_eos":true,"max_tokens":300'
-            )
-        )
-
-    guest.route("**/v1/chat/completions", endless)
+    answer_without_end(guest, max_output_tokens=300)
     ask(guest, "Count.")
     shown = guest.locator(".message.assistant > div").first
     expect(shown).to_contain_text(re.compile(r"\w{2}"), timeout=LONG_MS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tests.server.console.driver import NO_PLAYWRIGHT
@@ -190,6 +192,61 @@ def test_formulas_of_an_answer_are_mathml_and_prices_and_code_are_not(page: Page
 def test_formulas_and_code_look_the_same_however_they_were_cut(page: Page) -> None:
     for document in (FORMULAS, FORMULAS + "$$\nx", "```js\nlet a = '\\\\(x\\\\)'\n```\n- a \\(x\\)\n  - b $$y$$\n"):
         assert page.evaluate(_RENDER, [document]) == page.evaluate(_RENDER, list(document))
+
+
+_PIECES = [
+    "**",
+    "`",
+    "```\n",
+    "# ",
+    "- ",
+    "  - ",
+    "1. ",
+    "> ",
+    "| a | b |\n",
+    "|---|---|\n",
+    "\\(x^2\\)",
+    "$$",
+    "\\[",
+    "\n",
+]
+_PIECES += [
+    "\n\n",
+    "[a](https://b.example)",
+    "~~",
+    "*",
+    "<b>",
+    "\\*",
+    "word ",
+    "https://c.example ",
+    "---\n",
+    "😀",
+    "\t",
+    "5 $ ",
+]
+_ALIKE = """async (documents) => {
+    await import('/console/formula.js');
+    const { Markdown } = await import('/console/markdown.js');
+    const { math } = await import('/console/inline.js');
+    while (math(document.createElement('code'), 'x', false).localName === 'code') {
+        await new Promise((resolve) => setTimeout(resolve));
+    }
+    const render = (pieces) => {
+        const [frame, parent] = [document.createElement('div'), document.createElement('div')];
+        frame.append(parent);
+        const markdown = new Markdown(parent);
+        for (const piece of pieces) markdown.add(piece);
+        markdown.end();
+        return frame.innerHTML;
+    };
+    return documents.filter((text) => render([text]) !== render(text.split('')));
+}"""
+
+
+def test_two_hundred_documents_look_the_same_cut_at_every_character(page: Page) -> None:
+    draw = random.Random(18)
+    documents = ["".join(draw.choices(_PIECES, k=60)) for _ in range(200)]
+    assert page.evaluate(_ALIKE, documents) == []
 
 
 @pytest.mark.parametrize("unit", ["\\(", "$$x", "[", "`", "\\[", "[a]("])

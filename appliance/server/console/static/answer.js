@@ -1,6 +1,6 @@
 /** One answer: asked for or gone on with, streamed into a message, counted. */
 
-import { Failure, health, send } from "./api.js";
+import { Failure, health } from "./api.js";
 import { follow, forget } from "./follow.js";
 import { fill, number, words } from "./words.js";
 
@@ -67,7 +67,7 @@ export async function answer(thread, view, signal, { shown, save, say }) {
       frame ||= document.hidden ? setTimeout(show, SAVE_MS) : requestAnimationFrame(show);
     }
   } catch (error) {
-    if (/** @type {any} */ (error).status !== 400 || !message.response || !await whole(view, count)) throw error;
+    if (/** @type {any} */ (error).status !== 400 || !message.response || !await (await import("./whole.js")).whole(view, count)) throw error;
     text = thoughts = "";
   } finally {
     isWaiting = false;
@@ -91,16 +91,6 @@ async function wait() {
   const engines = Object.values((await health())?.engines ?? {});
   const ahead = engines.reduce((sum, one) => sum + one.num_waiting, 0);
   return ahead ? fill(words.queued, { count: number(ahead) }) : words.readingPrompt;
-}
-
-/** Show the answer as the device has it, whose events are no longer kept. @param {import("./message.js").MessageView} view @param {{usage: any}} count */
-async function whole(view, count) {
-  const response = await (await send(`/v1/responses/${view.message.response}`)).json().catch(() => null);
-  if (!["completed", "incomplete"].includes(response?.status)) return false;
-  const parts = response.output.flatMap((/** @type {any} */ item) => item.type === "message" ? item.content : []);
-  view.replace(parts.map((/** @type {any} */ part) => part.text).join(""));
-  count.usage = response.usage;
-  return true;
 }
 
 /** Return the request for a message: all that stands above it, and the settings of its chat. @param {import("./history.js").Thread} thread @param {import("./history.js").Message} message */

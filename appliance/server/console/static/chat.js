@@ -6,6 +6,7 @@ import { Composer } from "./composer.js";
 import { el } from "./dom.js";
 import { Thread, nameOf, newChat } from "./history.js";
 import { MessageView, versions } from "./message.js";
+import { Notices } from "./notices.js";
 import { Sidebar } from "./sidebar.js";
 import { openStore } from "./store.js";
 import { words } from "./words.js";
@@ -23,18 +24,18 @@ export class ChatView {
     this.thread = new Thread();
     this.runs = /** @type {Map<string, Run>} */ (new Map());
     this.editing = /** @type {Message|null} */ (null);
-    this.composer = new Composer({ send: (text, files) => this.ask(text, files), stop: () => this.run?.control.abort(), last: () => this.editLast(),
-      cancel: () => { this.editing = null; }, chat: () => this.thread.chat, tell: (text) => this.tell(text) });
+    this.composer = new Composer({ send: (text) => this.ask(text), stop: () => this.run?.control.abort(), last: () => this.editLast(),
+      cancel: () => { this.editing = null; }, ready: () => this.opened, chat: () => this.thread.chat, tell: (text) => this.tell(text) });
     this.lines = el("div", { className: "lines" });
-    this.notices = el("div", { className: "sheet", hidden: true });
+    this.notices = new Notices(() => this.loadModels());
     this.said = el("p", { className: "hidden", role: "status" });
-    this.scroll = el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": words.chat }, this.lines, this.notices);
+    this.scroll = el("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": words.chat }, this.lines, this.notices.element);
     this.follows = true;
     this.down = el("button", { type: "button", className: "small down", hidden: true }, words.newBelow);
     this.down.addEventListener("click", () => { this.follows = true; this.toEnd(); this.composer.text.focus(); });
     this.scroll.addEventListener("scroll", () => this.scrolled(), { passive: true });
-    this.opening = /** @type {Promise<void>} */ (Promise.resolve());
     this.opened = this.start();
+    this.acts = /** @type {Promise<any>} */ (this.opened);
     this.element = el("div", { className: "chat" },
       el("div", { className: "talk" }, el("h1", { className: "hidden" }, words.chat), this.scroll, this.down, this.said, this.composer.element));
     this.element.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => this.shortcut(event));
@@ -48,14 +49,11 @@ export class ChatView {
 
   /** Open the store, and the latest chat. */
   async start() {
-    let problem = "";
-    const changed = (/** @type {string} */ id) => this.changed(id);
-    const store = await openStore(changed, (text) => { problem = text; this.tell(text); });
+    const store = await openStore((id) => this.changed(id), (text) => this.tell(text));
     this.side = new Sidebar(store, { open: (chat, message) => this.open(chat, message), removed: (id) => this.removed(id) });
     this.element.prepend(this.side.element);
     this.store = store;
-    await this.open((await store.chats())[0] ?? this.thread.chat);
-    if (problem) this.tell(problem);
+    await this.load((await store.chats())[0] ?? this.thread.chat);
     return { store, side: this.side };
   }
 
@@ -87,38 +85,37 @@ export class ChatView {
 
   /** Ask which chat models there are; where a key is wanted, ask for it. */
   async loadModels() {
-    this.notices.hidden = true;
+    this.notices.clear(false);
     try {
       const { data } = await (await send("/v1/models")).json();
       const models = data.filter((/** @type {any} */ one) => one.kind === "decoder");
       this.composer.offer(models, this.thread.chat.model);
-      if (!models.length) this.tell(words.noModels);
+      if (!models.length) await this.notices.want(words.noModels, false);
     } catch (error) {
       this.fail(error);
     }
   }
 
   /** @param {unknown} error */
-  async fail(error) {
+  fail(error) {
     if (!(error instanceof Failure)) throw error;
-    const { keyForm } = error.wantsKey ? await import("./key.js") : { keyForm: null };
-    this.tell(error.message);
-    const again = el("button", { type: "button" }, words.retry);
-    again.addEventListener("click", () => this.loadModels());
-    this.notices.append(keyForm ? keyForm(() => this.loadModels()) : again);
+    return this.notices.want(error.message, error.wantsKey);
   }
 
   /** @param {string} text */
   tell(text) {
-    this.notices.replaceChildren(el("p", { className: "notice bad", role: "alert" }, text));
-    this.notices.hidden = false;
-    this.notices.scrollIntoView({ block: "nearest" });
+    this.notices.tell(text);
   }
 
-  /** Show a chat; a question that is asked meanwhile is its. @param {import("./history.js").Chat} chat @param {Message} [message] one to be seen */
+  /** Do one act after the other, so that a question belongs to the chat that is opened. @param {() => Promise<void>} act */
+  next(act) {
+    this.acts = this.acts.catch(() => {}).then(act);
+    return this.acts;
+  }
+
+  /** Show a chat. @param {import("./history.js").Chat} chat @param {Message} [message] one to be seen */
   open(chat, message) {
-    this.opening = this.opening.catch(() => {}).then(() => this.load(chat, message));
-    return this.opening;
+    return this.next(() => this.load(chat, message));
   }
 
   /** Read and show a chat; a running answer of another one goes on. @param {import("./history.js").Chat} chat @param {Message} [message] */
@@ -126,8 +123,9 @@ export class ChatView {
     this.thread = this.runs.get(chat.id)?.thread ?? new Thread(chat, await this.store?.messages(chat.id));
     if (message && !this.thread.path().some(({ id }) => id === message.id)) this.thread.choose(this.thread.byId.get(message.id) ?? message);
     this.editing = null;
-    this.composer.edit(this.composer.editing.hidden ? this.composer.text.value : "", this.composer.editing.hidden ? this.composer.files : [], false);
-    this.composer.options.open = false;
+    this.composer.leaveEdit();
+    this.composer.text.focus();
+    this.composer.openSettings();
     this.composer.choose(chat.model);
     this.show();
     this.goOn();
@@ -183,7 +181,7 @@ export class ChatView {
   /** Take a question into the composer; sent again, it makes a branch. @param {Message} message */
   edit(message) {
     this.editing = message;
-    this.composer.edit(message.content, message.files ?? [], true);
+    this.composer.edit(message.content, message.files ?? []);
   }
 
   editLast() {
@@ -191,38 +189,44 @@ export class ChatView {
     if (last && !this.run) this.edit(last);
   }
 
-  /** @param {string} text @param {import("./history.js").Attached[]} files */
-  async ask(text, files) {
-    await this.opened;
-    await this.opening;
-    if (!this.composer.model.value) await this.loadModels();
-    if (!this.composer.model.value || this.run) return;
-    const { thread, editing } = this;
-    this.editing = null;
-    this.composer.edit("", [], false);
+  /** Ask in the chat on the screen. @param {string} written */
+  ask(written) {
+    return this.next(async () => { this.askIn(this.thread, this.editing, written); });
+  }
+
+  /** Ask once all files are read and the models are known. @param {Thread} thread @param {Message|null} editing @param {string} written */
+  async askIn(thread, editing, written) {
+    const { composer } = this, text = written.trim();
+    const files = await composer.attached(Boolean(editing));
+    if (!files || !(text || files.length)) return;
+    if (!composer.model.value) await this.loadModels();
+    if (!composer.model.value || this.runs.has(thread.chat.id)) return;
+    const isEdit = Boolean(editing) && this.editing === editing;
+    if (editing && !isEdit && this.thread === thread) return; // it was cancelled
+    if (isEdit) this.editing = null;
+    if (isEdit || !editing) composer.take(written, files, isEdit);
     if (!thread.chat.name) thread.chat.name = nameOf(text || files[0].name);
     const question = thread.add("user", editing ? editing.parent : thread.chat.leaf, text, files);
-    this.respond(question.id, [question]);
+    this.respond(question.id, [question], thread);
   }
 
   /** Let the model answer a question, with other answers beside it if there are any. @param {string|null} parent @param {Message[]} [fresh] */
-  async respond(parent, fresh = []) {
-    const { thread, composer } = this;
-    thread.chat.model = composer.model.value;
+  async respond(parent, fresh = [], thread = this.thread) {
+    if (thread === this.thread || !thread.chat.model) thread.chat.model = this.composer.model.value || thread.chat.model;
     const message = thread.add("assistant", parent, "");
-    this.notices.hidden = true;
-    const run = this.begin(message);
-    this.show();
+    this.notices.clear(true);
+    const run = this.begin(message, thread);
+    if (thread === this.thread) this.show();
     const { store } = await this.opened;
     if (!await store.begin(thread, [...fresh, message])) this.tell(words.full);
     await this.grow(message, run);
   }
 
   /** @param {Message} message @returns {Run} */
-  begin(message) {
-    const run = { control: new AbortController(), thread: this.thread, view: new MessageView(message) };
+  begin(message, thread = this.thread) {
+    const run = { control: new AbortController(), thread, view: new MessageView(message) };
     run.view.element.setAttribute("aria-busy", "true");
-    this.runs.set(this.thread.chat.id, run);
+    this.runs.set(thread.chat.id, run);
     return run;
   }
 
@@ -262,7 +266,7 @@ export class ChatView {
   ended({ thread, view }, text) {
     view.end(...this.buttons(view.message));
     if (this.thread !== thread) return;
-    this.composer.run(false);
+    this.composer.run(Boolean(this.run)); // another one may have begun
     this.toEnd();
     this.composer.measure(this.thread);
     this.said.textContent = text;
@@ -274,10 +278,11 @@ export class ChatView {
     const { thread } = this;
     this.side?.show(thread.chat.id);
     if (id && id !== thread.chat.id) return;
-    const before = thread.byId.size, leaf = thread.byId.get(thread.chat.leaf ?? "");
+    const before = thread.byId.size;
     const running = this.run?.view.message.id;
     for (const message of await this.store?.messages(thread.chat.id) ?? []) if (message.id !== running) thread.insert(message);
     if (this.thread !== thread || this.run) return;
+    const leaf = thread.byId.get(thread.chat.leaf ?? ""); // read now: another version may have been chosen meanwhile
     if (leaf && thread.last(leaf.id)) thread.choose(leaf);
     const view = this.views?.get(thread.chat.leaf ?? "");
     if (thread.byId.size !== before || !view) this.show();

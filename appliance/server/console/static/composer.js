@@ -8,8 +8,8 @@ const PER_TOKEN = 3; // characters: few enough that a draft is not taken for sho
 
 /**
  * @typedef {import("./history.js").Attached} Attached
- * @typedef {{send: (text: string, files: Attached[]) => void, stop: () => void, last: () => void, cancel: () => void, chat: () => import("./history.js").Chat,
- *   tell: (text: string) => void}} Acts
+ * @typedef {{send: (text: string) => void, stop: () => void, last: () => void, cancel: () => void, ready: () => Promise<any>,
+ *   chat: () => import("./history.js").Chat, tell: (text: string) => void}} Acts
  */
 
 /** The composer; what it does is done by its acts. */
@@ -19,7 +19,9 @@ export class Composer {
     this.acts = acts;
     this.isRunning = false;
     this.files = /** @type {Attached[]} */ ([]);
+    this.draft = { text: "", files: this.files }; // what an edit took the place of
     this.attaching = Promise.resolve();
+    this.refused = 0;
     this.text = el("textarea", { rows: 1, placeholder: words.placeholder, "aria-label": words.question, dir: "auto", name: "question" });
     this.model = el("select", { name: "model", "aria-label": words.model });
     this.submit = el("button", { className: "main" }, words.send);
@@ -39,7 +41,7 @@ export class Composer {
       this.editing, this.chips, this.form));
     this.form.addEventListener("submit", (/** @type {Event} */ event) => { event.preventDefault(); this.send(); });
     this.halt.addEventListener("click", acts.stop);
-    cancel.addEventListener("click", () => { this.edit("", [], false); acts.cancel(); });
+    cancel.addEventListener("click", () => { this.leaveEdit(); this.text.focus(); acts.cancel(); });
     attach.addEventListener("click", () => this.picker.click());
     this.picker.addEventListener("change", () => { this.attach(this.picker.files); });
     this.model.addEventListener("change", () => this.measure());
@@ -75,29 +77,34 @@ export class Composer {
     });
   }
 
-  /** Send the message, once every file that was chosen is read. */
-  async send() {
+  /** Send the message as it is written now. */
+  send() {
     const invalid = [...this.options.querySelectorAll(":invalid")][0];
     if (invalid) { this.options.open = true; invalid.reportValidity(); return; }
-    await this.attaching.catch(() => {});
-    const text = this.text.value.trim();
-    if (this.isRunning || !(text || this.files.length)) return;
-    this.acts.send(text, this.files);
+    this.acts.send(this.text.value);
   }
 
   /** Attach files that hold text, one choice after the other. @param {FileList} files */
   attach(files) {
     const chosen = [...files];
     this.picker.value = "";
-    this.attaching = this.attaching.catch(() => {}).then(() => this.read(chosen));
+    this.attaching = this.attaching.then(() => this.read(chosen));
   }
 
   /** @param {File[]} chosen */
   async read(chosen) {
-    const { readTexts } = await import("./files.js");
-    const { texts, refused } = await readTexts(chosen);
+    const { readTexts } = await import("./files.js").catch(() => ({ readTexts: null }));
+    const { texts, refused } = await readTexts?.(chosen) ?? { texts: [], refused: [words.errorNetwork] };
+    this.refused += refused.length;
     if (refused.length) this.acts.tell(refused.join(" "));
     for (const one of texts) this.add(one);
+  }
+
+  /** Return the files of a message, once all are read; null if one is refused meanwhile. @param {boolean} isEdit @returns {Promise<Attached[]|null>} */
+  async attached(isEdit) {
+    const before = this.refused;
+    await this.attaching;
+    return this.refused !== before ? null : isEdit || this.editing.hidden ? this.files : this.draft.files;
   }
 
   /** @param {Attached} file */
@@ -118,13 +125,34 @@ export class Composer {
     this.measure();
   }
 
-  /** Put a message here, to be changed or sent. @param {string} text @param {Attached[]} files @param {boolean} isEdit */
-  edit(text, files, isEdit) {
+  /** Put a message here to be changed; what was being written waits. @param {string} text @param {Attached[]} files */
+  edit(text, files) {
+    if (this.editing.hidden) this.draft = { text: this.text.value, files: this.files };
+    this.put(text, files);
+    this.editing.hidden = false;
+    this.text.focus();
+  }
+
+  /** Go back from an edit to what was being written before. */
+  leaveEdit() {
+    if (this.editing.hidden) return;
+    this.put(this.draft.text, this.draft.files);
+    this.editing.hidden = true;
+  }
+
+  /** Take out what is sent; what was written since stays. @param {string} text @param {Attached[]} files @param {boolean} isEdit */
+  take(text, files, isEdit) {
+    if (isEdit) return this.leaveEdit();
+    const isCovered = !this.editing.hidden, from = isCovered ? this.draft : { text: this.text.value, files: this.files };
+    this.draft = { text: from.text.startsWith(text) ? from.text.slice(text.length) : from.text, files: from.files.filter((one) => !files.includes(one)) };
+    if (!isCovered) this.put(this.draft.text, this.draft.files);
+  }
+
+  /** @param {string} text @param {Attached[]} files */
+  put(text, files) {
     this.text.value = text;
     this.files = files;
-    this.editing.hidden = !isEdit;
     this.show();
-    this.text.focus();
   }
 
   /** Offer the installed chat models. @param {{id: string, context_length: number}[]} models @param {string} wanted */
@@ -156,12 +184,17 @@ export class Composer {
     this.used.textContent = text && used > length ? words.contextFull : text;
   }
 
-  /** Show the settings of the chat; their fields are loaded when they are opened. */
+  /** Show the settings of the chat, once it is there; their fields are loaded when they are opened. */
   async openSettings() {
     if (!this.options.open) return;
-    const { settings } = await import("./settings.js");
-    this.options.lastElementChild.matches("summary") || this.options.lastElementChild.remove();
-    this.options.append(settings(this.acts.chat()));
+    try {
+      const { settings } = await import("./settings.js");
+      await this.acts.ready();
+      this.options.replaceChildren(this.options.firstElementChild, settings(this.acts.chat()));
+    } catch {
+      this.options.open = false;
+      this.acts.tell(words.errorNetwork);
+    }
   }
 
   /** @param {boolean} running */

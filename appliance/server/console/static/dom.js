@@ -72,3 +72,12 @@ export function codeBlock(language, text = "") {
   const block = el("div", { className: "code" }, el("div", {}, el("span", {}, language || words.code), copyButton(() => node.data)), pre);
   return { block, node };
 }
+
+/** Load a style beside the page's own. @param {URL} address @returns {Promise<any>} */
+export function styled({ pathname }) {
+  const link = el("link", { rel: "stylesheet", href: pathname });
+  return new Promise((resolve) => {
+    link.onload = link.onerror = resolve;
+    document.head.append(link);
+  });
+}

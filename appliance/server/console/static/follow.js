@@ -4,6 +4,7 @@ import { Failure, send } from "./api.js";
 import { fill, words } from "./words.js";
 
 const SILENT_MS = 15000, ASLEEP_MS = 7000, LONGEST_MS = 600000; // the device pings every 5 s, and keeps events 10 minutes
+const NAMED_MS = 4000; // a device that is there names an answer at once
 const FIRST_PAUSE_MS = 300, LONGEST_PAUSE_MS = 8000;
 
 /**
@@ -16,7 +17,8 @@ const FIRST_PAUSE_MS = 300, LONGEST_PAUSE_MS = 8000;
 export async function* follow(request, place, signal, told) {
   let { id, seen } = place, heard = performance.now(), pause = FIRST_PAUSE_MS;
   for (;;) {
-    const line = new Line(signal);
+    signal.throwIfAborted();
+    const line = new Line(signal, !id);
     try {
       const path = `/v1/responses/${id}?stream=true${seen < 0 ? "" : `&starting_after=${seen}`}`;
       const response = await (id ? send(path, { signal: line.signal }) : begin(request, line.signal));
@@ -25,6 +27,7 @@ export async function* follow(request, place, signal, told) {
         [pause, seen] = [FIRST_PAUSE_MS, event.sequence_number];
         if (event.response?.background) id = event.response.id;
         yield event;
+        line.heed();
       }
       return;
     } catch (error) {
@@ -101,17 +104,25 @@ function rest(ms, signal) {
 
 /** One connection; given up when it is silent, since sockets of a device that slept stay open without a word. */
 class Line {
-  /** @param {AbortSignal} signal */
-  constructor(signal) {
+  /** @param {AbortSignal} signal @param {boolean} isFirst */
+  constructor(signal, isFirst) {
     this.control = new AbortController();
     this.outer = signal;
     this.heard = performance.now();
     this.end = () => this.control.abort();
     this.wake = () => { if (!document.hidden) this.check(ASLEEP_MS); };
     this.timer = setInterval(() => this.check(SILENT_MS), SILENT_MS / 3);
-    signal.addEventListener("abort", this.end);
+    this.late = () => setTimeout(this.end, NAMED_MS);
     document.addEventListener("visibilitychange", this.wake);
-    if (signal.aborted) this.end();
+    if (!isFirst) this.heed();
+    else signal.addEventListener("abort", this.late); // until its name is known, nobody could end the answer on the device
+  }
+
+  /** End the line with its signal, from now on. */
+  heed() {
+    this.outer.removeEventListener("abort", this.late);
+    this.outer.addEventListener("abort", this.end);
+    if (this.outer.aborted) this.end();
   }
 
   get signal() {
@@ -129,6 +140,7 @@ class Line {
 
   close() {
     clearInterval(this.timer);
+    this.outer.removeEventListener("abort", this.late);
     this.outer.removeEventListener("abort", this.end);
     document.removeEventListener("visibilitychange", this.wake);
     this.end();

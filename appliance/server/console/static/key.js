@@ -2,7 +2,7 @@
 
 import { key, setKey } from "./api.js";
 import { el, field } from "./dom.js";
-import { owner } from "./first/print.js";
+import { first, owner } from "./first/print.js";
 import { identity } from "./identity.js";
 import { words } from "./words.js";
 
@@ -13,13 +13,13 @@ import { words } from "./words.js";
 export function keyForm(done) {
   const value = el("input", { type: "password", autocomplete: "off", spellcheck: false, name: "key" });
   const remember = el("input", { type: "checkbox", name: "remember" });
-  const wrong = el("p", { className: "notice bad", role: "alert", hidden: true }, words.keyMissing);
+  const wrong = el("p", { className: "notice bad", role: "alert", hidden: true }, first.keyMissing);
   const claimed = el("p", { className: "soft" });
   identity().then((told) => { claimed.textContent = told ? owner(told) : ""; });
   const form = el("form", { className: "key" },
-    el("h2", {}, words.keyTitle), el("p", { className: "soft" }, words.keyHelp), claimed, wrong,
-    el("div", { className: "row" }, field(words.keyLabel, value), el("button", { className: "main" }, words.useKey)),
-    el("label", { className: "tick" }, remember, words.remember));
+    el("h2", {}, first.keyTitle), el("p", { className: "soft" }, first.keyHelp), claimed, wrong,
+    el("div", { className: "row" }, field(words.keyLabel, value), el("button", { className: "main" }, first.useKey)),
+    el("label", { className: "tick" }, remember, first.remember));
   form.addEventListener("submit", (/** @type {Event} */ event) => {
     event.preventDefault();
     wrong.hidden = Boolean(value.value.trim());
@@ -36,7 +36,7 @@ export function keyForm(done) {
  */
 export function keyLine(done) {
   if (!key()) return el("p", { hidden: true });
-  const button = el("button", { type: "button", className: "small" }, words.forget);
+  const button = el("button", { type: "button", className: "small" }, first.forget);
   button.addEventListener("click", () => { setKey("", false); done(); });
-  return el("p", { className: "row" }, words.keyStored, button);
+  return el("p", { className: "row" }, first.keyStored, button);
 }

@@ -12,9 +12,10 @@ const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const tabs = /** @type {HTMLElement} */ (document.getElementById("tabs"));
 const state = /** @type {HTMLElement} */ (document.getElementById("state"));
 const arrived = location.hash;
+let chat = /** @type {ChatView|null} */ (null);
 let secret = takeSecret();
 let isClaiming = false;
-const chat = new ChatView();
+chat = new ChatView();
 
 /** The views; all but the chat are loaded when they are opened. @type {Record<string, () => HTMLElement|Promise<HTMLElement>>} */
 const VIEWS = {
@@ -27,23 +28,27 @@ const VIEWS = {
 };
 /** @type {HTMLAnchorElement[]} */
 const links = Object.keys(VIEWS).map((view) => el("a", { href: `#${view}` }, words[view]));
-let shown = "";
+let turn = 0;
 
 /** Take a code or a key out of the address, where neither the history nor a look at the screen finds it. */
 function takeSecret() {
   const [, name, value] = /^#(claim|key)=(.*)$/.exec(location.hash) ?? [];
   if (!name) return "";
   history.replaceState(null, "", location.pathname + location.search);
-  if (name === "key") lendKey(decodeURIComponent(value));
+  if (name === "key") {
+    lendKey(decodeURIComponent(value));
+    chat?.loadModels();
+  }
   return name === "claim" ? decodeURIComponent(value) : "";
 }
 
 /** Let a device without an owner be claimed, in the place of every view. */
 async function claim() {
   isClaiming = true;
-  const { claimView } = await import("./claim.js");
+  const { claimView } = await import("./claim.js").catch(() => ({ claimView: null }));
+  if (!claimView) { isClaiming = false; return; } // the next poll tries again
   tabs.replaceChildren();
-  main.replaceChildren(await claimView(secret, poll, () => { isClaiming = false; chat.loadModels(); show(); }));
+  main.replaceChildren(await claimView(secret, poll, () => { isClaiming = false; chat?.loadModels(); show(); }));
 }
 
 /** Say that others can read along, where the device has HTTPS; under another name go to its own one. */
@@ -58,7 +63,7 @@ async function settle() {
 async function show() {
   if (isClaiming) return;
   const name = location.hash.slice(1) in VIEWS ? location.hash.slice(1) : "chat";
-  shown = name;
+  const mine = ++turn;
   if (!tabs.firstChild) tabs.append(...links);
   for (const link of links) {
     if (link.hash === `#${name}`) link.setAttribute("aria-current", "page");
@@ -67,16 +72,16 @@ async function show() {
   document.title = `${words[name]} – Lantern`;
   const view = await Promise.resolve(VIEWS[name]()).catch((error) => {
     console.error(error);
-    return unloaded();
+    return unloaded(name);
   });
-  if (shown === name && !isClaiming) main.replaceChildren(view);
+  if (turn === mine && !isClaiming) main.replaceChildren(view);
 }
 
-/** Return what stands in the place of a view that could not be loaded. */
-function unloaded() {
+/** Return what stands in the place of a view that could not be loaded. @param {string} name */
+function unloaded(name) {
   const again = el("button", { type: "button" }, words.retry);
   again.addEventListener("click", () => location.reload());
-  return el("div", { className: "sheet" }, el("h1", {}, words[shown]), el("p", { className: "notice bad", role: "alert" }, words.errorNetwork), again);
+  return el("div", { className: "sheet" }, el("h1", {}, words[name]), el("p", { className: "notice bad", role: "alert" }, words.errorNetwork), again);
 }
 
 /** Say how the device is; asked for only while somebody looks. */

@@ -106,7 +106,7 @@ class Blocks {
   endCode() {
     const { node, language } = this.code;
     this.code = null;
-    if (language && node.data) import("./code.js").then(({ colour }) => colour(language, node));
+    if (language && node.data) import("./code.js").then(({ colour }) => colour(language, node), () => null);
   }
 
   /** Open a formula of its own lines; until it is closed its source is shown. @param {string} close @param {string} open @param {string} first */

@@ -34,11 +34,17 @@ export class Sidebar {
     const out = el("button", { type: "button", className: "small" }, words.exportChats);
     const into = el("button", { type: "button", className: "small" }, words.importChats);
     const tell = (/** @type {string} */ text) => { this.told.textContent = text; };
-    out.addEventListener("click", async () => tell(await (await import("./transfer.js")).exportChats(this.store)));
+    const run = async (/** @type {(transfer: typeof import("./transfer.js")) => Promise<string>} */ act) => {
+      tell("");
+      const transfer = await import("./transfer.js").catch(() => null);
+      tell(transfer ? await act(transfer) : words.errorNetwork);
+    };
+    out.addEventListener("click", () => run(({ exportChats }) => exportChats(this.store)));
     into.addEventListener("click", () => picker.click());
     picker.addEventListener("change", async () => {
-      tell(await (await import("./transfer.js")).importChats(this.store, picker.files[0]));
+      const [file] = picker.files; // now: another one may be chosen while this one is read
       picker.value = "";
+      await run(({ importChats }) => importChats(this.store, file));
       this.show(this.current);
     });
     return [out, into, picker];
@@ -59,61 +65,36 @@ export class Sidebar {
   async show(current) {
     this.current = current;
     const wanted = this.search.value.trim();
-    const found = wanted ? await this.store.search(wanted) : (await this.store.chats()).map((chat) => ({ chat, message: undefined }));
+    const { search } = wanted ? await import("./search.js").catch(() => ({ search: null })) : { search: null };
+    const found = search ? await search(this.store, wanted) : wanted ? [] : (await this.store.chats()).map((chat) => ({ chat, message: undefined, part: undefined }));
     if (wanted !== this.search.value.trim() || this.list.querySelector("form")) return;
-    this.missing.textContent = wanted && !found.length ? words.notFound : "";
-    this.list.replaceChildren(...found.map(({ chat, message }) => this.entry(chat, message, wanted)));
+    this.missing.textContent = found.length || !wanted ? "" : search ? words.notFound : words.errorNetwork;
+    this.list.replaceChildren(...found.map(({ chat, message, part }) => this.entry(chat, message, part)));
   }
 
-  /** @param {Chat} chat @param {import("./history.js").Message|undefined} message @param {string} wanted */
-  entry(chat, message, wanted) {
+  /** @param {Chat} chat @param {import("./history.js").Message} [message] @param {string} [part] */
+  entry(chat, message, part) {
     const name = chat.name || words.newChat;
-    const button = el("button", { type: "button", dir: "auto", title: name }, name, ...(message ? [el("small", {}, around(message.content, wanted))] : []));
+    const button = el("button", { type: "button", dir: "auto", title: name }, name, ...(part ? [el("small", {}, part)] : []));
     if (chat.id === this.current) button.setAttribute("aria-current", "true");
     button.addEventListener("click", () => this.acts.open(chat, message));
     const rename = el("button", { type: "button", className: "small", "aria-label": fill(words.renameChat, { name }) }, "✎");
     const remove = el("button", { type: "button", className: "small", "aria-label": fill(words.deleteChat, { name }) }, "✕");
     const item = el("li", {}, button, rename, remove);
-    rename.addEventListener("click", () => this.rename(chat, item));
+    rename.addEventListener("click", async () => {
+      const { renameIn } = await import("./rename.js").catch(() => ({ renameIn: null }));
+      if (renameIn && item.isConnected) renameIn(this, chat, item);
+      else if (!renameIn) this.told.textContent = words.errorNetwork;
+    });
     remove.addEventListener("click", async () => {
       if (!confirm(words.confirmDelete)) return;
-      await this.store.remove(chat.id);
-      this.acts.removed(chat.id);
+      this.acts.removed(chat.id); // first, so that a question which is asked meanwhile does not bring it back
+      if (!await this.store.remove(chat.id)) this.told.textContent = words.full;
       await this.show(this.current);
       this.search.focus();
     });
     return item;
   }
-
-  /** @param {Chat} chat @param {HTMLElement} item */
-  rename(chat, item) {
-    const input = el("input", { value: chat.name, maxLength: 200, dir: "auto", "aria-label": words.newName, name: "rename" });
-    const form = el("form", { className: "row" }, input, el("button", { className: "small" }, words.rename));
-    const leave = async () => {
-      form.remove();
-      await this.show(this.current);
-      this.search.focus();
-    };
-    form.addEventListener("submit", async (/** @type {Event} */ event) => {
-      event.preventDefault();
-      const name = input.value.trim();
-      if (name && !await this.store.update(chat.id, { name })) this.told.textContent = words.full;
-      await leave();
-    });
-    input.addEventListener("keydown", (/** @type {KeyboardEvent} */ event) => {
-      if (event.key !== "Escape") return;
-      event.stopPropagation();
-      leave();
-    });
-    item.replaceChildren(form);
-    input.select();
-  }
-}
-
-/** Return some of a text, from a little before what is searched for. @param {string} text @param {string} wanted */
-function around(text, wanted) {
-  const start = Math.max(text.toLowerCase().indexOf(wanted.toLowerCase()) - 20, 0);
-  return `${start ? "…" : ""}${[...text.slice(start, start + 90)].join("").toWellFormed()}`;
 }
 
 /** Return the list of shortcuts. */

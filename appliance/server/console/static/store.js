@@ -28,14 +28,6 @@ function kept(store) {
     put: (value) => done(store.put(value)), remove: (key) => done(store.delete(key)) };
 }
 
-/** Return a table in memory, which holds copies as a database does. @returns {Table} */
-function held() {
-  const rows = new Map();
-  const all = async () => [...rows.values()].map((row) => structuredClone(row));
-  return { all, get: async (key) => structuredClone(rows.get(key)), of: async (chat) => (await all()).filter((row) => row.chat === chat),
-    put: async (value) => rows.set(value.id, structuredClone(value)), remove: async (key) => rows.delete(key) };
-}
-
 /** @returns {Promise<IDBDatabase>} */
 function openDatabase() {
   return new Promise((resolve, reject) => {
@@ -65,7 +57,8 @@ export async function openStore(changed, failed) {
     return store;
   } catch (error) {
     failed(/** @type {any} */ (error).name === "VersionError" ? words.storeNewer : words.full);
-    const store = new Store(null, changed, failed);
+    const { held } = await import("./memory.js");
+    const store = new Store(null, changed, failed, { chats: held(), messages: held(), marks: held() });
     await store.run("readwrite", move);
     return store;
   }
@@ -82,10 +75,10 @@ async function mover() {
 
 /** Chats and their messages; each change is one transaction, and a chat that was deleted stays so. */
 export class Store {
-  /** @param {IDBDatabase|null} database @param {(chat: string) => void} changed @param {(problem: string) => void} failed */
-  constructor(database, changed, failed) {
+  /** @param {IDBDatabase|null} database @param {(chat: string) => void} changed @param {(problem: string) => void} failed @param {Tables} [memory] without a database */
+  constructor(database, changed, failed, memory) {
     this.database = database;
-    this.memory = { chats: held(), messages: held(), marks: held() };
+    this.memory = memory;
     this.failed = failed;
     this.others = new BroadcastChannel(NAME);
     this.others.onmessage = ({ data }) => changed(data);
@@ -102,7 +95,7 @@ export class Store {
    * @returns {Promise<T>}
    */
   async run(mode, work) {
-    if (!this.database) return work(this.memory);
+    if (!this.database) return work(/** @type {Tables} */ (this.memory));
     const transaction = this.database.transaction(TABLES, mode);
     const ended = new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
@@ -187,36 +180,4 @@ export class Store {
       for (const message of await messages.of(id)) await messages.remove(message.id);
     }, id);
   }
-
-  /** Return the chats in whose name or messages a text stands, each with its latest such message. @param {string} text @returns {Promise<{chat: Chat, message?: Message}[]>} */
-  async search(text) {
-    const wanted = plain(text);
-    const messages = await this.run("readonly", (tables) => tables.messages.all()).catch(() => []);
-    const hits = new Map();
-    for (const message of messages) if (plain(message.content).includes(wanted)) hits.set(message.chat, message);
-    const found = await this.chats();
-    return found.filter((chat) => hits.has(chat.id) || plain(chat.name).includes(wanted)).map((chat) => ({ chat, message: hits.get(chat.id) }));
-  }
-
-  /** Return every chat with its messages. @returns {Promise<{chat: Chat, messages: Message[]}[]>} */
-  async everything() {
-    const all = [];
-    for (const chat of await this.chats()) all.push({ chat, messages: await this.messages(chat.id) });
-    return all;
-  }
-
-  /** Add chats of a file beside what is kept, all or none. @param {{chat: Chat, messages: Message[]}[]} entries */
-  add(entries) {
-    return this.change(async (tables) => {
-      for (const { chat, messages } of entries) {
-        await tables.chats.put({ ...chat, ...(await tables.chats.get(chat.id)) });
-        for (const message of messages) await tables.messages.put({ ...message, ...(await tables.messages.get(message.id)) });
-      }
-    }, "");
-  }
-}
-
-/** Return a text as people search for it: without case and accents. @param {string} text */
-function plain(text) {
-  return text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase();
 }

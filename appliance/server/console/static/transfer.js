@@ -11,7 +11,8 @@ const FORMAT = "lantern-chats", VERSION = 1;
 
 /** Save every chat with all its branches as a file; return what to tell. @param {import("./store.js").Store} store */
 export async function exportChats(store) {
-  const all = await store.everything();
+  const all = [];
+  for (const chat of await store.chats()) all.push({ chat, messages: await store.messages(chat.id) });
   const file = { format: FORMAT, version: VERSION, exported: new Date().toISOString(), chats: all.map(({ chat, messages }) => ({ ...chat, messages })) };
   const link = document.createElement("a");
   link.href = URL.createObjectURL(new Blob([JSON.stringify(file)], { type: "application/json" }));
@@ -29,7 +30,13 @@ export async function importChats(store, file) {
   } catch {
     return words.noChatsFile;
   }
-  return await store.add(chats) ? fill(words.imported, { count: number(chats.length) }) : words.full;
+  const add = async (/** @type {import("./store.js").Tables} */ tables) => { // beside what is kept, all or none
+    for (const { chat, messages } of chats) {
+      await tables.chats.put({ ...chat, ...(await tables.chats.get(chat.id)) });
+      for (const message of messages) await tables.messages.put({ ...message, ...(await tables.messages.get(message.id)) });
+    }
+  };
+  return await store.change(add, "") ? fill(words.imported, { count: number(chats.length) }) : words.full;
 }
 
 /** Return the chats of a file. @param {any} file @returns {{chat: Chat, messages: Message[]}[]} */

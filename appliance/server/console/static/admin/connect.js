@@ -2,7 +2,7 @@
 
 import { codeBlock, el } from "../dom.js";
 import { identity, isHere } from "../identity.js";
-import { fill, words } from "../words.js";
+import { fill } from "../words.js";
 import { makeKey } from "./keys.js";
 import { say } from "./say.js";
 import { saveCertificate, snippets } from "./snippets.js";
@@ -12,7 +12,7 @@ const NO_KEY = "YOUR_KEY";
 
 /** Return the view. */
 export function connectView() {
-  const sheet = new Sheet(words.connectTitle, words.connectHelp);
+  const sheet = new Sheet(say.connectTitle, say.connectHelp);
   const facts = { base: `${location.origin}/v1`, key: NO_KEY, chat: "MODEL", isTls: location.protocol === "https:" };
   const all = el("div");
   const show = () => all.replaceChildren(...snippets(facts, say).map(({ name, language, text, help }) =>
@@ -32,7 +32,7 @@ export function connectView() {
     const own = facts.isTls && !isHere() ? (await identity())?.url : null;
     if (own) facts.base = `${own}v1`;
     show();
-    return [codeBlock("URL", facts.base).block, el("p", { className: "soft" }, words.connectKey), el("p", { className: "row" }, make, el("span", { className: "soft" }, say.connectMakeHelp)),
+    return [codeBlock("URL", facts.base).block, el("p", { className: "soft" }, say.connectKey), el("p", { className: "row" }, make, el("span", { className: "soft" }, say.connectMakeHelp)),
       ...(facts.isTls ? [el("p", { className: "notice" }, say.certificateSave), codeBlock("sh", saveCertificate(facts.base)).block] : []), all];
   });
   return sheet.element;

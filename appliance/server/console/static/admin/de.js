@@ -54,4 +54,8 @@ export const words = {
   certificateSave: "Das Gerät beglaubigt sein Zertifikat selbst. Speichere es einmal als lantern.pem für die Programme unten, und vergleich seinen Fingerabdruck mit dem Bildschirm des Geräts:",
   connectMake: "Einen Schlüssel machen und einsetzen", connectMakeHelp: "Nur für Anfragen. Er steht dann unten in den Programmen, dieses eine Mal.", connectMade: "Der Schlüssel {name} steht unten in den Programmen. Kopier jetzt, was du brauchst.",
   openWebUiHelp: "Startet Open WebUI mit diesem Gerät als einziger Verbindung. In einem laufenden: Einstellungen, Verbindungen, OpenAI-API.", homeAssistantHelp: "In Home Assistant: Einstellungen, Geräte & Dienste, Integration hinzufügen, llama.cpp. Trag dies ein.",
+  connectTitle: "Dieses Gerät in einem Programm verwenden", connectHelp: "Das Gerät spricht die API von OpenAI unter dieser Adresse:",
+  connectKey: "Setz deinen Schlüssel an die Stelle von YOUR_KEY. Ein Gerät ohne Schlüssel nimmt jeden Text.", deviceTitle: "Dieses Gerät",
+  throttled: "Durch Hitze verlangsamt", yes: "Ja", no: "Nein", none: "Keine", loading: "Lädt …", status: "Zustand", name: "Name", version: "Version",
+  numRunning: "Laufend", numWaiting: "Wartend", decoder: "Chat", encoder: "Einbettungen", reranker: "Sortierung",
 };

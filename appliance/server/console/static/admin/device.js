@@ -13,7 +13,7 @@ import { Sheet, ask, confirmed, table } from "./view.js";
 
 /** Return the view. */
 export function deviceView() {
-  const sheet = new Sheet(words.deviceTitle, say.deviceHelp);
+  const sheet = new Sheet(say.deviceTitle, say.deviceHelp);
   const live = new Live(() => sheet.tell(say.isBack));
   const result = (/** @type {() => Promise<Node[]>} */ look, /** @type {string} */ label) => {
     const found = el("div", { role: "status" });
@@ -52,7 +52,7 @@ async function examine() {
 async function requests() {
   const [{ requests: all }, { keys }] = await Promise.all([ask("/admin/requests"), ask("/admin/keys")]);
   const names = Object.fromEntries(keys.map((/** @type {any} */ key) => [key.id, key.name]));
-  return [table(say.requestsTitle, [say.time, say.route, words.status, say.took, say.tokens, words.keyLabel, say.from], all.map((/** @type {any} */ one) => [
+  return [table(say.requestsTitle, [say.time, say.route, say.status, say.took, say.tokens, words.keyLabel, say.from], all.map((/** @type {any} */ one) => [
     when(one.at), `${one.method} ${one.route}`, one.status === "cancelled" ? say.cancelled : one.status, fill(say.milliseconds, { ms: number(one.duration_ms) }),
     one.prompt_tokens || one.generated_tokens ? `${number(one.prompt_tokens)} + ${number(one.generated_tokens)}` : "",
     el("span", { dir: "auto" }, names[one.key] ?? one.key), one.peer]))];
@@ -61,7 +61,7 @@ async function requests() {
 /** Search the network for other devices; links are all that is possible, since a page may not ask them. */
 async function devices() {
   const { devices: found } = await ask("/admin/devices");
-  return [table(say.devicesTitle, [words.name, words.status, words.models, words.version], found.map((/** @type {any} */ one) => [
+  return [table(say.devicesTitle, [say.name, say.status, words.models, say.version], found.map((/** @type {any} */ one) => [
     /^https?:\/\//.test(one.url) ? el("a", { href: one.url, rel: "noopener noreferrer", dir: "auto" }, one.name) : one.name,
     say[`state_${one.state}`] ?? one.state, number(one.num_models), one.version ?? ""]))];
 }

@@ -54,4 +54,8 @@ export const words = {
   certificateSave: "The device signs its own certificate. Save it once as lantern.pem for the programs below, and compare its fingerprint with the screen of the device:",
   connectMake: "Make a key and put it in", connectMakeHelp: "For inference only. It is shown in the programs below, this once.", connectMade: "The key {name} is in the programs below. Copy what you need now.",
   openWebUiHelp: "Starts Open WebUI with this device as its only connection. In a running one: Settings, Connections, OpenAI API.", homeAssistantHelp: "In Home Assistant: Settings, Devices & services, Add integration, llama.cpp. Enter these.",
+  connectTitle: "Use this device in a program", connectHelp: "The device speaks OpenAI's API at this address:",
+  connectKey: "Put your key in the place of YOUR_KEY. A device without keys takes any text.", deviceTitle: "This device", throttled: "Slowed by heat",
+  yes: "Yes", no: "No", none: "None", loading: "Loading…", status: "Status", name: "Name", version: "Version", decoder: "Chat", encoder: "Embeddings",
+  numRunning: "Running", numWaiting: "Waiting", reranker: "Reranking",
 };

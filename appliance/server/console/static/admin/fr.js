@@ -54,4 +54,8 @@ export const words = {
   certificateSave: "L’appareil signe lui-même son certificat. Enregistrez-le une fois sous lantern.pem pour les programmes ci-dessous, et comparez son empreinte avec l’écran de l’appareil :",
   connectMake: "Créer une clé et l’insérer", connectMakeHelp: "Pour les requêtes seulement. Elle apparaît dans les programmes ci-dessous, cette fois seulement.", connectMade: "La clé {name} est dans les programmes ci-dessous. Copiez maintenant ce qu’il vous faut.",
   openWebUiHelp: "Démarre Open WebUI avec cet appareil pour seule connexion. Dans une instance en marche : Réglages, Connexions, API OpenAI.", homeAssistantHelp: "Dans Home Assistant : Paramètres, Appareils et services, Ajouter une intégration, llama.cpp. Entrez ceci.",
+  connectTitle: "Utiliser cet appareil dans un programme", connectHelp: "L’appareil parle l’API d’OpenAI à cette adresse :",
+  connectKey: "Mettez votre clé à la place de YOUR_KEY. Un appareil sans clés accepte n’importe quel texte.", deviceTitle: "Cet appareil",
+  throttled: "Ralenti par la chaleur", yes: "Oui", no: "Non", none: "Aucun", loading: "Chargement…", status: "État", name: "Nom", version: "Version",
+  numRunning: "En cours", numWaiting: "En attente", decoder: "Discussion", encoder: "Plongements", reranker: "Reclassement",
 };

@@ -6,9 +6,13 @@ import { say } from "./say.js";
 import { sendingCard } from "./sending.js";
 import { ask } from "./view.js";
 
-/** Return the card. @param {() => Promise<void>} changed is called once another model is installed */
-export function installCard(changed) {
-  return sendingCard({
+let card = /** @type {HTMLElement|null} */ (null);
+let changed = async () => {};
+
+/** Return the card. @param {() => Promise<void>} reload of the view that is seen; called once another model is installed */
+export function installCard(reload) {
+  changed = reload;
+  return card ??= sendingCard({
     base: "/admin/uploads",
     label: say.installFile,
     accept: ".lantern,.tar",

@@ -19,14 +19,16 @@ export function makeKey(name, role, rate) {
   return ask("/admin/keys", { json: { name, role, rate: rate || null } });
 }
 
+/** The key that was made last, until it is copied: it could not be shown again by a view that was left meanwhile. */
+const fresh = el("div");
+
 /** Return the view. */
 export function keysView() {
   const sheet = new Sheet(say.keysTitle, say.keysHelp);
-  const fresh = el("div");
   const list = el("div");
 
   const show = (/** @type {any} */ { keys }) => {
-    list.replaceChildren(table(say.keysTitle, [words.name, say.role, say.rate, say.created, say.lastUsed, say.acts],
+    list.replaceChildren(table(say.keysTitle, [say.name, say.role, say.rate, say.created, say.lastUsed, say.acts],
       keys.map((/** @type {any} */ key) => [el("strong", { dir: "auto" }, key.name), say[key.role], rateOf(key.rate), when(key.created),
         when(key.last_used), acts(key)])));
   };
@@ -55,12 +57,12 @@ export function keysView() {
   /** Show a new key, this once. @param {{name: string, key: string}} made */
   async function reveal(made) {
     const address = `${location.origin}/#key=${made.key}`;
-    const { rows } = await ask("/admin/qr", { json: { text: address } });
+    const { rows } = await ask("/admin/qr", { json: { text: address } }).catch(() => ({ rows: null })); // the key itself has to be shown
     const done = el("button", { type: "button", className: "main" }, say.keyDone);
     const card = el("section", { className: "card fresh", tabIndex: -1, "aria-label": fill(say.keyMade, { name: made.name }) },
       el("h2", {}, fill(say.keyMade, { name: made.name })), el("p", {}, say.keyOnce), codeBlock(words.keyLabel, made.key).block,
-      el("div", { className: "row" }, qrCode(rows, say.keyQr), el("p", { className: "soft" }, say.keyQrHelp)), done);
-    done.addEventListener("click", () => { fresh.replaceChildren(); name.focus(); });
+      el("div", { className: "row" }, ...(rows ? [qrCode(rows, say.keyQr), el("p", { className: "soft" }, say.keyQrHelp)] : [])), done);
+    done.addEventListener("click", () => { fresh.replaceChildren(); /** @type {HTMLElement|null} */ (document.querySelector("[name=name]"))?.focus(); });
     fresh.replaceChildren(card);
     card.focus();
   }
@@ -74,7 +76,7 @@ export function keysView() {
     name.value = rate.value = "";
     await reveal(made);
     show(await ask("/admin/keys"));
-  }, field(words.name, name), field(say.role, role), field(say.rateField, rate));
+  }, field(say.name, name), field(say.role, role), field(say.rateField, rate));
 
   sheet.fill(async () => {
     show(await ask("/admin/keys"));

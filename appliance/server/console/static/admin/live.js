@@ -23,7 +23,7 @@ export class Live {
     const plot = (/** @type {string} */ column, /** @type {string} */ name, options = {}) => ({ column, plot: new Plot(name, options) });
     this.plots = [
       plot("generated_tokens_per_s", say.generated, { format: perSecond }), plot("prompt_tokens_per_s", say.read, { format: perSecond }),
-      plot("running", words.running), plot("waiting", words.waiting), plot("processor_percent", say.processor, { format: percent, most: 100 }),
+      plot("running", say.numRunning), plot("waiting", say.numWaiting), plot("processor_percent", say.processor, { format: percent, most: 100 }),
       plot("memory_free_bytes", say.memoryFree, { format: size }), plot("temperature_c", say.temperature, { format: (/** @type {number} */ value) => `${number(value)} °C`, most: 100 }),
     ];
     this.throttled = el("p", { className: "soft" });
@@ -78,7 +78,8 @@ export class Live {
   extend(more) {
     if (!this.history) this.history = more;
     else {
-      for (const [name, column] of Object.entries(more)) if (Array.isArray(column)) this.history[name].push(...column);
+      const last = this.history.at_s.at(-1), news = more.at_s.filter((/** @type {number} */ at) => at > last).length; // another answer may have brought some
+      for (const [name, column] of Object.entries(more)) if (Array.isArray(column) && news) this.history[name].push(...column.slice(-news));
       const excess = this.history.at_s.length - SPAN_S / this.history.interval_s;
       if (excess > 0) for (const column of Object.values(this.history)) if (Array.isArray(column)) column.splice(0, excess);
     }
@@ -99,13 +100,13 @@ export class Live {
       return [el("span", { dir: "auto" }, name), fill(say.slotsUsed, { running: number(running), slots: number(slots) }), number(waiting)];
     });
     const pairs = /** @type {[string, string][]} */ ([
-      [words.status, words[told.status] ?? told.status], [words.name, told.name], [words.version, told.version],
+      [say.status, words[told.status] ?? told.status], [say.name, told.name], [say.version, told.version],
       [say.running, fill(say.since, { time: when(told.started) })], [say.temperature, heat === null ? say.noSensor : `${number(heat)} °C`],
-      [words.throttled, isHot ? words.yes : words.no], [say.underVoltage, isWeak ? words.yes : words.no],
+      [say.throttled, isHot ? say.yes : say.no], [say.underVoltage, isWeak ? say.yes : say.no],
       [say.memory, told.memory ? fill(say.freeOf, { free: size(told.memory.free_bytes), all: size(told.memory.total_bytes) }) : say.unknown],
       [say.disk, told.storage ? fill(say.freeOf, { free: size(told.storage.free_bytes), all: size(told.storage.total_bytes) }) : say.unknown]]);
     this.state.replaceChildren(...(help ? [el("p", { className: "notice" }, help)] : []),
       ...told.faults.map((/** @type {string} */ fault) => el("p", { className: "notice bad", dir: "auto" }, fault)), facts(pairs),
-      ...(engines.length ? [table(words.models, [words.model, words.running, words.waiting], engines)] : []));
+      ...(engines.length ? [table(words.models, [words.model, say.numRunning, say.numWaiting], engines)] : []));
   }
 }

@@ -15,12 +15,26 @@ export function modelsView() {
   const sheet = new Sheet(words.models, say.modelsHelp);
   const list = el("div");
 
-  const reload = async () => show(await ask("/admin/models"));
+  const known = /** @type {Map<string, HTMLElement>} */ (new Map()); // by what a card tells
+  let shows = 0;
 
-  /** @param {any} overview */
+  /** Ask until no act has changed anything meanwhile, whose answer is newer. @returns {Promise<void>} */
+  async function reload() {
+    const before = shows, told = await ask("/admin/models");
+    return shows === before ? show(told) : reload();
+  }
+
+  /** Show the models; a card that tells the same stays, with what is typed or under way in it. @param {any} overview */
   function show({ models, storage, memory }) {
-    const cards = models.map((/** @type {any} */ model) => card(model));
-    list.replaceChildren(gauges(storage, memory), ...cards,
+    shows += 1;
+    const cards = models.map((/** @type {any} */ model) => {
+      const text = JSON.stringify(model), made = known.get(text) ?? card(model);
+      known.delete(text);
+      return [text, made];
+    });
+    known.clear();
+    for (const [text, made] of cards) known.set(text, made);
+    list.replaceChildren(gauges(storage, memory), ...known.values(),
       ...(cards.length ? [] : [el("p", { className: "empty" }, say.noModels)]));
   }
 
@@ -96,7 +110,7 @@ export function modelsView() {
 /** @param {any} model */
 function head(model) {
   const badge = (/** @type {string} */ text, className = "") => el("span", { className: `badge ${className}` }, text);
-  return el("h2", { className: "head", dir: "auto" }, model.name, ...(model.kind ? [badge(words[model.kind])] : []),
+  return el("h2", { className: "head", dir: "auto" }, model.name, ...(model.kind ? [badge(say[model.kind])] : []),
     model.problem ? badge(say.faulty, "bad") : model.loaded ? badge(say.loaded, "good") : badge(say.notLoaded),
     ...(model.aliases.includes(DEFAULT) ? [badge(say.isDefault, "good")] : []));
 }
@@ -104,7 +118,7 @@ function head(model) {
 /** @param {any} model @returns {[string, Node|string][]} */
 function described(model) {
   return [[say.disk, size(model.size_bytes)], ...(model.loaded ? [/** @type {[string, string]} */ ([say.memory, size(model.memory_bytes)])] : []),
-    [words.version, fill(say.versionOf, { version: model.version, digest: model.digest.slice(0, 8), count: number(model.versions.length) })],
+    [say.version, fill(say.versionOf, { version: model.version, digest: model.digest.slice(0, 8), count: number(model.versions.length) })],
     [say.license, model.license], [say.source, model.source], [say.signer, el("code", {}, model.signer)]];
 }
 

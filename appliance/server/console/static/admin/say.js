@@ -1,17 +1,12 @@
 /** The words of administration in the reader's language, its style, and numbers as people read them. */
 
+import { styled } from "../dom.js";
 import { fill, language, number } from "../words.js";
 
 /** @type {Record<string, string>} */
 export const say = (await import(`./${language}.js`)).words;
 
-await new Promise((resolve) => {
-  const link = document.createElement("link");
-  link.rel = "stylesheet";
-  link.href = new URL("style.css", import.meta.url).pathname;
-  link.onload = link.onerror = resolve;
-  document.head.append(link);
-});
+await styled(new URL("style.css", import.meta.url));
 
 const UNITS = ["B", "kB", "MB", "GB", "TB"];
 

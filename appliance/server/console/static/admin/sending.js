@@ -13,7 +13,7 @@ import { ask, confirmed } from "./view.js";
  */
 
 /**
- * Return the card.
+ * Return the card; one for a page, since an upload goes on while its view is left.
  * @param {object} kind
  * @param {string} kind.base the route of uploads
  * @param {string} kind.label
@@ -50,7 +50,9 @@ export function sendingCard({ base, label, accept, begin, install }) {
     file.disabled = onward.hidden = true;
     try {
       const { upload, content } = await begin(chosen, tell, signal);
+      signal.throwIfAborted();
       if (upload) await sendPieces(base, upload, content, signal, report);
+      signal.throwIfAborted();
       halt.hidden = true;
       tell(say.checking);
       tell(await install(upload));

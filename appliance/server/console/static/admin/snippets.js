@@ -19,7 +19,10 @@ export function snippets({ base, key, chat, isTls }, say) {
   return [
     { name: "Python", language: "python", help: `pip install openai; ${python}python program.py`, text: `from openai import OpenAI
 
-client = OpenAI(base_url="${base}", api_key="${key}")
+client = OpenAI(
+    base_url="${base}",
+    api_key="${key}",
+)
 answer = client.chat.completions.create(
     model="${chat}",
     messages=[{"role": "user", "content": "Say hello."}],
@@ -27,7 +30,10 @@ answer = client.chat.completions.create(
 print(answer.choices[0].message.content)` },
     { name: "Node", language: "javascript", help: `npm install openai; ${node}node program.mjs`, text: `import OpenAI from "openai";
 
-const client = new OpenAI({ baseURL: "${base}", apiKey: "${key}" });
+const client = new OpenAI({
+  baseURL: "${base}",
+  apiKey: "${key}",
+});
 const answer = await client.chat.completions.create({
   model: "${chat}",
   messages: [{ role: "user", content: "Say hello." }],
@@ -36,10 +42,15 @@ console.log(answer.choices[0].message.content);` },
     { name: "curl", language: "sh", text: `curl ${isTls ? "--cacert lantern.pem " : ""}${base}/chat/completions \\
   -H "Authorization: Bearer ${key}" \\
   -H "Content-Type: application/json" \\
-  -d '{"model": "${chat}", "messages": [{"role": "user", "content": "Say hello."}]}'` },
+  -d '{"model": "${chat}",
+       "messages": [{"role": "user", "content": "Say hello."}]}'` },
     { name: "LangChain", language: "python", help: `pip install langchain-openai; ${python}python program.py`, text: `from langchain_openai import ChatOpenAI
 
-model = ChatOpenAI(base_url="${base}", api_key="${key}", model="${chat}")
+model = ChatOpenAI(
+    base_url="${base}",
+    api_key="${key}",
+    model="${chat}",
+)
 print(model.invoke("Say hello.").content)` },
     { name: "Open WebUI", language: "sh", help: say.openWebUiHelp, text: `docker run -d --name open-webui -p 3000:8080 \\
   -e ENABLE_OLLAMA_API=false \\

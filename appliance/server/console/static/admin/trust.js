@@ -1,7 +1,7 @@
 /** The signing keys whose bundles run on this device. */
 
 import { codeBlock, el, field } from "../dom.js";
-import { fill, words } from "../words.js";
+import { fill } from "../words.js";
 import { say } from "./say.js";
 import { ask, confirmed, form } from "./view.js";
 
@@ -12,7 +12,7 @@ export function trustCard(sheet, changed) {
   const add = el("button", {}, say.trustAdd);
 
   const show = (/** @type {any} */ { trusted }) => {
-    if (!trusted.length) list.replaceChildren(el("li", { className: "soft" }, words.none));
+    if (!trusted.length) list.replaceChildren(el("li", { className: "soft" }, say.none));
     else list.replaceChildren(...trusted.map((/** @type {string} */ signer) => {
       const remove = sheet.button(say.trustRemove, async () => {
         if (!await confirmed(fill(say.trustRemoveAsk, { name: signer }), say.trustRemove)) return;
@@ -26,6 +26,7 @@ export function trustCard(sheet, changed) {
   };
 
   const adding = form(sheet, add, async () => {
+    await listed; // else an older list could come later
     const answer = await ask("/admin/trust", { json: { public_key: `${pem.value.trim()}\n` } });
     pem.value = "";
     show(answer);
@@ -33,7 +34,7 @@ export function trustCard(sheet, changed) {
     return fill(say.trustAdded, { name: answer.added });
   }, field(say.trustField, pem, "field wide"));
 
-  ask("/admin/trust").then(show, (error) => sheet.tell(error.message, true));
+  const listed = ask("/admin/trust").then(show, (error) => sheet.tell(error.message, true));
   return el("div", {}, list, el("details", {}, el("summary", {}, say.trustNew), adding,
     el("p", { className: "soft" }, say.trustHelp), codeBlock("sh", "lantern-quantize keygen --public signer.pem").block));
 }

@@ -21,7 +21,7 @@ export class Sheet {
   /** @param {string} title @param {string} help */
   constructor(title, help) {
     this.told = el("div", { role: "status" });
-    this.body = el("div", {}, el("p", { className: "soft" }, words.loading));
+    this.body = el("div");
     this.element = el("div", { className: "sheet" }, el("h1", {}, title), el("p", { className: "soft" }, help), this.told, this.body);
   }
 
@@ -36,6 +36,7 @@ export class Sheet {
    * @param {() => Promise<Node[]>} make
    */
   async fill(make) {
+    this.body.replaceChildren(el("p", { className: "soft" }, say.loading)); // nothing that could be asked for twice
     try {
       this.body.replaceChildren(...await make());
     } catch (error) {
@@ -95,7 +96,7 @@ export function refusal(error) {
  * @param {(Node|string)[][]} rows
  */
 export function table(name, head, rows) {
-  if (!rows.length) return el("p", { className: "soft" }, words.none);
+  if (!rows.length) return el("p", { className: "soft" }, say.none);
   const line = (/** @type {string} */ kind, /** @type {(Node|string)[]} */ cells) =>
     el("tr", {}, ...cells.map((cell) => el(kind, {}, cell)));
   return el("div", { className: "table", tabIndex: 0, role: "region", "aria-label": name },

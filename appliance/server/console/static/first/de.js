@@ -20,4 +20,7 @@ export const words = {
   landOtherHelp: "Manche Telefone und Netze kennen keine Namen, die auf .local enden.", landPlain: "Wenn dein Browser dich nicht weiterlässt",
   landPlainHelp: "Chatten geht ohne HTTPS, aber jeder in diesem Netz kann mitlesen. In Besitz nehmen und betreuen lässt sich das Gerät so nicht.",
   landPlainGo: "Ohne Verschlüsselung weiter",
+  keyTitle: "Schlüssel eingeben", keyHelp: "Dieses Gerät antwortet nur mit Schlüssel. Wer es betreut, erzeugt einen: lantern keys create NAME",
+  keyMissing: "Gib einen Schlüssel ein.", useKey: "Schlüssel verwenden", remember: "Schlüssel in diesem Browser merken", forget: "Schlüssel vergessen",
+  keyStored: "Dieser Browser verwendet einen Schlüssel.",
 };

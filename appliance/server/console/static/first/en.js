@@ -20,4 +20,7 @@ export const words = {
   landOtherHelp: "Some phones and networks do not know names that end in .local.", landPlain: "If your browser does not let you proceed",
   landPlainHelp: "Chatting works without HTTPS, but anybody on this network can read it. The device cannot be claimed or administered that way.",
   landPlainGo: "Go on without encryption",
+  keyTitle: "Enter a key", keyHelp: "This device answers with a key only. Whoever looks after it makes one: lantern keys create NAME",
+  keyMissing: "Enter a key.", useKey: "Use this key", remember: "Remember the key in this browser", forget: "Forget the key",
+  keyStored: "This browser uses a key.",
 };

@@ -22,4 +22,7 @@ export const words = {
   landOtherHelp: "Certains téléphones et réseaux ne connaissent pas les noms qui finissent par .local.", landPlain: "Si votre navigateur ne vous laisse pas continuer",
   landPlainHelp: "La discussion fonctionne sans HTTPS, mais tout le monde sur ce réseau peut la lire. L’appareil ne peut être ni pris en possession ni administré de cette façon.",
   landPlainGo: "Continuer sans chiffrement",
+  keyTitle: "Entrer une clé", keyHelp: "Cet appareil ne répond qu’avec une clé. La personne qui s’en occupe en crée une : lantern keys create NOM",
+  keyMissing: "Entrez une clé.", useKey: "Utiliser cette clé", remember: "Garder la clé dans ce navigateur", forget: "Oublier la clé",
+  keyStored: "Ce navigateur utilise une clé.",
 };

@@ -1,12 +1,14 @@
 /** The certificate and the owner of a device, in the words of its first start. */
 
-import { copyButton, el } from "../dom.js";
+import { copyButton, el, styled } from "../dom.js";
 import { fill, language } from "../words.js";
 
 const CLOCK_S = 1767225600; // 2026: a board without a clock starts in 1970
 
 /** @type {Record<string, string>} */
 export const first = (await import(`./${language}.js`)).words;
+
+await styled(new URL("style.css", import.meta.url));
 
 /** Return the fingerprint in its two forms, and where a browser shows it. @param {import("../identity.js").Identity} told */
 export function fingerprint(told) {
