@@ -47,9 +47,13 @@ def check_body(config: DecoderConfig, recipe: Recipe) -> None:
 
 
 def _check_layers(config: DecoderConfig) -> None:
-    other = next((mixer for mixer in config.design.mixers if mixer != "attention"), None)
-    if other is not None or config.design.output_gate is not None:
-        kind = other or "gated attention"
+    design = config.design
+    kind: str | None = next((mixer for mixer in design.mixers if mixer != "attention"), None)
+    if design.output_gate is not None:
+        kind = "gated attention"
+    elif design.per_layer_width or not all(map(design.keeps_kv, design.attention_layers)):
+        kind = "per-layer embeddings or lent keys"
+    if kind is not None:
         raise QuantizeError(f"{config.architecture} has layers of {kind}; embeddings are known of attention alone")
 
 

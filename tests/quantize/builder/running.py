@@ -14,7 +14,7 @@ from appliance.engine.types import StepPlan
 from quantize.builder.decoder import build_decoder
 from quantize.builder.weights import checkpoint_weights
 from quantize.sources.decoder_config import read_decoder_config
-from tests.quantize.fusion.test_fuse import spec_of
+from tests.quantize.tiny import tiny_spec
 
 ROW_LENGTHS = (30, 12, 21)
 MOST = 1e-4  # of the spread of the first row's logits
@@ -59,7 +59,7 @@ def built_runner(checkpoint: Path, target: Path) -> OrtModelRunner:
     target.mkdir()
     build_decoder(checkpoint_weights(checkpoint), config, target, context_length=_CAPACITY)
     model = ModelFile(target / "model.onnx")
-    return OrtModelRunner(model, spec_of(config), num_slots=_SLOTS, capacity=_CAPACITY, num_threads=1)
+    return OrtModelRunner(model, tiny_spec(config), num_slots=_SLOTS, capacity=_CAPACITY, num_threads=1)
 
 
 def chunked(runner: OrtModelRunner, row: NDArray[np.int64], chunks: Sequence[tuple[int, int]]) -> NDArray[np.float32]:

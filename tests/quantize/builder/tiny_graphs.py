@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
 
@@ -24,9 +25,7 @@ from tests.quantize.tiny import write_decoder
 _CONTEXT = 256
 
 
-def write_graph(
-    root: Path, architecture: str, *, is_float: bool = False, **changes: object
-) -> tuple[Path, DecoderSpec]:
+def write_graph(root: Path, architecture: str, *, is_float: bool = False, **changes: Any) -> tuple[Path, DecoderSpec]:
     """Write a random model's graph, in int8 or float, with tokenizer and template; return its folder and its spec."""
     checkpoint, target, built = root / "checkpoint", root / "model", root / "float"
     root.mkdir(exist_ok=True)

@@ -13,8 +13,8 @@ from quantize.fusion.export import DECODER_TASK, export
 from quantize.fusion.fuse import fuse_file
 from quantize.quiet import quiet
 from quantize.sources.decoder_config import read_decoder_config
-from tests.quantize.fusion.test_fuse import run_chunk, spec_of, torch_logits
-from tests.quantize.tiny import VOCAB, write_decoder
+from tests.quantize.fusion.test_fuse import run_chunk, torch_logits
+from tests.quantize.tiny import VOCAB, tiny_spec, write_decoder
 
 _NORMS = ("layernorm.weight", "norm.weight")
 
@@ -43,7 +43,7 @@ def test_equal_weights_are_fused_like_others(
     row = np.random.default_rng(0).integers(3, VOCAB, 20)
     expected = torch_logits(checkpoint, [row])[0]
     runner = OrtModelRunner(
-        ModelFile(tmp_path / "fused" / "model.onnx"), spec_of(config), num_slots=1, capacity=64, num_threads=1
+        ModelFile(tmp_path / "fused" / "model.onnx"), tiny_spec(config), num_slots=1, capacity=64, num_threads=1
     )
     assert np.abs(run_chunk(runner, 0, row, 0) - expected).max() <= 1e-4 * expected.std()
 

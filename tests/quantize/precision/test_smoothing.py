@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -45,7 +46,7 @@ class Smoothed:
 @pytest.fixture(scope="module", params=sorted(DECODERS))
 def smoothed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Smoothed:
     root = tmp_path_factory.mktemp("smoothed")
-    changes = {"attention_bias": True, "mlp_bias": True} if request.param == "llama" else {}
+    changes: dict[str, Any] = {"attention_bias": True, "mlp_bias": True} if request.param == "llama" else {}
     checkpoint = write_decoder(root / "checkpoint", request.param, **changes)
     config = read_decoder_config(checkpoint)
     (root / "fused").mkdir()

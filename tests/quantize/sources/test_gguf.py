@@ -49,7 +49,8 @@ def test_rope_freqs_reach_the_fused_graph(tiny: Path, tmp_path: Path) -> None:
     from quantize.fusion.export import DECODER_TASK, export
     from quantize.fusion.fuse import fuse_file
     from quantize.sources.decoder_config import read_decoder_config
-    from tests.quantize.fusion.test_fuse import run_chunk, spec_of
+    from tests.quantize.fusion.test_fuse import run_chunk
+    from tests.quantize.tiny import tiny_spec
 
     metadata, tensors = gguf_parts(tiny)
     factors = np.linspace(1, 8, _HEAD_DIM // 2, dtype=np.float32)
@@ -61,7 +62,7 @@ def test_rope_freqs_reach_the_fused_graph(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "fused").mkdir()
     fuse_file(tmp_path / "exported", tmp_path / "fused", config, context_length=64)
     model = ModelFile(tmp_path / "fused" / "model.onnx")
-    runner = OrtModelRunner(model, spec_of(config), num_slots=1, capacity=64, num_threads=1)
+    runner = OrtModelRunner(model, tiny_spec(config), num_slots=1, capacity=64, num_threads=1)
     assert np.abs(run_chunk(runner, 0, _ROW, 0) - expected).max() <= 1e-4 * expected.std()
 
 
