@@ -193,6 +193,8 @@ def _checked_modules(folder: Path) -> tuple[Module, ...]:
             f"modules.json lists {', '.join(kinds) or 'nothing'}; "
             f"{_TRANSFORMER}, {_POOLING}, {_DENSE} and {_NORMALIZE} are known, in this order"
         )
+    if any(module.kind == _DENSE and not module.place for module in modules):
+        raise QuantizeError(f"modules.json lists a module {_DENSE} without its path")
     return modules
 
 
