@@ -133,7 +133,7 @@ def test_our_extensions_are_marked() -> None:
     sampling = {"top_k", "min_p", "repetition_penalty", "ignore_eos", "chat_template_kwargs", "thinking_token_budget"}
     progress = {"return_progress"}
     of_responses = {"presence_penalty", "frequency_penalty", "seed", "stop", "logit_bias"}
-    assert marked == sampling | progress | of_responses | {"truncate", "prompt_name", "raw_scores"}
+    assert marked == sampling | progress | of_responses | {"truncate", "prompt_name", "raw_scores", "instruction"}
 
 
 def test_the_document_is_served(server: RunningServer) -> None:

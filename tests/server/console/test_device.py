@@ -195,6 +195,19 @@ def test_safe_mode_is_told_and_can_be_left(open_view: OpenView, tmp_path: Path) 
         aside(lambda: safe.__exit__(None, None, None))
 
 
+def test_a_restart_between_two_looks_is_told(open_view: OpenView, kept_server: RunningServer) -> None:
+    page = open_view(kept_server, "device")
+    expect(page.get_by_role("heading", name="The last ten minutes")).to_be_visible()
+
+    def restarted(route: Route) -> None:
+        answer = route.fetch()
+        told = answer.json()
+        route.fulfill(response=answer, json={**told, "started": told["started"] + 1})
+
+    page.route("**/admin/status*", restarted)
+    expect(page.get_by_text("The device is back.")).to_be_visible()
+
+
 def test_a_restart_while_the_page_is_open_keeps_the_figures_and_goes_on_by_itself(
     open_view: OpenView, tmp_path: Path
 ) -> None:

@@ -31,6 +31,7 @@ export class Live {
       el("div", { className: "plots" }, ...this.plots.map(({ plot: { element } }) => element)), this.throttled);
     this.history = /** @type {any} */ (null);
     this.started = 0;
+    this.wasAway = false;
     this.timer = 0;
     document.addEventListener("visibilitychange", () => this.wake());
   }
@@ -61,8 +62,9 @@ export class Live {
   async once() {
     const since = this.history ? `?since=${this.history.at_s.at(-1)}` : "";
     const told = await ask(`/admin/status${since}`);
-    const isBack = !this.stale.hidden;
-    if (this.history && told.started !== this.started) {
+    if (!this.stale.hidden) this.wasAway = true;
+    if (this.history && told.started !== this.started) { // it may have been away between two looks
+      this.wasAway = true;
       this.history = null;
       this.started = told.started;
       return this.once();
@@ -71,7 +73,8 @@ export class Live {
     this.stale.hidden = true;
     this.extend(told.history);
     this.show(told);
-    if (isBack) this.returned();
+    if (this.wasAway) this.returned();
+    this.wasAway = false;
   }
 
   /** @param {any} more */
