@@ -23,3 +23,10 @@ def need(*programs: str) -> None:
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+def built(library: Path) -> Path:
+    """Return a library that `make` was to build; skip the test where its header was not to be had, offline for one."""
+    if not library.exists():
+        pytest.skip("no onnxruntime_c_api.h to be had: set ORT_INCLUDE")
+    return library

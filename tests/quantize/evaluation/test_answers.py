@@ -35,6 +35,7 @@ class Counting:
 
     def swap_slots(self, a: int, b: int, num_tokens: int) -> None: ...
 
+    # Answers are measured of models whose cache is keys and values; a state that is kept here would be a fault.
     def keep_state(self, slot: int, place: int) -> None:
         raise NotImplementedError
 
