@@ -28,6 +28,7 @@ class EngineSettings:
     that is faster here and the memory allows it. `use_device`: on a GPU, if one gives the same logits faster.
     `use_kernels`: with Lantern's own kernels, if they are faster here. `checkpoint_bytes`: the most memory of a
     model for recurrent states that are kept within prompts. `conversations`: the folder of idle ones, None for none.
+    `max_text_tokens`: the longest text of an embedding model or reranker; None for what its bundle says.
     """
 
     num_slots: int = 4
@@ -41,6 +42,7 @@ class EngineSettings:
     use_kernels: bool = True
     checkpoint_bytes: int = 256 << 20
     conversations: KeptFolder | None = None
+    max_text_tokens: int | None = None
 
     @classmethod
     def of(cls, config: EngineConfig) -> Self:

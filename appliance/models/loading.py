@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from appliance.bundle import Bundle, DecoderSpec, EncoderSpec, Manifest, RerankerSpec
 from appliance.bundle.manifest import CHAT_TEMPLATE_NAME, TOKENIZER_NAME
@@ -32,6 +32,7 @@ from appliance.text.template import ChatTemplate
 from appliance.text.tokenizer import Tokenizer
 
 _LOGGER = logging.getLogger(__name__)
+_TextSpec = TypeVar("_TextSpec", EncoderSpec, RerankerSpec)
 
 
 class Loader(Protocol):
@@ -57,12 +58,14 @@ def load_model(
     tokenizer = Tokenizer.from_file(bundle.path(TOKENIZER_NAME))
     match bundle.manifest.model:
         case EncoderSpec() as spec:
+            spec = _with_texts(bundle.name, spec, settings.max_text_tokens)
             file, tuning = _text_model_file(bundle, settings, cache)
             embedder = Embedder(file, spec, num_threads=tuning.num_threads, spinning=tuning.spinning)
             forget_pages(file.path.parent)
             embed = AsyncTextModel(embedder.embed, name=bundle.name, on_failure=on_failure)
             return EmbeddingModel(bundle, spec, tokenizer, embed)
         case RerankerSpec() as spec:
+            spec = _with_texts(bundle.name, spec, settings.max_text_tokens)
             file, tuning = _text_model_file(bundle, settings, cache)
             reranker = Reranker(file, num_threads=tuning.num_threads, spinning=tuning.spinning)
             forget_pages(file.path.parent)
@@ -70,6 +73,14 @@ def load_model(
             return RerankModel(bundle, spec, tokenizer, score)
         case DecoderSpec() as spec:
             return _load_decoder(bundle, spec, tokenizer, settings, cache, on_failure)
+
+
+def _with_texts(name: str, spec: _TextSpec, max_tokens: int | None) -> _TextSpec:
+    """Return the specification with texts of at most so many tokens, as far as this device's memory goes."""
+    if max_tokens is None or max_tokens >= spec.max_tokens:
+        return spec
+    _LOGGER.warning("%s takes texts of %d tokens, not %d: memory is short", name, max_tokens, spec.max_tokens)
+    return spec.model_copy(update={"max_tokens": max_tokens})
 
 
 def _text_model_file(bundle: Bundle, settings: EngineSettings, cache: Path) -> tuple[ModelFile, Tuning]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -23,6 +24,7 @@ from appliance.models.loaded import EngineSettings
 
 MARGIN_BYTES = 64 << 20  # stays free for requests, connections and the rest of the system
 _DEVICE_BYTES = 512 << 20  # a GPU's context and libraries, where the board shares its memory with one; not measured
+_SHORTEST_TEXT = 512  # tokens, which nearly every text model takes
 _SCRATCH_BYTES = (48 << 20) + ATTENTION_BYTES  # a chunk's activations, vocabulary tables, onnxruntime's own
 
 
@@ -31,18 +33,19 @@ class Need:
     """The memory of a model with keys and values of this type; None for a model that has none.
 
     `fast_prompts`: with the second set of weights of a graph for prompts, if one is faster. `has_checkpoints`: with the
-    memory for recurrent states within prompts, if there are any.
+    memory for recurrent states within prompts, if there are any. `max_text_tokens`: the longest text of a text model.
     """
 
     cache_type: CacheType | None
     num_bytes: int
     fast_prompts: bool = False
     has_checkpoints: bool = True
+    max_text_tokens: int | None = None
 
     def settings(self, settings: EngineSettings) -> EngineSettings:
         """Return the same settings with this choice applied."""
         if self.cache_type is None:
-            return settings
+            return replace(settings, max_text_tokens=self.max_text_tokens)
         checkpoint_bytes = settings.checkpoint_bytes if self.has_checkpoints else 0
         return replace(
             settings, kv_cache=self.cache_type, fast_prompts=self.fast_prompts, checkpoint_bytes=checkpoint_bytes
@@ -62,7 +65,7 @@ def needs_of(
     weights = bundle.manifest.loaded_bytes if forms.answers is None else forms.answers
     spec = bundle.manifest.model
     if not isinstance(spec, DecoderSpec):
-        return (Need(None, weights + _SCRATCH_BYTES + max(0, _scores_bytes(graph, spec) - ATTENTION_BYTES)),)
+        return tuple(_text_needs(weights + _SCRATCH_BYTES, graph, spec))
     computing = _SCRATCH_BYTES + (_DEVICE_BYTES if settings.use_device and accelerators() else 0)
     layout = _layout(graph, spec)
     needs = tuple(
@@ -99,10 +102,24 @@ def checkpoints_bytes(layout: SlotLayout, spec: DecoderSpec, settings: EngineSet
     return layout.state_bytes * num_places(layout.state_bytes, limit, num_slots=num_slots, capacity=capacity)
 
 
-def _scores_bytes(graph: bytes, spec: EncoderSpec | RerankerSpec) -> int:
+def _text_needs(num_bytes: int, graph: bytes, spec: EncoderSpec | RerankerSpec) -> Iterator[Need]:
+    """Yield the ways of a text model: with its longest texts, then with texts of half that length, and so on.
+
+    `num_bytes` are those of all ways; scores that need no more than `ATTENTION_BYTES` are among them.
+    """
+    longest = spec.max_tokens
+    while (more := _scores_bytes(graph, longest) - ATTENTION_BYTES) > 0:
+        yield Need(None, num_bytes + more, max_text_tokens=longest)
+        if longest // 2 < _SHORTEST_TEXT:
+            return
+        longest //= 2
+    yield Need(None, num_bytes, max_text_tokens=longest)
+
+
+def _scores_bytes(graph: bytes, max_tokens: int) -> int:
     """Return the bytes of a text model's scores; none for a graph that cannot be read."""
     with contextlib.suppress(ModelError):  # told by the trial, or when the model is loaded
-        return text_scores_bytes(graph, spec.max_tokens, MAX_TOKENS_PER_RUN)
+        return text_scores_bytes(graph, max_tokens, MAX_TOKENS_PER_RUN)
     return 0
 
 

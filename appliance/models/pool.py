@@ -193,6 +193,9 @@ class ModelPool(Lifetime):
         spec = bundle.manifest.model
         if isinstance(spec, DecoderSpec):
             return min(self._settings.context_length, spec.context_length)
+        entry = self._entries.get(bundle.name)
+        if entry is not None and isinstance(entry.model, EmbeddingModel | RerankModel):
+            return entry.model.spec.max_tokens  # fewer than the bundle says, where memory is short
         return spec.max_tokens
 
     def listed(self) -> list[ListedModel]:

@@ -133,6 +133,7 @@ class Device:
         spec = bundle.manifest.model
         nothing = cast("Any", None)
         if isinstance(spec, EncoderSpec):
+            spec = spec.model_copy(update={"max_tokens": settings.max_text_tokens or spec.max_tokens})
             embedder = LingeringEmbedder(embed_by_length, name=bundle.name, on_failure=on_failure)
             embedder.may_leave = self.may_leave
             return EmbeddingModel(bundle, spec, nothing, embedder)

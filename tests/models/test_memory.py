@@ -11,12 +11,16 @@ import psutil
 import pytest
 from onnx import helper
 
+from appliance.bundle import BundleStore, EncoderSpec, TrustedKeys
 from appliance.bundle.manifest import MODEL_NAME
 from appliance.engine.graphs.attention import ATTENTION_BYTES
 from appliance.engine.graphs.slot_arrays import layout_of
 from appliance.engine.runtime.kv_cache import KVCache
 from appliance.engine.runtime.prepacked import FormBytes
+from appliance.home import Home
 from appliance.models import EngineSettings
+from appliance.models.loaded import EmbeddingModel
+from appliance.models.loading import load_model
 from appliance.models.memory import needs_of, slots_bytes
 from tests.engine.hybrid import SPEC, hybrid_graph, hybrid_runner, state_bytes, token_bytes
 from tests.models.device import SETTINGS, Device, names
@@ -105,12 +109,45 @@ def test_the_memory_of_full_slots_is_the_computed_one_within_a_twentieth(tmp_pat
 def test_a_text_model_needs_room_for_the_scores_of_its_longest_text(device: Device) -> None:
     bundle = device.install("a", kind="encoder", max_tokens=4096)
     graph = text_attention_of(12)
-    [unread], [need] = needs_of(bundle, SETTINGS), needs_of(bundle, SETTINGS, graph=graph)
-    assert need.num_bytes - unread.num_bytes == (12 + 2) * 4096 * 4096 * 4 - ATTENTION_BYTES
+    [unread] = needs_of(bundle, SETTINGS)
+    needs = needs_of(bundle, SETTINGS, graph=graph)
+    assert [need.max_text_tokens for need in needs] == [4096, 2048, 1024, 512]
+    assert [need.num_bytes - unread.num_bytes for need in needs] == [
+        (12 + 2) * 4096 * 4096 * 4 - ATTENTION_BYTES,
+        (12 + 2) * 2048 * 2048 * 4 - ATTENTION_BYTES,
+        (12 + 2) * 1024 * 1024 * 4 - ATTENTION_BYTES,
+        0,  # within the memory that every model has for attention
+    ]
     [damaged] = needs_of(bundle, SETTINGS, graph=b"no graph")
     assert damaged == unread
     short = device.install("b", kind="encoder", max_tokens=256)
     assert needs_of(short, SETTINGS, graph=graph) == needs_of(short, SETTINGS)
+
+
+def test_a_text_model_takes_shorter_texts_where_its_longest_ones_do_not_fit(device: Device) -> None:
+    device.install("a", kind="encoder", max_tokens=4096, content=text_attention_of(12))
+    bundle = device.store.open("a")
+    needs = needs_of(bundle, SETTINGS, graph=device.store.read(bundle, MODEL_NAME))
+
+    async def main(memory_bytes: int) -> int:
+        async with device.pool(preload=("a",), memory_bytes=memory_bytes) as pool:
+            [model] = pool.loaded()
+            assert isinstance(model, EmbeddingModel)
+            assert pool.context_length(bundle) == model.spec.max_tokens
+            return model.spec.max_tokens
+
+    assert [asyncio.run(main(need.num_bytes)) for need in needs] == [4096, 2048, 1024, 512]
+
+
+def test_a_loaded_text_model_has_the_limit_that_its_memory_allows(starter_home: Home, tmp_path: Path) -> None:
+    bundle = BundleStore(starter_home.bundles, TrustedKeys.load(starter_home.trusted_keys)).open("all-minilm-l6-v2")
+    published = bundle.manifest.model
+    assert isinstance(published, EncoderSpec)
+    for limit, expected in ((None, published.max_tokens), (64, 64), (100_000, published.max_tokens)):
+        settings = EngineSettings(max_text_tokens=limit)
+        model = load_model(bundle, settings, cache=starter_home.prepacked, on_failure=lambda err: None)
+        assert isinstance(model, EmbeddingModel)
+        assert model.spec.max_tokens == expected
 
 
 def text_attention_of(num_heads: int) -> bytes:
