@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import sys
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from types import TracebackType
@@ -44,6 +46,7 @@ class Worker(ABC):
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepts = False
+        self._processor_clock: int | None = None
         self._is_stopping = False  # belongs to the thread
 
     async def __aenter__(self) -> Self:
@@ -69,6 +72,16 @@ class Worker(ABC):
         answer: asyncio.Future[None] = loop.create_future()
         self.tell(lambda: loop.call_soon_threadsafe(_resolve, answer))
         await answer
+
+    def processor_s(self) -> float:
+        """Return the processor time in seconds that the thread has used; 0 before its start and after its end."""
+        clock = self._processor_clock
+        if clock is None:
+            return 0.0
+        try:
+            return time.clock_gettime(clock)
+        except OSError:  # of a thread that has ended
+            return 0.0
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new requests; a worker with long ones lets them run for a while."""
@@ -102,6 +115,8 @@ class Worker(ABC):
     def _run(self) -> None:
         loop = self._loop
         assert loop is not None
+        if sys.platform == "linux":
+            self._processor_clock = time.pthread_getcpuclockid(threading.get_ident())
         try:
             while self._read_inbox():
                 self._step()

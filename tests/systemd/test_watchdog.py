@@ -75,6 +75,64 @@ def test_an_engine_that_stands_still_starves_the_watchdog() -> None:
     assert not asyncio.run(run())
 
 
+class BusyRunner(CountingRunner):
+    """Computes within a step until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.is_done = False
+
+    def run(self, plan: StepPlan) -> NDArray[np.float32]:
+        self.entered.set()
+        while not self.is_done:
+            np.sort(np.arange(10_000)[::-1])
+        return super().run(plan)
+
+
+@pytest.mark.parametrize("longest_step_s", [900.0, 0.0])
+def test_a_step_that_computes_for_long_is_alive_and_one_that_never_ends_is_not(longest_step_s: float) -> None:
+    """A small board reads a long text for longer than the service manager waits."""
+
+    async def run() -> tuple[int, int]:
+        runner, times_fed = BusyRunner(), list[str]()
+        async with an_engine(runner) as engine:
+            with engine.submit(Request("a", (1, 2), SamplingParams(max_tokens=1))) as stream:
+                assert await asyncio.to_thread(runner.entered.wait, 10)
+                watchdog = Watchdog(
+                    lambda: [engine],
+                    interval_s=0.0,
+                    send=times_fed.append,
+                    look_again_s=0.01,
+                    longest_step_s=longest_step_s,
+                )
+                async with watchdog:
+                    used_s = engine.processor_s()
+                    while engine.processor_s() < used_s + 0.3:
+                        await asyncio.sleep(0.01)
+                    while_busy = len(times_fed)
+                    runner.is_done = True
+                    await read_all(stream)
+                    while len(times_fed) <= while_busy:
+                        await asyncio.sleep(0.01)
+        return while_busy, len(times_fed)
+
+    while_busy, after = asyncio.run(run())
+    assert (while_busy > 0) == (longest_step_s > 0)
+    assert after > while_busy
+
+
+def test_a_thread_that_has_ended_uses_no_processor_time() -> None:
+    async def run() -> tuple[float, float]:
+        engine = an_engine(CountingRunner())
+        before = engine.processor_s()
+        async with engine:
+            await engine.ping()
+        return before, engine.processor_s()
+
+    assert asyncio.run(run()) == (0.0, 0.0)
+
+
 def test_a_model_that_reads_texts_and_stands_still_starves_the_watchdog_until_it_is_unloaded() -> None:
     async def run() -> tuple[int, int]:
         entered, go_on, sent = threading.Event(), threading.Event(), list[str]()

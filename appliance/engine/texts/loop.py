@@ -7,6 +7,7 @@ thousand texts does not hold up one for a single text. No row depends on the res
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence, Sized
 from functools import partial
 from typing import Generic, TypeVar
@@ -18,7 +19,8 @@ from appliance.engine.types import EngineStats
 from appliance.engine.worker import Worker
 from appliance.errors import LanternError, OverloadedError, UnavailableError
 
-_MAX_TOKENS_PER_ROUND = 8192
+_LONGEST_ROUND, _SHORTEST_ROUND = 8192, 512  # tokens
+_PATIENCE_S = 2.0
 
 Rows = NDArray[np.float32]
 Item = TypeVar("Item", bound=Sized)
@@ -52,12 +54,18 @@ class AsyncTextModel(Worker, Generic[Item]):
         max_waiting: int = 64,
         max_items_per_round: int = 64,
         on_failure: Callable[[BaseException], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Bound the requests by `max_waiting`, and the texts that run together by `max_items_per_round`."""
+        """Bound the requests by `max_waiting`, and the texts that run together by `max_items_per_round`.
+
+        A round has as many tokens as this board computes in two seconds, so that no request waits longer for its turn.
+        """
         super().__init__(f"texts-{name}", on_failure)
         self._compute = compute
         self._max_waiting = max_waiting
         self._max_items = max_items_per_round
+        self._clock = clock
+        self._max_tokens = _LONGEST_ROUND  # belongs to the thread
         self._jobs: set[_Job[Item]] = set()  # belongs to the event loop
         self._queue: list[_Job[Item]] = []  # belongs to the thread
 
@@ -108,16 +116,24 @@ class AsyncTextModel(Worker, Generic[Item]):
 
     def _run_round(self, jobs: list[_Job[Item]]) -> None:
         """Compute the next items of every job."""
-        chosen = choose([job.waiting for job in jobs], [job.items for job in jobs], self._max_items)
+        chosen = choose([job.waiting for job in jobs], [job.items for job in jobs], self._max_items, self._max_tokens)
         if not chosen:
             return
         for at in {at for at, _ in chosen}:
             jobs[at].is_begun = True
-        rows = self._compute([jobs[at].items[index] for at, index in chosen])
+        items = [jobs[at].items[index] for at, index in chosen]
+        begin_s = self._clock()
+        rows = self._compute(items)
+        self._round_took(sum(map(len, items)), self._clock() - begin_s)
         for at, job in enumerate(jobs):
             places = [place for place, (owner, _) in enumerate(chosen) if owner == at]
             if places:
                 job.keep([chosen[place][1] for place in places], rows[places])
+
+    def _round_took(self, num_tokens: int, seconds: float) -> None:
+        if num_tokens >= _SHORTEST_ROUND // 4 and seconds > 0.0:
+            fitting = int(_PATIENCE_S * num_tokens / seconds)
+            self._max_tokens = min(max(fitting, _SHORTEST_ROUND), _LONGEST_ROUND)
 
     def _abort(self, error: LanternError) -> None:
         for job in self._jobs:
@@ -129,7 +145,7 @@ def choose(
     waiting: Sequence[list[int]],
     items: Sequence[Sequence[Sized]],
     max_items: int,
-    max_tokens: int = _MAX_TOKENS_PER_ROUND,
+    max_tokens: int = _LONGEST_ROUND,
 ) -> list[tuple[int, int]]:
     """Take items of one round from the ends of the lists: the longest of each job in turn, at least one in all."""
     chosen: list[tuple[int, int]] = []

@@ -49,10 +49,16 @@ class Rows:
 
 @contextlib.asynccontextmanager
 async def a_model(
-    rows: Rows, failures: list[BaseException] | None = None, **settings: int
+    rows: Rows, failures: list[BaseException] | None = None, *, max_waiting: int = 64, max_items_per_round: int = 64
 ) -> AsyncIterator[AsyncTextModel[Text]]:
-    on_failure = ([] if failures is None else failures).append
-    async with AsyncTextModel[Text](rows, name="test", on_failure=on_failure, **settings) as model:
+    loop = AsyncTextModel[Text](
+        rows,
+        name="test",
+        max_waiting=max_waiting,
+        max_items_per_round=max_items_per_round,
+        on_failure=([] if failures is None else failures).append,
+    )
+    async with loop as model:
         yield model
 
 
@@ -84,6 +90,26 @@ async def test_one_text_does_not_wait_for_the_end_of_a_thousand() -> None:
         assert not large.done()
         rows.open()
         assert (await large).shape == (1000, 2)
+
+
+@pytest.mark.parametrize(("token_s", "longest"), [(0.0, 8192), (0.0001, 8192), (0.001, 2000), (0.01, 512)])
+def test_a_round_has_as_many_tokens_as_the_board_computes_in_two_seconds(token_s: float, longest: int) -> None:
+    rounds: list[int] = []
+    now_s = 0.0
+
+    def compute(texts: Sequence[Text]) -> NDArray[np.float32]:
+        nonlocal now_s
+        rounds.append(sum(map(len, texts)))
+        now_s += rounds[-1] * token_s
+        return np.zeros((len(texts), 1), np.float32)
+
+    async def run() -> None:
+        async with AsyncTextModel[Text](compute, name="slow", on_failure=print, clock=lambda: now_s) as model:
+            await model.submit([(1,) * 250] * 200)
+
+    asyncio.run(run())
+    assert sum(rounds) == 250 * 200
+    assert longest - 250 < max(rounds[1:]) <= longest
 
 
 @in_a_loop
