@@ -1,7 +1,8 @@
 """A card of 0.1.0 that is in use takes this version, falls back where it has to, and loses nothing on the way.
 
-Needs LANTERN_OLDER_IMAGE, the image of commit 1c9e0b8, made with the same update keys and starter models: in a worktree
-of that commit, `python -m images image --board raspberry-pi --uncompressed`.
+Needs LANTERN_OLDER_IMAGE, the image of commit 1c9e0b8, made with the same update keys: in a worktree of that commit,
+with a LANTERN_HOME of its own, `python -m quantize starter` and `python -m images image --board raspberry-pi
+--uncompressed`. The tests run with that LANTERN_HOME, whose signer the card trusts.
 """
 
 from __future__ import annotations
