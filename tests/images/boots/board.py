@@ -94,7 +94,9 @@ class Card:
 class Board:
     """A running board; everything it says on its serial line is in `log`."""
 
-    def __init__(self, card: Card, folder: Path, *, kernel_of: str = "all", more: str = "") -> None:
+    def __init__(
+        self, card: Card, folder: Path, *, kernel_of: str = "all", more: str = "", memory_mib: int = 1024
+    ) -> None:
         """`kernel_of` is the board whose sections of config.txt count."""
         self.card = card
         self.log = folder / "serial.log"
@@ -103,6 +105,7 @@ class Board:
         self.starts_s: list[float] = []
         self._folder = folder
         self._kernel_of = kernel_of
+        self._memory_mib = memory_mib
         self.more = more  # of the kernel's command line, from the next start on
         self._process: subprocess.Popen[bytes] | None = None
         self._power = threading.Event()
@@ -204,7 +207,7 @@ class Board:
         console = cmdline.replace("console=serial0,115200", "console=ttyAMA0")
         append = f"{console} {self.more} lantern.deadline=900 {PATIENT_WATCHDOG}"
         return [
-            *("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", "1024"),
+            *("qemu-system-aarch64", "-M", "virt", "-cpu", "cortex-a72", "-smp", "2", "-m", str(self._memory_mib)),
             *("-accel", "tcg,thread=multi,tb-size=512", "-nographic", "-no-reboot"),
             *("-kernel", str(kernel), "-initrd", str(initramfs), "-append", append),
             *("-drive", f"file={self.card.path},if=virtio,format=raw,cache=writeback"),
@@ -215,9 +218,9 @@ class Board:
 
 
 @contextlib.contextmanager
-def switched_on(card: Card, folder: Path) -> Iterator[Board]:
+def switched_on(card: Card, folder: Path, *, memory_mib: int = 1024) -> Iterator[Board]:
     """Run a board with this card until the block is left, when its power is cut."""
-    board = Board(card, folder)
+    board = Board(card, folder, memory_mib=memory_mib)
     board.switch_on()
     try:
         yield board

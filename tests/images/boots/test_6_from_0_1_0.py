@@ -27,6 +27,7 @@ from tests.images.boots.user import CHAT, EMBEDDING, User
 _OLDER = "0.1.0"
 _ALIAS, _PUSHED = "gpt-4o-mini", "pushed"
 _NAME = "kitchen"
+_MEMORY_MIB = 2048  # 0.1.0 refuses a third model on a board of 1 GiB
 _MOST_HEALTHY_S = 6 * 60.0
 _MOST_BYTES = 400_000_000
 
@@ -62,7 +63,7 @@ def folder(scratch: Path) -> Path:
 def older(folder: Path) -> Iterator[Board]:
     card = Card(Path(os.environ["LANTERN_OLDER_IMAGE"]), folder)
     card.write("lantern.toml", f'[device]\nname = "{_NAME}"\n[server]\nmax_wait_s = 900\n'.encode())
-    with switched_on(card, folder) as running:
+    with switched_on(card, folder, memory_mib=_MEMORY_MIB) as running:
         yield running
 
 
