@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from appliance.discovery.browser import browse
 from appliance.discovery.device import Choice, Device, choose
 from appliance.discovery.record import Auth
+from appliance.discovery.search import browse
 from appliance.errors import ConfigError, TrustError
 from appliance.home import Home, lantern_home
 from appliance.remote.api_keys import clean_key, find_key
