@@ -12,6 +12,7 @@ import ssl
 from typing import Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from appliance.errors import TrustError
 from appliance.identity.certificate import public_key_pin
@@ -51,6 +52,8 @@ async def read_pin(host: str, port: int, *, timeout_s: float = 5.0) -> str:
         raise TrustError(f"{host}, port {port}, does not answer in TLS: {err}.") from err
     try:
         return _shown(writer.get_extra_info("ssl_object"))
+    except ssl.SSLError as err:
+        raise TrustError(f"{host}, port {port}, shows no certificate that can be read: {err}.") from err
     finally:
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):
@@ -94,5 +97,5 @@ def _shown(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
     certificate = connection.getpeercert(binary_form=True)
     try:
         return public_key_pin(x509.load_der_x509_certificate(certificate or b""))
-    except (ValueError, TypeError) as err:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as err:
         raise ssl.SSLCertVerificationError(1, f"the certificate cannot be read: {err}") from err

@@ -15,6 +15,7 @@ from appliance.remote.pinned_tls import PinnedContext
 
 _MAX_BODY_BYTES = 256 * 1024
 _MAX_MODELS = 100
+_MAX_COUNT = 1_000_000
 _NO_ANSWER = "no answer"
 
 
@@ -90,4 +91,4 @@ def _sum(health: dict[str, object], count: str) -> int | None:
     if not isinstance(engines, dict):
         return None
     counts = [engine.get(count) for engine in engines.values() if isinstance(engine, dict)]
-    return sum(value for value in counts if isinstance(value, int))
+    return sum(value for value in counts if isinstance(value, int) and 0 <= value <= _MAX_COUNT)
