@@ -15,9 +15,11 @@ from typing import Any, Self
 import aiohttp
 
 from appliance.bench.errors import BenchError, RefusalError
+from appliance.remote.patience import ASKED_FOR
 
 _MAX_REASON_CHARS = 160
 _MAX_TOKENS = 1 << 31
+_CONNECT_S = ASKED_FOR.connect_s + ASKED_FOR.handshake_s
 _READ_BUFFER_BYTES = 1 << 20  # no event of a stream is longer
 
 Message = Mapping[str, str]
@@ -61,13 +63,11 @@ class Answer:
 class OpenAIClient:
     """Requests to one server, each over a connection of its own; `async with` owns them."""
 
-    def __init__(
-        self, url: str, *, key: str | None = None, connect_timeout_s: float = 5.0, idle_timeout_s: float = 300.0
-    ) -> None:
+    def __init__(self, url: str, *, key: str | None = None, idle_timeout_s: float = 300.0) -> None:
         """`url` may leave out the `/v1` at its end."""
         self.base_url = f"{url.rstrip('/').removesuffix('/v1')}/v1"
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._limits = aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_read=idle_timeout_s)
+        self._limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=idle_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
