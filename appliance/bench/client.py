@@ -15,8 +15,11 @@ from typing import Any, Self
 import aiohttp
 
 from appliance.bench.errors import BenchError, RefusalError
+from appliance.remote.patience import ASKED_FOR
 
 _MAX_REASON_CHARS = 160
+_MAX_TOKENS = 1 << 31
+_CONNECT_S = ASKED_FOR.connect_s + ASKED_FOR.handshake_s
 _READ_BUFFER_BYTES = 1 << 20  # no event of a stream is longer
 
 Message = Mapping[str, str]
@@ -60,13 +63,11 @@ class Answer:
 class OpenAIClient:
     """Requests to one server, each over a connection of its own; `async with` owns them."""
 
-    def __init__(
-        self, url: str, *, key: str | None = None, connect_timeout_s: float = 5.0, idle_timeout_s: float = 300.0
-    ) -> None:
+    def __init__(self, url: str, *, key: str | None = None, idle_timeout_s: float = 300.0) -> None:
         """`url` may leave out the `/v1` at its end."""
         self.base_url = f"{url.rstrip('/').removesuffix('/v1')}/v1"
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
-        self._limits = aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_read=idle_timeout_s)
+        self._limits = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=idle_timeout_s)
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -128,7 +129,8 @@ class OpenAIClient:
             BenchError: the connection is lost.
         """
         body = await self._request("POST", "embeddings", {"model": model, "input": list(texts)})
-        return len(body.get("data", []))
+        vectors = body.get("data")
+        return len(vectors) if isinstance(vectors, list) else 0
 
     async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         assert self._session is not None
@@ -166,16 +168,23 @@ def _take_event(answer: Answer, data: bytes, now_s: float) -> None:
         raise RefusalError(200, _reason(data))
     usage = chunk.get("usage")
     if isinstance(usage, dict):
-        answer.num_prompt_tokens = usage.get("prompt_tokens")
-        answer.num_tokens_told = usage.get("completion_tokens")
-    for choice in chunk.get("choices") or ():
+        answer.num_prompt_tokens = _count(usage.get("prompt_tokens"))
+        answer.num_tokens_told = _count(usage.get("completion_tokens"))
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
         answer.first_event_s = answer.first_event_s or now_s
         answer.last_event_s = now_s
-        delta = choice.get("delta") or {}
-        text = delta.get("content") or delta.get("reasoning_content")
-        if text:
+        delta = choice.get("delta") if isinstance(choice, dict) else None
+        texts = [delta.get("content"), delta.get("reasoning_content")] if isinstance(delta, dict) else []
+        text = next((text for text in texts if isinstance(text, str) and text), None)
+        if text is not None:
             answer.first_text_s = answer.first_text_s or now_s
             answer.pieces.append(text)
+
+
+def _count(value: object) -> int | None:
+    """Return a number of tokens that a server may have counted."""
+    return value if isinstance(value, int) and 0 <= value <= _MAX_TOKENS else None
 
 
 def _object(content: bytes) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from appliance.remote.target import Target
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_LIST_BYTES = 4 * 1024 * 1024
 _MAX_SENTENCE_CHARS = 600
+_MAX_TOKENS = 1 << 31
 
 
 class ChatError(LanternError):
@@ -76,7 +77,8 @@ class ChatClient:
         entries = _object(body).get("data")
         if not isinstance(entries, list):
             raise ChatError(f"{self._base_url} does not answer as an OpenAI server; is the URL right?")
-        return [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        known = [entry for entry in entries if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+        return [entry | {"id": _encodable(entry["id"])} for entry in known]
 
     async def stream(
         self, messages: Sequence[Message], *, model: str, temperature: float | None = None
@@ -129,7 +131,13 @@ def _piece(event: str) -> Piece:
     choice = choices[0] if isinstance(choices, list) and choices else None
     delta = choice.get("delta") if isinstance(choice, dict) else None
     text = delta.get("content") if isinstance(delta, dict) else None
-    return Piece(text if isinstance(text, str) else "", num_tokens if isinstance(num_tokens, int) else None)
+    is_count = isinstance(num_tokens, int) and 0 <= num_tokens <= _MAX_TOKENS
+    return Piece(_encodable(text) if isinstance(text, str) else "", num_tokens if is_count else None)
+
+
+def _encodable(text: str) -> str:
+    """Replace halves of surrogate pairs, which JSON can say and no terminal can show."""
+    return text.encode("utf-8", "replace").decode()
 
 
 async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

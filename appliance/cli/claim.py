@@ -52,8 +52,7 @@ async def _claim(name: str, owner: str, code: str | None) -> None:
             if err.reason == _CODE_REQUIRED and device.target.pin is not None:
                 print(f"Compare this fingerprint with the device's screen: {device.target.pin}", file=sys.stderr)
             raise
-        if not (key := answer.get("key")):
-            raise DeviceError("the device answered without a key")
+        key = answer["key"]
         is_kept = await asyncio.to_thread(_keep, device, key)
     target = device.target
     print(f"The device {target.name} is yours.")

@@ -30,7 +30,14 @@ from appliance.remote.target import preferred
 from appliance.remote.trust import Candidate, examine
 
 _NOTHING = "No {} was found on the local network within {:g} s; is one running with `lantern serve --announce`?"
-_STATE_STYLES = {"ok": "green", "ready": "green", "no answer": "red", "degraded": "yellow", "draining": "yellow"}
+_STATE_STYLES = {
+    "ok": "green",
+    "ready": "green",
+    "no answer": "red",
+    "slow": "yellow",
+    "degraded": "yellow",
+    "draining": "yellow",
+}
 _TRUST_STYLES = {"known": "green", "refused": "red"}
 
 

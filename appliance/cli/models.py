@@ -19,7 +19,7 @@ from rich.text import Text
 from appliance.cli.administered import ModelAdministration, administration, running_device
 from appliance.cli.selection import add_device
 from appliance.cli.transfer import transfer_bar
-from appliance.errors import ConfigError
+from appliance.errors import ConfigError, DeviceError
 
 if TYPE_CHECKING:  # it loads onnxruntime
     from appliance.install.overview import ModelInfo, Overview
@@ -132,7 +132,10 @@ async def _trust(device: ModelAdministration, key: str | None, *, remove: bool) 
 
 
 def _of(overview: Overview, name: str) -> ModelInfo:
-    return next(model for model in overview["models"] if model["name"] == name)
+    found = next((model for model in overview["models"] if model["name"] == name), None)
+    if found is None:
+        raise DeviceError(f"the answer to the rollback does not tell of {name}; look with: lantern models list")
+    return found
 
 
 def _kl(model: ModelInfo) -> str:

@@ -79,6 +79,7 @@ class Announcer(Lifetime):
         self._ttl_s = ttl_s
         self._publication: Publication | None = None
         self._rival: Claim | None = None
+        self._is_forgotten = False
         self._defences_s: list[float] = []
         self._published = asyncio.Event()
         self._wake = asyncio.Event()
@@ -160,7 +161,8 @@ class Announcer(Lifetime):
                 await self._publish(now)
         elif self._rival is not None:
             await self._settle(self._publication, self._rival, now)
-        elif self._publication.record != self._record:
+        elif self._publication.record != self._record or self._is_forgotten:
+            self._is_forgotten = False
             await self._publication.update(self._record)
 
     async def _publish(self, now: Reach) -> None:
@@ -172,6 +174,7 @@ class Announcer(Lifetime):
             reach=now,
             openai_alias=self._openai_alias,
             on_rival=self._note_rival,
+            on_goodbye=self._note_goodbye,
             ttl_s=self._ttl_s,
         )
         await self._publication.publish()
@@ -218,6 +221,11 @@ class Announcer(Lifetime):
 
     def _note_rival(self, rival: Claim) -> None:
         self._rival = rival
+        self._wake.set()
+
+    def _note_goodbye(self) -> None:
+        """Announce again within the second that caches keep the record for (RFC 6762 section 10.1)."""
+        self._is_forgotten = True
         self._wake.set()
 
     def _log_once(self, err: DiscoveryError) -> None:

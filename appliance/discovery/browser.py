@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -17,15 +17,25 @@ import zeroconf
 from zeroconf import DNSQuestionType, ServiceStateChange
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-from appliance.discovery.claims import BoundedBrowser, ClaimWatch, drop_expired_claims, is_claimed
+from appliance.discovery.claims import (
+    BoundedBrowser,
+    Claim,
+    ClaimWatch,
+    drop_expired_claims,
+    live_claims,
+    live_names,
+    question_for_names,
+)
 from appliance.discovery.device import Device, usable_addresses
 from appliance.discovery.interfaces import IPInterface, is_real_interface, local_networks, multicast_addresses
 from appliance.discovery.record import SERVICE_TYPE, ServiceRecord, clean_properties, printable
 from appliance.errors import DiscoveryError
 
 _FLUSH_DELAY_S = 1.2  # RFC 6762 section 10.2: an address that was replaced lives for one second more
+_ASK_AGAIN_S = 1.0  # RFC 6762 section 10.1: another holder of a record has a second to answer a goodbye
 _PAUSE_S = 0.05  # between two looks at a name, however often it changes
 _MAX_RESOLVING = 32
+_MAX_PAUSE = 63
 
 # A reply to a "QU" question goes to one socket only of all that share port 5353 on a machine, perhaps that of another
 # program; a multicast reply reaches every one of them, at a cost of about 100 ms.
@@ -45,6 +55,7 @@ class Browser:
     ) -> None:
         self._expiry_interval_s = expiry_interval_s
         self._expiring: asyncio.Task[None] | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._accept_interface = accept_interface
         self._resolve_timeout_s = resolve_timeout_s
         self._max_devices = max_devices
@@ -68,7 +79,8 @@ class Browser:
         self._browser = BoundedBrowser(
             self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change], question_type=_QUESTION
         )
-        self._zeroconf.zeroconf.async_add_listener(ClaimWatch(self._on_claim, self._on_addresses), None)
+        watch = ClaimWatch(self._on_claim, self._on_addresses, self._on_goodbye)
+        self._zeroconf.zeroconf.async_add_listener(watch, None)
         self._expiring = asyncio.create_task(self._look_at_expired(), name="expiry")
         return self
 
@@ -77,7 +89,7 @@ class Browser:
     ) -> None:
         if self._browser is not None:
             await self._browser.async_cancel()
-        tasks = [*self._resolving.values(), *([self._expiring] if self._expiring is not None else [])]
+        tasks = [*self._resolving.values(), *(task for task in (self._expiring, self._asking) if task is not None)]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -108,10 +120,10 @@ class Browser:
                 running.cancel()
                 del self._unsettled[name]
             self._note(name, None)
-        elif name in self._found or len(self._found) + len(self._resolving) < self._max_devices:
+        elif name in self._found or self._has_room():
             self._look_again(name, is_unsettled=state_change is ServiceStateChange.Updated)
 
-    def _on_claim(self, name: str, claim: tuple[str, int]) -> None:
+    def _on_claim(self, name: str, claim: Claim) -> None:
         """Take a host's claim to `name`; if it is news, the cache holds two answers until one has expired."""
         instance = next((known for known in self._found if known.lower() == name), None)
         if instance is not None and claim != (self._found[instance].host.lower(), self._found[instance].port):
@@ -123,6 +135,20 @@ class Browser:
         for name, device in self._found.items():
             if device.host.lower() == host and addresses != _literals(device, version):
                 self._look_again(name, is_unsettled=True)
+
+    def _on_goodbye(self, _name: str) -> None:
+        """Ask for all names again: a pointer record is shared, and a host that keeps the name has it still.
+
+        No more than one question a second, whatever comes (RFC 6762 section 5.2).
+        """
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_again(), name="ask again")
+
+    async def _ask_again(self) -> None:
+        await asyncio.sleep(_ASK_AGAIN_S)
+        assert self._zeroconf is not None
+        instance = self._zeroconf.zeroconf
+        instance.async_send(question_for_names(instance.cache, SERVICE_TYPE))
 
     def _look_again(self, name: str, *, is_unsettled: bool) -> None:
         """Resolve a name; one task for each, which a flood of changes does not start over."""
@@ -144,7 +170,7 @@ class Browser:
             is_unsettled = news.is_set()
             news.clear()
             found = await self._look_up(name)
-            self._note(name, found or (self._found.get(name) if self._is_claimed(name) else None))
+            self._note(name, found or (self._found.get(name) if self._claims(name) else None))
             if not is_unsettled and not news.is_set():
                 return
             await asyncio.sleep(_PAUSE_S)
@@ -154,16 +180,32 @@ class Browser:
     async def _look_at_expired(self) -> None:
         """Ask again for devices whose host has not been heard of for its time to live: no goodbye comes from the dead.
 
-        zeroconf asks again for pointers only, which live for over an hour; hosts live for two minutes.
+        zeroconf asks again for pointers only, which live for over an hour; hosts live for two minutes. A name whose
+        host did not answer in time, as a busy one, is looked up again too, after longer and longer pauses.
         """
+        pauses: dict[str, _Pause] = {}
         while True:
             await asyncio.sleep(self._expiry_interval_s)
-            for name in [name for name in self._found if not self._is_claimed(name)]:
-                self._look_again(name, is_unsettled=False)
+            assert self._zeroconf is not None
+            announced = live_names(self._zeroconf.zeroconf.cache, SERVICE_TYPE)
+            wanting = {name for name in {*self._found, *announced} if not self._is_true(name)}
+            pauses = {name: pause for name, pause in pauses.items() if name in wanting}
+            for name in wanting:
+                has_room = name in self._found or self._has_room()
+                if has_room and pauses.setdefault(name, _Pause()).is_over():
+                    self._look_again(name, is_unsettled=False)
 
-    def _is_claimed(self, name: str) -> bool:
+    def _has_room(self) -> bool:
+        return len(self._found) + len(self._resolving) < self._max_devices
+
+    def _is_true(self, name: str) -> bool:
+        """Tell if what is shown of a name is what a host claims."""
+        device = self._found.get(name)
+        return device is not None and (device.host.lower(), device.port) in self._claims(name)
+
+    def _claims(self, name: str) -> set[Claim]:
         assert self._zeroconf is not None
-        return is_claimed(self._zeroconf.zeroconf.cache, name)
+        return live_claims(self._zeroconf.zeroconf.cache, name)
 
     async def _look_up(self, name: str) -> Device | None:
         """Look up an instance's host, port, TXT and addresses, and ask for unknown ones; None if they are no device.
@@ -205,55 +247,22 @@ class Browser:
         self._changed.set()
 
 
+class _Pause:
+    """Rounds to sit out before a name is looked up again: none, one, three, seven, at most 63."""
+
+    def __init__(self) -> None:
+        self._length = self._left = 0
+
+    def is_over(self) -> bool:
+        """Count a round; true if the name is to be looked up in it."""
+        if self._left > 0:
+            self._left -= 1
+            return False
+        self._length = self._left = min(2 * self._length + 1, _MAX_PAUSE)
+        return True
+
+
 def _literals(device: Device, version: int) -> set[str]:
     """Return the device's addresses of a family, without their zones."""
     literals = (address.partition("%")[0] for address in device.addresses)
     return {literal for literal in literals if ipaddress.ip_address(literal).version == version}
-
-
-async def find(
-    *, timeout_s: float | None = 3.0, accept_interface: Callable[[str], bool] = is_real_interface
-) -> AsyncGenerator[Device, None]:
-    """Yield each device as it is found; without a timeout, for as long as it is iterated.
-
-    Raises:
-        DiscoveryError: this machine has no network.
-    """
-    loop = asyncio.get_running_loop()
-    deadline_s = None if timeout_s is None else loop.time() + timeout_s
-    seen: set[object] = set()
-    async with Browser(accept_interface=accept_interface) as browser:
-        while await browser.changed(None if deadline_s is None else max(0.0, deadline_s - loop.time())):
-            for device in browser.devices():
-                if device.identity not in seen:
-                    seen.add(device.identity)
-                    yield device
-
-
-async def browse(
-    *,
-    timeout_s: float = 3.0,
-    settle_s: float | None = None,
-    enough: Callable[[list[Device]], bool] = bool,
-    accept_interface: Callable[[str], bool] = is_real_interface,
-) -> list[Device]:
-    """Search for `timeout_s` and return the devices that answered, by name.
-
-    Args:
-        timeout_s: how long to listen at most.
-        settle_s: stop earlier, this long after the last difference, once there is enough.
-        enough: whether the devices found so far will do; any device will, unless told otherwise.
-        accept_interface: which links to search.
-
-    Raises:
-        DiscoveryError: this machine has no network.
-    """
-    loop = asyncio.get_running_loop()
-    deadline_s = loop.time() + timeout_s
-    async with Browser(accept_interface=accept_interface) as browser:
-        while True:
-            found = list(browser.devices())
-            remaining_s = max(0.0, deadline_s - loop.time())
-            settled_s = remaining_s if settle_s is None or not enough(found) else min(remaining_s, settle_s)
-            if not await browser.changed(settled_s):
-                return list(browser.devices())

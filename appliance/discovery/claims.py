@@ -14,10 +14,12 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import zeroconf
-from zeroconf import (  # type: ignore[attr-defined]  # the first five are missing in the __all__ of 0.154
+from zeroconf import (  # type: ignore[attr-defined]  # those of DNS are missing in the __all__ of 0.154
     DNSAddress,
     DNSCache,
+    DNSOutgoing,
     DNSPointer,
+    DNSQuestion,
     DNSRecord,
     DNSService,
     RecordUpdate,
@@ -26,28 +28,37 @@ from zeroconf import (  # type: ignore[attr-defined]  # the first five are missi
 from zeroconf.asyncio import AsyncServiceBrowser
 
 _MAX_NAMES = 1024
-_A, _AAAA, _SRV, _IN = 1, 28, 33, 1  # RFC 1035, RFC 3596, RFC 2782
+_A, _AAAA, _PTR, _TXT, _SRV, _IN = 1, 28, 12, 16, 33, 1  # RFC 1035, RFC 3596, RFC 2782
+_FLAGS_QUERY = 0
 
 Claim: TypeAlias = tuple[str, int]
 """The host, in lower case, and the port of an SRV record, which also decide who keeps a name."""
 
 
 class ClaimWatch(RecordUpdateListener):
-    """Reports every SRV record that is received, our own echoes among them, and all addresses of a host by family."""
+    """Reports every SRV record that is received, our own echoes among them, and all addresses of a host by family.
+
+    A goodbye is reported by the instance name, in lower case, to which the pointer record led.
+    """
 
     def __init__(
         self,
         on_claim: Callable[[str, Claim], None],
         on_addresses: Callable[[str, set[str]], None] = lambda _host, _addresses: None,
+        on_goodbye: Callable[[str], None] = lambda _name: None,
     ) -> None:
         self._on_claim = on_claim
         self._on_addresses = on_addresses
+        self._on_goodbye = on_goodbye
 
     def async_update_records(self, zc: zeroconf.Zeroconf, now: float, records: list[RecordUpdate]) -> None:
         """Take a batch of records, which is one message; called by zeroconf."""
         addresses: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
-        for record in (update.new for update in records if not update.new.is_expired(now)):
-            if isinstance(record, DNSService):
+        for record in (update.new for update in records):
+            if record.is_expired(now):
+                if isinstance(record, DNSPointer) and record.ttl == 0:
+                    self._on_goodbye(record.alias.lower())
+            elif isinstance(record, DNSService):
                 self._on_claim(record.key, (record.server_key, record.port))
             elif isinstance(record, DNSAddress):
                 addresses[record.key, record.type].add(str(ipaddress.ip_address(record.address)))
@@ -86,18 +97,39 @@ class BoundedBrowser(AsyncServiceBrowser):
 def drop_expired_claims(cache: DNSCache, name: str) -> None:
     """Remove what was flushed of a name and its host.
 
-    zeroconf 0.154 resolves with the latest record of a name, lets a flush give addresses that have expired another
-    second, and cleans up every 10 s.
+    zeroconf 0.154 resolves with the record of a name that was the last to be new. If that one is flushed, it hides the
+    TXT of the host that kept the name, which nobody then asks for, since it is known. Addresses that have expired get
+    another second from a flush. zeroconf cleans up every 10 s.
     """
     now = zeroconf.current_time_millis()
     claims = cache.async_all_by_details(name.lower(), _SRV, _IN)
+    texts = cache.async_all_by_details(name.lower(), _TXT, _IN)
     hosts = {claim.server_key for claim in claims if isinstance(claim, DNSService)}
     of_hosts = (cache.async_all_by_details(host, kind, _IN) for host in hosts for kind in (_A, _AAAA))
-    records = itertools.chain(claims, *of_hosts)
+    records = itertools.chain(claims, texts, *of_hosts)
     cache.async_remove_records([record for record in records if record.is_expired(now)])
 
 
-def is_claimed(cache: DNSCache, name: str) -> bool:
-    """Tell if another host's claim to the name has not expired."""
+def live_claims(cache: DNSCache, name: str) -> set[Claim]:
+    """Return the claims to a name that have not expired."""
     now = zeroconf.current_time_millis()
-    return any(not claim.is_expired(now) for claim in cache.async_all_by_details(name.lower(), _SRV, _IN))
+    claims = cache.async_all_by_details(name.lower(), _SRV, _IN)
+    return {(c.server_key, c.port) for c in claims if isinstance(c, DNSService) and not c.is_expired(now)}
+
+
+def live_names(cache: DNSCache, service_type: str) -> list[str]:
+    """Return the instance names of a type that were announced and not taken back, as many as a browser listens to."""
+    now = zeroconf.current_time_millis()
+    pointers = cache.async_all_by_details(service_type, _PTR, _IN)[:_MAX_NAMES]
+    return [pointer.alias for pointer in pointers if isinstance(pointer, DNSPointer) and not pointer.is_expired(now)]
+
+
+def question_for_names(cache: DNSCache, service_type: str) -> DNSOutgoing:
+    """Return a question for the instance names of a type; those that are known are named in it, and keep silent."""
+    now = zeroconf.current_time_millis()
+    message = DNSOutgoing(_FLAGS_QUERY)
+    message.add_question(DNSQuestion(service_type, _PTR, _IN))
+    for pointer in cache.async_all_by_details(service_type, _PTR, _IN):
+        if not pointer.is_stale(now):
+            message.add_answer_at_time(pointer, now)
+    return message

@@ -34,6 +34,7 @@ class Publication:
         reach: Reach,
         openai_alias: bool,
         on_rival: Callable[[Claim], None],
+        on_goodbye: Callable[[], None],
         ttl_s: int,
     ) -> None:
         self.reach = reach
@@ -44,6 +45,7 @@ class Publication:
         self._names = dict.fromkeys([SERVICE_TYPE, record.http_type] + [OPENAI_ALIAS] * openai_alias, name)
         self._zeroconf: AsyncZeroconf | None = None
         self._on_rival = on_rival
+        self._report_goodbye = on_goodbye
         self._watched: frozenset[str] = frozenset()
 
     @property
@@ -73,7 +75,7 @@ class Publication:
             subtype = self._subtype_info()
             announcing.append(await self._zeroconf.async_register_service(subtype, cooperating_responders=True))
             self._watched = frozenset(info.name.lower() for info in infos)
-            self._zeroconf.zeroconf.async_add_listener(ClaimWatch(self._on_claim), None)
+            self._zeroconf.zeroconf.async_add_listener(ClaimWatch(self._on_claim, on_goodbye=self._on_goodbye), None)
             await asyncio.gather(*announcing)
 
     async def update(self, record: ServiceRecord) -> None:
@@ -99,6 +101,7 @@ class Publication:
         """
         if (instance := self._zeroconf) is None:
             return
+        self._watched = frozenset()  # our own goodbye is none to answer
         if not goodbye:
             instance.zeroconf.registry.async_remove(instance.zeroconf.registry.async_get_service_infos())
         with _wrapped("withdraw"):
@@ -109,6 +112,11 @@ class Publication:
         """Give up a name that another host claims later: resolvers probe only once."""
         if name in self._watched and claim != self.claim:
             self._on_rival(claim)
+
+    def _on_goodbye(self, name: str) -> None:
+        """Report that another host took back a name that is ours too: caches forget the pointer, which is shared."""
+        if name in self._watched:
+            self._report_goodbye()
 
     def _asking(self, instance: AsyncZeroconf) -> AsyncServiceBrowser:
         """Ask all holders of names to answer by multicast while zeroconf probes.

@@ -1,4 +1,4 @@
-"""The administration of a device: its models, trusted keys, API keys, claim and updates, each changed in one place.
+"""The administration of a device: its models, trusted keys, API keys and claim, each changed in one place.
 
 Owned by the event loop; everything that touches the disk runs in threads. Knows no HTTP.
 """
@@ -6,7 +6,6 @@ Owned by the event loop; everything that touches the disk runs in threads. Knows
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -18,12 +17,12 @@ from appliance.access.opening import Access
 from appliance.background import Lifetime
 from appliance.bundle import Bundle, SignedManifest, verify_manifest
 from appliance.bundle.signing import read_public_key
-from appliance.host.partial_file import PartialFile
 from appliance.install.installer import Installer
 from appliance.install.overview import Overview, overview_of
 from appliance.install.receiving import Receiver, UploadProgress
+from appliance.install.updating import UpdateAdministration
 from appliance.models import ModelPool
-from appliance.system.incoming_update import IncomingUpdate, UpdateStatus
+from appliance.system.incoming_update import IncomingUpdate
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ T = TypeVar("T")
 
 
 class Administration(Lifetime):
-    """The changes of this device. `uploads` receives bundles, `update_uploads` receives updates of the whole system."""
+    """The changes of this device. `uploads` receives bundles, `updates` receives updates of the whole system."""
 
     def __init__(
         self,
@@ -47,11 +46,10 @@ class Administration(Lifetime):
         self._installer = installer
         self._store = installer.store
         self._access = access
-        self._incoming_update = incoming_update
         self._on_change = on_change
         self._change = asyncio.Lock()
         self.uploads: Receiver[Bundle] = Receiver(installer.uploads, self._install)
-        self.update_uploads: Receiver[UpdateStatus] = Receiver(incoming_update, self._hand_over)
+        self.updates = UpdateAdministration(incoming_update)
 
     async def overview(self) -> Overview:
         """Return the installed models, and the free space."""
@@ -230,51 +228,6 @@ class Administration(Lifetime):
             return None
         return await self.uploads.begin(partial(self._installer.uploads.begin, signed))
 
-    async def begin_update(self, size_bytes: int, sha256: str) -> UploadProgress:
-        """Begin or resume the upload of an update.
-
-        Raises:
-            ConflictError: another update is being installed.
-            StorageFullError: it does not fit.
-            UnavailableError: this machine was not started from an image.
-        """
-        return await self.update_uploads.begin(partial(self._incoming_update.begin, size_bytes, sha256))
-
-    async def begin_unnamed_update(self, size_bytes: int) -> UpdateStatus:
-        """Begin an update as clients of 0.1.0 do, which name its SHA-256 at the end; raises as `begin_update` does."""
-        await asyncio.to_thread(self._incoming_update.begin, size_bytes)
-        return await self.update_status()
-
-    @contextlib.asynccontextmanager
-    async def writing_unnamed_update(self) -> AsyncIterator[PartialFile]:
-        """Hold the update that arrives while it is appended to.
-
-        Raises:
-            ConflictError: no update was begun.
-        """
-        async with self.update_uploads.lock(""):
-            await asyncio.to_thread(self._incoming_update.check_begun)
-            yield self._incoming_update.unnamed_file()
-
-    async def finish_unnamed_update(self, sha256: str) -> UpdateStatus:
-        """Let the update that arrived be installed, if this is its SHA-256.
-
-        Raises:
-            InvalidRequestError: its SHA-256 differs; the bytes are removed.
-            ConflictError: no update was begun.
-        """
-        async with self.update_uploads.lock(""):
-            await asyncio.to_thread(self._incoming_update.finish, sha256)
-        return await self.update_status()
-
-    async def update_status(self) -> UpdateStatus:
-        """Return the running version, and the state of the last update.
-
-        Raises:
-            UnavailableError: this machine was not started from an image.
-        """
-        return await asyncio.to_thread(self._incoming_update.status)
-
     async def _live(self) -> AsyncIterator[None]:
         """End running installs when the server stops; each is whole or not at all, and uploads are kept."""
         try:
@@ -282,7 +235,7 @@ class Administration(Lifetime):
         finally:
             self._installer.stop()
             await self.uploads.wait()
-            await self.update_uploads.wait()
+            await self.updates.uploads.wait()
 
     async def _changed(self, function: Callable[[], T]) -> T:
         """Change the store in a thread, then let the pool notice; goes on if the client leaves."""
@@ -311,9 +264,3 @@ class Administration(Lifetime):
                 await self._refresh()
         _LOGGER.info("the model %s is installed, signed by %s", bundle.name, bundle.signer)
         return bundle
-
-    async def _hand_over(self, sha256: str) -> UpdateStatus:
-        async with self.update_uploads.lock(sha256):
-            await asyncio.to_thread(self._incoming_update.get, sha256)
-            await asyncio.to_thread(self._incoming_update.finish, sha256)
-        return await self.update_status()

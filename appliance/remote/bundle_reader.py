@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from appliance.bundle.archive import BundleArchive
 from appliance.bundle.folder import read_small
-from appliance.bundle.manifest import MANIFEST_NAME, SIGNATURE_NAME
+from appliance.bundle.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
+from appliance.discovery.record import printable
 from appliance.errors import BundleError
 
 
@@ -43,12 +45,18 @@ class BundleReader:
         """Return a part of a file.
 
         Raises:
-            BundleError: the file ends before.
+            BundleError: the manifest names no such file, or the file ends before.
         """
+        if name not in self._names:  # the device asks for it: it gets nothing else of this machine
+            raise BundleError(f"the device asks for {printable(name)!r}, which is no file of the bundle")
         data = self._files.part(name, offset, size_bytes)
         if len(data) != size_bytes:
             raise BundleError(f"{name} is shorter than its manifest says; build or copy the bundle again")
         return data
+
+    @functools.cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(file.name for file in Manifest.from_bytes(self._files.small(MANIFEST_NAME)).files)
 
     def close(self) -> None:
         """Close the archive."""

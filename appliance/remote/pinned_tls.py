@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from typing import Self
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from appliance.errors import TrustError
 from appliance.identity.certificate import public_key_pin
+from appliance.remote.patience import ASKED_FOR, ATTEMPT_DELAY_S, Patience
 
 __all__ = ["PinnedContext", "read_pin"]
+
+_CLOSE_S = 2.0
 
 
 class PinnedContext(ssl.SSLContext):
@@ -36,26 +41,46 @@ class PinnedContext(ssl.SSLContext):
         self.check_hostname, self.verify_mode = False, ssl.CERT_NONE
 
 
-async def read_pin(host: str, port: int, *, timeout_s: float = 5.0) -> str:
+async def read_pin(host: str, port: int, *, patience: Patience = ASKED_FOR) -> str:
     """Shake hands, send nothing, and tell which certificate was shown; its owner has proved to hold the key.
 
     Raises:
-        TrustError: nobody answers there, or not in TLS.
+        TrustError: no address of the host takes a connection, or the one that does speaks no TLS.
     """
     try:
-        async with asyncio.timeout(timeout_s):
-            _, writer = await asyncio.open_connection(host, port, ssl=PinnedContext(None))
+        async with asyncio.timeout(patience.connect_s):
+            _, writer = await asyncio.open_connection(host, port, happy_eyeballs_delay=ATTEMPT_DELAY_S)
     except TimeoutError:
-        raise TrustError(f"{host}, port {port}, does not answer within {timeout_s:g} s.") from None
+        tried = await _tried(host, port)
+        raise TrustError(f"{host}, port {port}, takes no connection within {patience.connect_s:g} s{tried}.") from None
+    except (OSError, ValueError) as err:
+        raise TrustError(f"{host}, port {port}, takes no connection: {err}.") from err
+    try:
+        async with asyncio.timeout(patience.handshake_s):
+            await writer.start_tls(PinnedContext(None), server_hostname=host)
+        return _shown(writer.get_extra_info("ssl_object"))
+    except TimeoutError:
+        waited = f"within {patience.handshake_s:g} s"
+        raise TrustError(
+            f"{host}, port {port}, is there, but does not answer in TLS {waited}; it may be busy."
+        ) from None
     except (OSError, ValueError) as err:
         raise TrustError(f"{host}, port {port}, does not answer in TLS: {err}.") from err
-    try:
-        return _shown(writer.get_extra_info("ssl_object"))
     finally:
         writer.close()
         with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(_CLOSE_S):
                 await writer.wait_closed()
+
+
+async def _tried(host: str, port: int) -> str:
+    """Return the addresses of a host for a sentence, if it is a name."""
+    found: list[str] = []
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(_CLOSE_S):
+            resolved = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = list(dict.fromkeys(str(address[0]) for *_, address in resolved))
+    return f"; tried {', '.join(found)}" if found and found != [host] else ""
 
 
 class _PinnedObject(ssl.SSLObject):
@@ -94,5 +119,5 @@ def _shown(connection: ssl.SSLObject | ssl.SSLSocket) -> str:
     certificate = connection.getpeercert(binary_form=True)
     try:
         return public_key_pin(x509.load_der_x509_certificate(certificate or b""))
-    except (ValueError, TypeError) as err:
+    except (ValueError, TypeError, UnsupportedAlgorithm) as err:
         raise ssl.SSLCertVerificationError(1, f"the certificate cannot be read: {err}") from err

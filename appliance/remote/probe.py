@@ -6,16 +6,21 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from appliance.discovery.device import Device
 from appliance.discovery.record import printable
+from appliance.remote.patience import ATTEMPT_DELAY_S
 from appliance.remote.pinned_tls import PinnedContext
 
 _MAX_BODY_BYTES = 256 * 1024
 _MAX_MODELS = 100
+_MAX_COUNT = 1_000_000
 _NO_ANSWER = "no answer"
+_SLOW = "slow"
+_CONNECT_S = 0.5  # the kernel takes it at once, whatever the device is busy with
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,10 @@ async def probe_all(devices: Sequence[Device], *, timeout_s: float = 1.5) -> dic
 
 
 async def probe(base_url: str, *, pin: str | None = None, key: str | None = None, timeout_s: float = 1.5) -> Probe:
-    """Ask one device; with a key only over plain HTTP that the user asked for, or where the pin is checked."""
+    """Ask one device; with a key only over plain HTTP that the user asked for, or where the pin is checked.
+
+    One that takes a connection and does not answer in time is busy and not absent: its state is `slow`.
+    """
     assert key is None or pin is not None or base_url.startswith("http:")
     tls = False if pin is None else PinnedContext(pin)
     headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -55,7 +63,8 @@ async def probe(base_url: str, *, pin: str | None = None, key: str | None = None
             _get(session, f"{root}/health"), _get(session, f"{base_url}/models")
         )
     if status is None:
-        return Probe(_NO_ANSWER)
+        is_there = await _takes_a_connection(root)
+        return Probe(_SLOW if is_there else _NO_ANSWER)
     state = health.get("status")
     shown = printable(state, max_chars=16) if isinstance(state, str) else "ready"
     return Probe(shown, _ids(models), _sum(health, "num_running"), _sum(health, "num_waiting"))
@@ -76,6 +85,18 @@ async def _get(session: aiohttp.ClientSession, url: str) -> tuple[int | None, di
         return response.status, {}
 
 
+async def _takes_a_connection(root: str) -> bool:
+    parts = urlsplit(root)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            _, writer = await asyncio.open_connection(parts.hostname, port, happy_eyeballs_delay=ATTEMPT_DELAY_S)
+    except (OSError, ValueError, TimeoutError):
+        return False
+    writer.transport.abort()
+    return True
+
+
 def _ids(models: dict[str, object]) -> tuple[str, ...] | None:
     data = models.get("data")
     if not isinstance(data, list):
@@ -90,4 +111,4 @@ def _sum(health: dict[str, object], count: str) -> int | None:
     if not isinstance(engines, dict):
         return None
     counts = [engine.get(count) for engine in engines.values() if isinstance(engine, dict)]
-    return sum(value for value in counts if isinstance(value, int))
+    return sum(value for value in counts if isinstance(value, int) and 0 <= value <= _MAX_COUNT)

@@ -9,17 +9,14 @@ import asyncio
 import io
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import Protocol
+from urllib.parse import quote
 
 import aiohttp
 
 from appliance.errors import DeviceError
-from appliance.remote.request import Json, answer_of, lost, request_json
-
-if TYPE_CHECKING:  # a client does not load the server
-    from appliance.server.admin.pieces import UploadedFile
-    from appliance.server.admin.update import UpdatePiece
-    from appliance.server.admin.uploads import UploadBegun
+from appliance.remote.answers import PIECE, UPLOAD, UPLOAD_BEGUN, AnswerType, T, not_as_expected
+from appliance.remote.request import address_of, answer_of, ask, lost, request_as
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -27,6 +24,7 @@ Progress = Callable[[int, int], None]
 """A function that takes the bytes on the device, and the bytes of the whole upload."""
 
 _PIECE_BYTES = 4 << 20
+_INSTALLED = "installed"
 _INSTALL_TIMEOUT_S = 1800.0  # gigabytes are hashed and tried on a small board
 _TRANSIENT_STATUSES = frozenset({408, 429, 500, 502, 503, 504})
 _TRANSIENT_REASONS = frozenset({"offset_mismatch", "upload_not_found", "conflict"})
@@ -53,13 +51,14 @@ class UploadSource(Protocol):
 async def push(
     session: aiohttp.ClientSession,
     source: UploadSource,
+    answer_type: AnswerType[T],
     *,
     on_progress: Progress = lambda _done, _all: None,
     piece_bytes: int = _PIECE_BYTES,
     num_tries: int = 8,
     pause_s: float = 1.0,
-) -> Json:
-    """Send a source, and let the device install it; return the device's answer.
+) -> T:
+    """Send a source, and let the device install it; return the device's answer, of this type.
 
     `num_tries` counts failures in a row, without a byte of progress in between; `pause_s` doubles with each.
 
@@ -71,7 +70,7 @@ async def push(
     while True:
         before = sending.num_sent
         try:
-            return await sending.run()
+            return await sending.run(answer_type)
         except DeviceError as err:
             failures = 1 if sending.num_sent > before else failures + 1
             if not _is_transient(err) or failures >= num_tries:
@@ -92,10 +91,13 @@ async def send_piece(session: aiohttp.ClientSession, path: str, data: bytes, off
     }
     try:
         async with session.put(path, data=io.BytesIO(data), headers=headers) as response:
-            answer = cast("UploadedFile | UpdatePiece", await answer_of(response))
+            device, answer = address_of(response), await answer_of(response)
     except (aiohttp.ClientError, TimeoutError) as err:
         raise lost(err) from err
-    return answer["received"]
+    received = PIECE.of(answer, device=device, request=f"PUT {path}")["received"]
+    if not offset < received <= size_bytes:
+        raise not_as_expected(device, f"PUT {path}", f"that it has {received} bytes after a piece at {offset}")
+    return received
 
 
 class _Sending:
@@ -110,14 +112,14 @@ class _Sending:
         self._on_progress = on_progress
         self._piece_bytes = piece_bytes
 
-    async def run(self) -> Json:
+    async def run(self, answer_type: AnswerType[T]) -> T:
         """Begin or resume the upload, send the missing bytes, and install."""
-        opening = await asyncio.to_thread(self._source.opening)
-        answer = await request_json(self._session, "POST", self._source.path, opening)
-        upload = cast("UploadBegun", answer)
-        if upload["state"] == "installed":
-            return answer
-        path, files = f"{self._source.path}/{upload['id']}", upload["files"]
+        opening, begin = await asyncio.to_thread(self._source.opening), f"POST {self._source.path}"
+        device, answer = await ask(self._session, "POST", self._source.path, opening)
+        if UPLOAD_BEGUN.of(answer, device=device, request=begin)["state"] == _INSTALLED:
+            return answer_type.of(answer, device=device, request=begin)
+        upload = UPLOAD.of(answer, device=device, request=begin)
+        path, files = f"{self._source.path}/{quote(upload['id'], safe='')}", upload["files"]
         total = sum(file["size_bytes"] for file in files)
         done = sum(file["received"] for file in files)
         self._on_progress(done, total)
@@ -129,12 +131,13 @@ class _Sending:
                 self.num_sent += received - offset
                 offset = received
                 self._on_progress(done, total)
-        return await request_json(self._session, "POST", f"{path}/install", idle_timeout_s=_INSTALL_TIMEOUT_S)
+        install = f"{path}/install"
+        return await request_as(answer_type, self._session, "POST", install, idle_timeout_s=_INSTALL_TIMEOUT_S)
 
     async def _send(self, path: str, name: str, offset: int, size_bytes: int) -> int:
         num_bytes = min(self._piece_bytes, size_bytes - offset)
         data = await asyncio.to_thread(self._source.piece, name, offset, num_bytes)
-        return await send_piece(self._session, f"{path}/files/{name}", data, offset, size_bytes)
+        return await send_piece(self._session, f"{path}/files/{quote(name, safe='')}", data, offset, size_bytes)
 
 
 def _is_transient(err: DeviceError) -> bool:

@@ -1,6 +1,6 @@
 """One request to a device, and its answer: the JSON of a success, or an error with the device's own message.
 
-The type of a success is the one that the server declares at its route; `administration` names it.
+What is read of a success is declared in `answers`.
 """
 
 from __future__ import annotations
@@ -8,10 +8,15 @@ from __future__ import annotations
 from typing import Any
 
 import aiohttp
+from pydantic_core import from_json
 
+from appliance.discovery.record import printable
 from appliance.errors import DeviceError
+from appliance.remote.answers import AnswerType, T, not_as_expected
 
 Json = dict[str, Any]
+
+_MAX_SENTENCE_CHARS = 500
 
 
 async def request_json(
@@ -22,7 +27,36 @@ async def request_json(
     *,
     idle_timeout_s: float | None = None,
 ) -> Json:
-    """Send one request once, and return the JSON of its answer.
+    """Send one request once, and return the JSON object of its answer, unread.
+
+    Raises:
+        DeviceError: refused, or lost.
+    """
+    return (await ask(session, method, path, body, idle_timeout_s))[1]
+
+
+async def request_as(
+    answer_type: AnswerType[T],
+    session: aiohttp.ClientSession,
+    method: str,
+    path: str,
+    body: object = None,
+    *,
+    idle_timeout_s: float | None = None,
+) -> T:
+    """Send one request once, and read its answer.
+
+    Raises:
+        DeviceError: refused, lost, or an answer without a field that is read.
+    """
+    device, value = await ask(session, method, path, body, idle_timeout_s)
+    return answer_type.of(value, device=device, request=f"{method} {path}")
+
+
+async def ask(
+    session: aiohttp.ClientSession, method: str, path: str, body: object = None, idle_timeout_s: float | None = None
+) -> tuple[str, Json]:
+    """Send one request once, and return the address that answered and the JSON object of its answer, unread.
 
     Raises:
         DeviceError: refused, or lost.
@@ -32,9 +66,14 @@ async def request_json(
         more["timeout"] = aiohttp.ClientTimeout(total=None, sock_read=idle_timeout_s)
     try:
         async with session.request(method, path, **more) as answer:
-            return await answer_of(answer)
+            return address_of(answer), await answer_of(answer)
     except (aiohttp.ClientError, TimeoutError) as err:
         raise lost(err) from err
+
+
+def address_of(answer: aiohttp.ClientResponse) -> str:
+    """Return scheme, host and port of the device that answered."""
+    return str(answer.url.origin())
 
 
 def lost(err: aiohttp.ClientError | TimeoutError) -> DeviceError:
@@ -43,22 +82,25 @@ def lost(err: aiohttp.ClientError | TimeoutError) -> DeviceError:
 
 
 async def answer_of(answer: aiohttp.ClientResponse) -> Json:
-    """Return the JSON of a success.
+    """Return the JSON object of a success.
 
     Raises:
         DeviceError: an error object, or no JSON.
     """
     try:
-        value = await answer.json()
-    except (ValueError, aiohttp.ContentTypeError) as err:
-        raise DeviceError(f"the device answered {answer.status} and no JSON", status=answer.status) from err
+        value = await answer.json(loads=from_json)  # it refuses what no terminal can show
+    except (ValueError, RecursionError, LookupError, aiohttp.ContentTypeError) as err:  # an unknown charset is one
+        raise DeviceError(f"{address_of(answer)} answered {answer.status} and no JSON", status=answer.status) from err
     if answer.ok and isinstance(value, dict):
         return value
+    if answer.ok:
+        raise not_as_expected(address_of(answer), f"{answer.method} {answer.url.path}", "without an object")
     error = value.get("error") if isinstance(value, dict) else None
     said = error if isinstance(error, dict) else {}
-    code = said.get("code")
+    code, message = said.get("code"), said.get("message")
+    known = message if isinstance(message, str) and message else f"{address_of(answer)} answered {answer.status}"
     raise DeviceError(
-        str(said.get("message") or f"the device answered {answer.status}")[:500],
+        printable(known, max_chars=_MAX_SENTENCE_CHARS),
         status=answer.status,
         reason=code if isinstance(code, str) else None,
         retry_after_s=_seconds(answer.headers.get("Retry-After", "")),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from appliance.home import Home
+from appliance.remote.patience import ASKED_FOR, ATTEMPT_DELAY_S, Patience
 from appliance.remote.pinned_tls import PinnedContext
 from appliance.remote.target import Target, target_at, target_named
 
@@ -28,7 +29,6 @@ async def open_device(
     *,
     key: str | None = None,
     search_s: float = 3.0,
-    connect_timeout_s: float = 5.0,
     idle_timeout_s: float = 120.0,
     home: Home | None = None,
 ) -> AsyncIterator[OpenDevice]:
@@ -38,7 +38,6 @@ async def open_device(
         name_or_url: a device's name, host name or id, or a base URL; None chooses among those found.
         key: instead of the one in `LANTERN_API_KEY` or the keyring; an empty one is none.
         search_s: how long to search the network at most.
-        connect_timeout_s: how long a connection may take.
         idle_timeout_s: how long an answer may bring nothing.
         home: whose known devices count.
 
@@ -51,19 +50,26 @@ async def open_device(
         target = await target_at(name_or_url, key=key, home=home)
     else:
         target = await target_named(name_or_url, key=key, timeout_s=search_s, home=home)
-    async with session_to(target, connect_timeout_s=connect_timeout_s, idle_timeout_s=idle_timeout_s) as session:
+    async with session_to(target, idle_timeout_s=idle_timeout_s) as session:
         yield OpenDevice(target, session)
 
 
 def session_to(
-    target: Target, *, connect_timeout_s: float = 5.0, idle_timeout_s: float = 120.0
+    target: Target, *, patience: Patience = ASKED_FOR, idle_timeout_s: float = 120.0
 ) -> aiohttp.ClientSession:
-    """Return a session whose TLS ends with every certificate but the target's."""
+    """Return a session whose TLS ends with every certificate but the target's.
+
+    The limit is for a connection, of which the addresses of a host are tried beside one another; a request may wait as
+    long as it takes for its turn among others of the session.
+    """
+    connect_s = patience.connect_s + (patience.handshake_s if target.root_url.startswith("https:") else 0.0)
     return aiohttp.ClientSession(
         target.root_url,
-        connector=aiohttp.TCPConnector(ssl=True if target.pin is None else PinnedContext(target.pin)),
+        connector=aiohttp.TCPConnector(
+            ssl=True if target.pin is None else PinnedContext(target.pin), happy_eyeballs_delay=ATTEMPT_DELAY_S
+        ),
         headers={"Authorization": f"Bearer {target.key}"} if target.key else {},
-        timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout_s, sock_read=idle_timeout_s),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s, sock_read=idle_timeout_s),
     )
 
 

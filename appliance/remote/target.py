@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from appliance.discovery.browser import browse
 from appliance.discovery.device import Choice, Device, choose
 from appliance.discovery.record import Auth
+from appliance.discovery.search import browse
 from appliance.errors import ConfigError, TrustError
 from appliance.home import Home, lantern_home
 from appliance.remote.api_keys import clean_key, find_key
 from appliance.remote.known_devices import KnownDevice, KnownDevices
+from appliance.remote.patience import ASKED_FOR, ONE_OF_MANY, Patience
 from appliance.remote.pinned_tls import read_pin
 from appliance.remote.probe import probe
 from appliance.remote.trust import Candidate, Standing, examine
@@ -28,6 +29,7 @@ from appliance.remote.trust import Candidate, Standing, examine
 _LOGGER = logging.getLogger(__name__)
 
 _SETTLE_S = 0.6
+_MODELS_TIMEOUT_S = 10.0  # the choice hangs on the answer, also on that of a busy device
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,15 +251,26 @@ async def _search(name: str | None, known: KnownDevices, timeout_s: float) -> tu
         remaining_s = max(0.0, deadline_s - loop.time())
         devices = await browse(timeout_s=remaining_s, settle_s=_SETTLE_S, enough=_enough(name, known, refused))
         if devices or not found[0]:
-            found = devices, await examine(devices, known)
+            found = devices, await examine(devices, known, patience=_patience(name, known, devices))
         refused = [d for d, c in zip(*found, strict=True) if c.standing is Standing.REFUSED]
         if not refused or _enough(name, known, refused)(found[0]) or loop.time() >= deadline_s:
             return found
 
 
+def _patience(name: str | None, known: KnownDevices, devices: Sequence[Device]) -> Callable[[Device], Patience]:
+    """Tell how long to wait for a device: long for the one that is named, those that are known, or the only one."""
+    ids = _ids(name, known)
+
+    def patience(device: Device) -> Patience:
+        is_meant = device.id in ids or (len(devices) == 1 if name is None else device.answers_to(name))
+        return ASKED_FOR if is_meant else ONE_OF_MANY
+
+    return patience
+
+
 def _enough(name: str | None, known: KnownDevices, refused: Sequence[Device]) -> Callable[[list[Device]], bool]:
     """Tell when to stop listening: a known device is waited for, so that the choice does not depend on speed."""
-    ids = {entry.identity for entry in (known.all if name is None else known.named(name))}
+    ids = _ids(name, known)
 
     def enough(found: list[Device]) -> bool:
         usable = [device for device in found if device not in refused]
@@ -268,9 +281,13 @@ def _enough(name: str | None, known: KnownDevices, refused: Sequence[Device]) ->
     return enough
 
 
+def _ids(name: str | None, known: KnownDevices) -> set[str]:
+    return {entry.identity for entry in (known.all if name is None else known.named(name))}
+
+
 async def _models(candidate: Candidate, key: str | None) -> tuple[str, ...]:
     """Ask a device for its models; an empty key asks without one."""
     identity = candidate.entry.identity if candidate.entry else candidate.device.id or ""
     said = await asyncio.to_thread(_key, key, identity, candidate.entry)
-    answer = await probe(candidate.device.base_url, pin=candidate.pin, key=said)
+    answer = await probe(candidate.device.base_url, pin=candidate.pin, key=said, timeout_s=_MODELS_TIMEOUT_S)
     return answer.models or ()

@@ -7,16 +7,16 @@ the certificate that we know, or it is refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from appliance.discovery.device import Device
 from appliance.errors import TrustError
 from appliance.remote.known_devices import KnownDevice, KnownDevices
+from appliance.remote.patience import ONE_OF_MANY, Patience
 from appliance.remote.pinned_tls import read_pin
 
-_HANDSHAKE_TIMEOUT_S = 2.0
 _MAX_ADDRESSES = 4
 
 
@@ -48,9 +48,11 @@ class Candidate:
         return self.device.answers_to(name) or (self.entry is not None and self.entry.answers_to(name))
 
 
-async def examine(devices: Sequence[Device], known: KnownDevices) -> list[Candidate]:
-    """Shake hands with every device at once, and judge what it shows."""
-    return list(await asyncio.gather(*(_examine(device, known) for device in devices)))
+async def examine(
+    devices: Sequence[Device], known: KnownDevices, *, patience: Callable[[Device], Patience] = lambda _: ONE_OF_MANY
+) -> list[Candidate]:
+    """Shake hands with every device at once, and judge what it shows; `patience` tells how long each is waited for."""
+    return list(await asyncio.gather(*(_examine(device, known, patience(device)) for device in devices)))
 
 
 def judge(found: Device, pin: str | None, known: KnownDevices) -> Candidate:
@@ -67,25 +69,45 @@ def judge(found: Device, pin: str | None, known: KnownDevices) -> Candidate:
     return Candidate(device, found, Standing.NEW, pin)
 
 
-async def _examine(found: Device, known: KnownDevices) -> Candidate:
+async def _examine(found: Device, known: KnownDevices, patience: Patience) -> Candidate:
     """Ask at every address: a rogue may have added its own to the host name, and some may lead nowhere from here."""
     secured = found.secured()
     if secured is None:
         return judge(found, None, known)
     addresses = secured.addresses[:_MAX_ADDRESSES]
-    answers = await asyncio.gather(*(_pin_at(address, secured.port) for address in addresses))
-    pins = {address: pin for address, pin in zip(addresses, answers, strict=True) if isinstance(pin, str)}
+    answers = await _answers(addresses, secured.port, known, patience)
+    pins = {address: pin for address, pin in answers.items() if isinstance(pin, str)}
     if not pins:
-        return _refused(secured, found, f"{_called(secured)} cannot be checked: {answers[0]}")
+        problems = dict.fromkeys(answer.message for answer in answers.values() if isinstance(answer, TrustError))
+        return _refused(secured, found, f"{_called(secured)} cannot be checked: {' '.join(problems)}")
     best = next((address for address, pin in pins.items() if known.with_pin(pin)), next(iter(pins)))
     return judge(replace(found, addresses=(best, *(a for a in found.addresses if a != best))), pins[best], known)
 
 
-async def _pin_at(address: str, port: int) -> str | TrustError:
+async def _answers(
+    addresses: Sequence[str], port: int, known: KnownDevices, patience: Patience
+) -> dict[str, str | TrustError]:
+    """Ask all addresses at once, until each has answered, or one has shown a certificate that we know."""
+    asking = [asyncio.create_task(_pin_at(address, port, patience)) for address in addresses]
+    answers: dict[str, str | TrustError] = {}
     try:
-        return await read_pin(address, port, timeout_s=_HANDSHAKE_TIMEOUT_S)
+        for task in asyncio.as_completed(asking):
+            address, answer = await task
+            answers[address] = answer
+            if isinstance(answer, str) and known.with_pin(answer) is not None:
+                break
+    finally:
+        for unanswered in asking:
+            unanswered.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+    return {address: answers[address] for address in addresses if address in answers}
+
+
+async def _pin_at(address: str, port: int, patience: Patience) -> tuple[str, str | TrustError]:
+    try:
+        return address, await read_pin(address, port, patience=patience)
     except TrustError as err:
-        return err
+        return address, err
 
 
 def _refused(device: Device, found: Device, problem: str) -> Candidate:

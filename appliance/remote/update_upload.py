@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, cast
 import aiohttp
 
 from appliance.errors import ConfigError, DeviceError
+from appliance.remote.answers import UPDATE
 from appliance.remote.push import Progress, push, send_piece
-from appliance.remote.request import request_json
+from appliance.remote.request import request_as, request_json
 
 if TYPE_CHECKING:  # a client does not load the server
     from appliance.server.admin.update import UpdateState
@@ -81,7 +82,13 @@ async def push_update(
     if not await _can_resume(session):
         return await _push_to_0_1_0(session, update, on_progress, piece_bytes)
     answer = await push(
-        session, update, on_progress=on_progress, piece_bytes=piece_bytes, num_tries=num_tries, pause_s=pause_s
+        session,
+        update,
+        UPDATE,
+        on_progress=on_progress,
+        piece_bytes=piece_bytes,
+        num_tries=num_tries,
+        pause_s=pause_s,
     )
     return cast("UpdateState", answer)
 
@@ -108,4 +115,5 @@ async def _push_to_0_1_0(
         data = await asyncio.to_thread(update.piece, "", offset, num_bytes)
         offset = await send_piece(session, _PATH_0_1_0, data, offset, update.size_bytes)
         on_progress(offset, update.size_bytes)
-    return cast("UpdateState", await request_json(session, "PATCH", _PATH_0_1_0, {"sha256": update.sha256}))
+    answer = await request_as(UPDATE, session, "PATCH", _PATH_0_1_0, {"sha256": update.sha256})
+    return cast("UpdateState", answer)

@@ -6,11 +6,9 @@ thread.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import enum
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,12 +25,9 @@ from appliance.bundle import BundleStore, TrustedKeys
 from appliance.config import Config, ResponsesConfig, ServerConfig
 from appliance.diagnosis.examination import examine
 from appliance.engine.runtime.kept_slots import KeptFolder, remove_all
-from appliance.errors import ConfigError, ConflictError
 from appliance.home import Home
 from appliance.host.addresses import is_loopback
-from appliance.host.files import write_atomically
 from appliance.host.thermal import Thermal, read_thermal
-from appliance.identity.certificate import device_certificate
 from appliance.identity.device_id import host_name, load_device_id
 from appliance.identity.served_certificate import ServedCertificate
 from appliance.install import Installer
@@ -52,16 +47,16 @@ from appliance.server.state.responses import ResponseStore
 from appliance.server.state.sealing import Sealer
 from appliance.server.v1.responses.background import interrupted
 from appliance.service.announcing import Announcing
-from appliance.service.endpoints import Endpoints, open_endpoints, own_host_names
+from appliance.service.endpoints import Endpoints, own_host_names
+from appliance.service.entrance import open_entrance, open_safely
 from appliance.service.heat import Heat
 from appliance.service.neighbours import search_neighbours
 from appliance.service.recorder import Recorder
+from appliance.service.stopping import Stopping, leave_safe_mode, restart
 from appliance.system.incoming_update import IncomingUpdate
 from appliance.text.cl100k import Cl100k
 
 _LOGGER = logging.getLogger(__name__)
-
-_RESTART_PAUSE_S = 61.0  # five starts in 300 seconds are what lantern.service allows
 
 
 class Mode(enum.Enum):
@@ -69,37 +64,6 @@ class Mode(enum.Enum):
 
     FULL = "the models are served"
     SAFE = "no model is loaded; only liveness and administration answer, over HTTPS too if that is possible"
-
-
-class Stopping:
-    """The order to stop, with the failure that gave it, if there was one; owned by the event loop."""
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-        self.failure: BaseException | None = None
-        self.is_restart = False
-
-    def is_set(self) -> bool:
-        """Tell if the server is to stop."""
-        return self._event.is_set()
-
-    def set(self) -> None:
-        """Begin an orderly stop."""
-        self._event.set()
-
-    def restart(self) -> None:
-        """Begin an orderly stop, after which the process starts again."""
-        self.is_restart = True
-        self._event.set()
-
-    def fail(self, err: BaseException) -> None:
-        """Stop because of an error; the first one counts."""
-        self.failure = self.failure or err
-        self._event.set()
-
-    async def wait(self) -> None:
-        """Wait for the order."""
-        await self._event.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,44 +109,110 @@ def compose(
     Raises:
         ConfigError: an address or a certificate that cannot be used, or an open server that was not asked for.
     """
-    device_id, stopping = load_device_id(home), Stopping()
     with contextlib.ExitStack() as undo:
-        endpoints, certificate = (_open_safely if mode is Mode.SAFE else _open)(config, home, host_name(device_id))
-        undo.callback(endpoints.close)
-        is_exposed = mode is Mode.FULL and (endpoints.is_exposed or not is_loopback(config.server.host))
-        access = open_access(config.server, home, is_exposed=is_exposed, reopen_claim=reopen_claim)
-        conversations = _conversations(config, home, mode, access)
-        pool, installer = _models(config, home, mode, stopping, conversations)
-        announcing = Announcing(config.discovery, device_id, pool, access.ring, endpoints, certificate)
-        administration = _administration(home, pool, installer, access, on_change=announcing.refresh)
-        heat, text_threads = Heat(pool, read=read_heat), ThreadPoolExecutor(2, thread_name_prefix="text")
-        context = ServerContext(
-            pool=pool,
-            keys=access.ring,
-            guard=Guard(host_names=own_host_names(config, host_name(device_id)), alias=lambda: announcing.alias),
-            text_threads=text_threads,
-            started_s=int(time.time()),
-            is_draining=stopping.is_set,
-            thermal=heat.now,
-            faults=faults,
-            leave_safe_mode=partial(_leave_safe_mode, home, stopping) if mode is Mode.SAFE else None,
-            administration=administration,
-            device=_own_device(partial(examine, home, config_path, served=config), mode, device_id, stopping),
-            identity=announcing.identity(),
-            sealer=Sealer.load(home.sealing_key) if mode is Mode.FULL else Sealer(),
-        )
-        context.metrics.watch(pool, heat.now)
+        base = _base(config, home, mode, undo, reopen_claim=reopen_claim, read_heat=read_heat)
+        context = _context(base, config_path=config_path, faults=faults)
+        context.metrics.watch(base.pool, base.heat.now)
         journal = DiskJournal(home.responses) if mode is Mode.FULL and config.responses.store == "disk" else None
         store, background = _response_store(config.responses, home, mode, journal), Background()
-        kept = kept_responses(store, background, journal, interrupted)
-        recorder = Recorder(context.history, pool, context.metrics, heat.now, home.bundles)
         app = make_app(_with_settings(context, config, store, background))
-        listener = _listener(config.server, app, endpoints, certificate, limits)
+        listener = _listener(config.server, app, base.endpoints, base.certificate, limits)
+        recorder = Recorder(context.history, base.pool, context.metrics, base.heat.now, home.bundles)
+        kept = kept_responses(store, background, journal, interrupted)
         undo.pop_all()
-    usage = KeyUsage(home.keys_used, access.ring)
     return Parts(
-        *(config, home, stopping, endpoints, certificate, access, usage, pool, installer, administration),
-        *(heat, recorder, announcing, text_threads, kept, app, listener),
+        config=config,
+        home=home,
+        stopping=base.stopping,
+        endpoints=base.endpoints,
+        certificate=base.certificate,
+        access=base.access,
+        key_usage=KeyUsage(home.keys_used, base.access.ring),
+        pool=base.pool,
+        installer=base.installer,
+        administration=base.administration,
+        heat=base.heat,
+        recorder=recorder,
+        announcing=base.announcing,
+        text_threads=context.text_threads,
+        kept_responses=kept,
+        app=app,
+        listener=listener,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """The parts that know nothing of routes."""
+
+    config: Config
+    home: Home
+    mode: Mode
+    device_id: str
+    stopping: Stopping
+    endpoints: Endpoints
+    certificate: ServedCertificate | None
+    access: Access
+    pool: ModelPool
+    installer: Installer
+    announcing: Announcing
+    administration: Administration
+    heat: Heat
+
+
+def _base(
+    config: Config,
+    home: Home,
+    mode: Mode,
+    undo: contextlib.ExitStack,
+    *,
+    reopen_claim: bool,
+    read_heat: Callable[[], Thermal],
+) -> _Base:
+    device_id, stopping = load_device_id(home), Stopping()
+    open_sockets = open_safely if mode is Mode.SAFE else open_entrance
+    endpoints, certificate = open_sockets(config, home, host_name(device_id))
+    undo.callback(endpoints.close)
+    is_exposed = mode is Mode.FULL and (endpoints.is_exposed or not is_loopback(config.server.host))
+    access = open_access(config.server, home, is_exposed=is_exposed, reopen_claim=reopen_claim)
+    pool, installer = _models(config, home, mode, stopping, _conversations(config, home, mode, access))
+    announcing = Announcing(config.discovery, device_id, pool, access.ring, endpoints, certificate)
+    update, on_change = IncomingUpdate(home.updates), announcing.refresh
+    return _Base(
+        config=config,
+        home=home,
+        mode=mode,
+        device_id=device_id,
+        stopping=stopping,
+        endpoints=endpoints,
+        certificate=certificate,
+        access=access,
+        pool=pool,
+        installer=installer,
+        announcing=announcing,
+        administration=Administration(pool, installer, access, update, on_change=on_change),
+        heat=Heat(pool, read=read_heat),
+    )
+
+
+def _context(base: _Base, *, config_path: Path | None, faults: tuple[str, ...]) -> ServerContext:
+    home, mode, announcing = base.home, base.mode, base.announcing
+    examination = partial(examine, home, config_path, served=base.config)
+    names = own_host_names(base.config, host_name(base.device_id))
+    return ServerContext(
+        pool=base.pool,
+        keys=base.access.ring,
+        guard=Guard(host_names=names, alias=lambda: announcing.alias),
+        text_threads=ThreadPoolExecutor(2, thread_name_prefix="text"),
+        started_s=int(time.time()),
+        is_draining=base.stopping.is_set,
+        thermal=base.heat.now,
+        faults=faults,
+        leave_safe_mode=partial(leave_safe_mode, home, base.stopping) if mode is Mode.SAFE else None,
+        administration=base.administration,
+        device=_own_device(examination, mode, base.device_id, base.stopping),
+        identity=announcing.identity(),
+        sealer=Sealer.load(home.sealing_key) if mode is Mode.FULL else Sealer(),
     )
 
 
@@ -216,46 +246,8 @@ def _own_device(examination: Examination, mode: Mode, device_id: str, stopping: 
     return OwnDevice(
         examine=examination,
         search=partial(search_neighbours, device_id),
-        restart=partial(_restart, stopping, time.monotonic(), is_safe_mode=mode is Mode.SAFE),
+        restart=partial(restart, stopping, time.monotonic(), is_safe_mode=mode is Mode.SAFE),
     )
-
-
-def _administration(
-    home: Home, pool: ModelPool, installer: Installer, access: Access, *, on_change: Callable[[], None]
-) -> Administration:
-    return Administration(pool, installer, access, IncomingUpdate(home.updates), on_change=on_change)
-
-
-_Opened = tuple[Endpoints, ServedCertificate | None]
-
-
-def _open(config: Config, home: Home, name: str) -> _Opened:
-    """Open the sockets of the settings, with their certificate or the device's own."""
-    endpoints = open_endpoints(config)
-    if not endpoints.https:
-        return endpoints, None
-    try:
-        certificate, key = Path(config.tls.certificate), Path(config.tls.key)
-        if not config.tls.certificate:
-            certificate = key = device_certificate(home.tls, host_name=name)
-        return endpoints, ServedCertificate(certificate, key)
-    except BaseException:
-        endpoints.close()
-        raise
-
-
-def _open_safely(config: Config, home: Home, name: str) -> _Opened:
-    """Open plain HTTP in any case, for /health, and HTTPS with the device's own certificate if that is possible."""
-    server = config.server.model_copy(update={"http": True})
-    plain = config.model_copy(update={"server": server, "tls": config.tls.model_copy(update={"enabled": False})})
-    secure = plain.model_copy(update={"tls": config.tls.model_copy(update={"enabled": True})})
-    try:
-        path = device_certificate(home.tls, host_name=name)
-        certificate = ServedCertificate(path, path)
-        return open_endpoints(secure), certificate
-    except (ConfigError, OSError) as err:
-        _LOGGER.warning("there is no HTTPS: %s", err)
-    return open_endpoints(plain), None
 
 
 def _models(
@@ -305,19 +297,3 @@ def _listener(
     )
     tls = certificate.context if certificate is not None else None
     return Listener(app, endpoints.http, tls_sockets=endpoints.https, tls=tls, limits=capped)
-
-
-async def _leave_safe_mode(home: Home, stopping: Stopping) -> None:
-    """End safe mode once running requests are answered; lantern-recover.service looks for the file."""
-    await asyncio.to_thread(write_atomically, home.leave_safe_mode, b"")
-    stopping.set()
-
-
-def _restart(stopping: Stopping, started_s: float, *, is_safe_mode: bool) -> None:
-    """Begin a restart, unless so many of them would be taken for failures."""
-    if is_safe_mode:
-        raise ConflictError("This device is in safe mode; leave it, which starts the device again.")
-    is_managed = "NOTIFY_SOCKET" in os.environ
-    if is_managed and time.monotonic() - started_s < _RESTART_PAUSE_S:
-        raise ConflictError(f"This device started less than {_RESTART_PAUSE_S:.0f} seconds ago; try again in a minute.")
-    stopping.restart()

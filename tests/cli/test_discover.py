@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from appliance.__main__ import main
 from appliance.cli.discover import Row, device_table
 from appliance.discovery import Device, ServiceRecord
 from appliance.remote import KnownDevices
-from appliance.remote.probe import Probe, probe_all
+from appliance.remote.probe import Probe, probe, probe_all
 from appliance.remote.trust import Candidate, Standing
 
 if TYPE_CHECKING:
@@ -26,31 +27,38 @@ def device(port: int, *, name: str = "kitchen") -> Device:
     return Device(name, "lantern-aaaaaaaa.local.", port, ("127.0.0.1",), ServiceRecord("a" * 16, num_models=3), {})
 
 
-def probe(play: Play) -> Probe:
+def probed(play: Play) -> Probe:
     found = device(urlsplit(play.base_url).port or 0)
-    return asyncio.run(probe_all([found]))[found.base_url]
+    return asyncio.run(probe_all([found], timeout_s=60.0))[found.base_url]
 
 
 def test_a_device_tells_its_health_and_models_and_sees_no_key(play: Play) -> None:
-    assert probe(play) == Probe("ok", ("all-minilm-l6-v2", "chatty"))
+    assert probed(play) == Probe("ok", ("all-minilm-l6-v2", "chatty"))
     assert all("Authorization" not in headers for headers in play.headers)
 
 
 def test_a_device_that_asks_for_a_key_is_shown_without_its_models(play: Play) -> None:
     play.models = {"error": {"message": "You didn't provide an API key."}}
-    assert probe(play) == Probe("ok", None)
+    assert probed(play) == Probe("ok", None)
 
 
 def test_a_device_that_does_not_answer_is_shown_as_such() -> None:
     assert asyncio.run(probe_all([device(1)])) == {"http://127.0.0.1:1/v1": Probe("no answer")}
 
 
+def test_a_device_that_takes_a_connection_and_is_too_busy_to_answer_is_slow_and_not_absent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        answer = asyncio.run(probe(f"http://127.0.0.1:{busy.getsockname()[1]}/v1", timeout_s=0.2))
+    assert answer == Probe("slow")
+    assert answer.answers
+
+
 def test_an_answer_of_another_shape_is_no_list_of_models(play: Play) -> None:
     odd: list[object] = [[], {"data": 7}, "text", None]
     for play.models in odd:
-        assert probe(play) == Probe("ok", None)
+        assert probed(play) == Probe("ok", None)
     play.models = {"data": [7, {"id": 7}, {"id": "x\x1b[31m"}]}
-    assert probe(play) == Probe("ok", ("x�[31m",))
+    assert probed(play) == Probe("ok", ("x�[31m",))
 
 
 def row(found: Device, answer: Probe, standing: Standing = Standing.PLAIN, *, is_preferred: bool = False) -> Row:
@@ -84,9 +92,9 @@ def test_the_table_tells_the_load_the_trust_and_which_one_is_taken() -> None:
 def test_a_device_tells_how_many_requests_it_has(play: Play) -> None:
     engines: dict[str, object] = {"a": {"num_running": 2, "num_waiting": 1}, "b": {"num_running": 1}, "c": "odd"}
     play.health = {"status": "ok", "engines": engines}
-    assert (probe(play).num_running, probe(play).num_waiting) == (3, 1)
+    assert (probed(play).num_running, probed(play).num_waiting) == (3, 1)
     play.health = {"status": "ok", "engines": 7}
-    assert probe(play).num_running is None
+    assert probed(play).num_running is None
 
 
 def test_a_device_is_forgotten_by_name(

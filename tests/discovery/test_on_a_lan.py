@@ -12,6 +12,8 @@ import pytest
 
 from tests.lan import Facts, Lan
 
+_NUM_FIRST_QUESTIONS = 4  # of python-zeroconf 0.154, within 14 s
+
 
 def test_an_announced_device_is_found_with_its_address(ipv4_lan: Lan) -> None:
     ipv4_lan.node(ipv4_lan.a, "announce").event("announced")
@@ -181,9 +183,33 @@ def test_whoever_keeps_a_disputed_name_is_found_under_it(ipv4_lan: Lan) -> None:
     quarrel.event("settled")
     watcher.devices(
         lambda found: (
-            {(d["name"], d["host"]) for d in found} == {("first", "first.local."), ("second", "second.local.")}
+            {(d["name"], d["host"], d["id"][0]) for d in found}
+            == {("first", "first.local.", "2"), ("second", "second.local.", "3")}
         )
     )
+
+
+def test_a_device_announces_again_when_another_host_takes_its_name_back(ipv4_lan: Lan) -> None:
+    ipv4_lan.node(ipv4_lan.a, "announce").event("announced")
+    listener = ipv4_lan.node(ipv4_lan.b, "overhear")
+    listener.event("listening")
+    ipv4_lan.node(ipv4_lan.b, "say_goodbye")
+    listener.event("goodbye")
+    assert listener.event("pointer")["to"].startswith("Küche.")
+
+
+def test_a_browser_asks_again_for_what_a_goodbye_took_away(ipv4_lan: Lan) -> None:
+    ipv4_lan.node(ipv4_lan.a, "claim", "--addresses", "10.77.0.1").event("claiming")
+    listener = ipv4_lan.node(ipv4_lan.a, "overhear")
+    listener.event("listening")
+    watcher = ipv4_lan.node(ipv4_lan.b, "watch")
+    watcher.devices(lambda found: len(found) == 1)
+    for _ in range(_NUM_FIRST_QUESTIONS):
+        listener.event("question")
+    ipv4_lan.node(ipv4_lan.b, "say_goodbye")
+    watcher.devices(lambda found: not found)
+    listener.event("question")
+    watcher.devices(lambda found: len(found) == 1)
 
 
 def test_rogue_records_neither_break_the_browser_nor_are_believed(ipv4_lan: Lan) -> None:

@@ -190,9 +190,9 @@ def test_a_model_that_is_asked_for_while_it_leaves_is_loaded_after_it_has_left(d
         pool = device.pool()
         async with pool:
             reserved = pool.reserved_bytes
-            (entry,) = pool._entries.values()
+            (entry,) = pool._catalogue.entries.values()
             device.may_leave.clear()
-            leaving = asyncio.create_task(pool._unload(entry))
+            leaving = asyncio.create_task(pool._residence._unload(entry))
             await until(lambda: not pool.loaded())
 
             async def ask() -> None:

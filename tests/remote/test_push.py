@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -12,9 +12,9 @@ import pytest
 
 from appliance.errors import BundleError, DeviceError
 from appliance.home import Home
+from appliance.remote.answers import INSTALLATION
 from appliance.remote.bundle_reader import BundleReader
 from appliance.remote.push import push
-from appliance.remote.request import Json
 from tests.bundle.workshop import snapshot
 from tests.conftest import a_config, serving
 from tests.install.tiny_bundles import TinyDevice
@@ -37,11 +37,12 @@ async def session(url: str) -> AsyncIterator[aiohttp.ClientSession]:
         yield opened
 
 
-async def pushed_over(wire: BrokenWire, made: Path, seen: list[tuple[int, int]]) -> Json:
+async def pushed_over(wire: BrokenWire, made: Path, seen: list[tuple[int, int]]) -> Mapping[str, object]:
     async with session_over(wire, KEY) as opened:
         return await push(
             opened,
             await asyncio.to_thread(BundleReader, made),
+            INSTALLATION,
             on_progress=lambda done, total: seen.append((done, total)),
             piece_bytes=200_000,
             num_tries=30,
@@ -87,7 +88,7 @@ def test_a_push_goes_on_when_the_device_was_restarted(device: TinyDevice) -> Non
 def test_what_the_device_refuses_is_not_tried_again(device: TinyDevice) -> None:
     async def run(url: str, made: Path) -> None:
         async with session(url) as opened:
-            await push(opened, await asyncio.to_thread(BundleReader, made), pause_s=3600.0)
+            await push(opened, await asyncio.to_thread(BundleReader, made), INSTALLATION, pause_s=3600.0)
 
     with serving(CONFIG, Home(device.root / "home")) as server:
         with pytest.raises(DeviceError, match="not trusted"):
@@ -105,7 +106,7 @@ def test_a_device_that_is_gone_is_given_up_after_some_tries(device: TinyDevice) 
 
     async def run() -> None:
         async with session("http://127.0.0.1:9") as opened:
-            await push(opened, await asyncio.to_thread(BundleReader, made), num_tries=3, pause_s=0.001)
+            await push(opened, await asyncio.to_thread(BundleReader, made), INSTALLATION, num_tries=3, pause_s=0.001)
 
     with pytest.raises(DeviceError, match="did not answer"):
         asyncio.run(run())

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -15,9 +15,11 @@ import httpx2
 import pytest
 
 from appliance.discovery.device import Device
+from appliance.discovery.record import ServiceRecord
 from appliance.errors import TrustError
 from appliance.home import Home
 from appliance.remote import KnownDevices, open_device
+from appliance.remote.patience import Patience
 from appliance.remote.pinned_tls import PinnedContext, read_pin
 from appliance.remote.trust import Standing, examine, judge
 
@@ -51,9 +53,57 @@ def _answer_in_plain(server: socket.socket) -> None:
             pass
 
 
-def test_a_server_that_never_shakes_hands_is_given_up() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(TrustError, match=r"within 0\.2 s"):
-        asyncio.run(read_pin("127.0.0.1", server.getsockname()[1], timeout_s=0.2))
+def test_a_server_that_never_shakes_hands_is_said_to_be_there() -> None:
+    patience = Patience(connect_s=60.0, handshake_s=0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(TrustError, match=r"is there.*within 0\.2 s"):
+        asyncio.run(read_pin("127.0.0.1", server.getsockname()[1], patience=patience))
+
+
+def test_an_address_that_takes_no_connection_is_given_up_before_a_handshake_would_be() -> None:
+    patience = Patience(connect_s=0.2, handshake_s=3600.0)
+    with (
+        full_server() as port,
+        pytest.raises(TrustError, match=r"localhost, port \d+, takes no connection within 0\.2 s; "),
+    ):
+        asyncio.run(read_pin("localhost", port, patience=patience))
+
+
+@contextlib.contextmanager
+def full_server() -> Iterator[int]:
+    """Listen, with no room for one more connection: the kernel drops what asks for one."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = server.getsockname()[1]
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        yield port
+
+
+def test_a_silent_address_does_not_keep_a_device_waiting_that_is_known(
+    start_recorder: StartRecorder, home: Home
+) -> None:
+    server = start_recorder("kitchen")
+    known = KnownDevices.load(home.known_devices)
+    known.remember("a" * 16, server.pin, name="kitchen")
+    found = replace(server.device(), addresses=("127.0.0.2", "127.0.0.1"))
+    with socket.create_server(("127.0.0.2", server.port)):
+        examining = examine([found], known, patience=lambda _: Patience(connect_s=3600.0, handshake_s=3600.0))
+        [candidate] = asyncio.run(asyncio.wait_for(examining, 60.0))
+    assert candidate.standing is Standing.KNOWN
+    assert candidate.device.addresses == ("127.0.0.1", "127.0.0.2")
+
+
+def test_what_was_tried_is_said_of_every_address(home: Home) -> None:
+    known = KnownDevices.load(home.known_devices)
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    record = ServiceRecord("a" * 16, proto="https")
+    found = Device("kitchen", "lantern-aaaaaaaa.local.", port, ("127.0.0.1", "127.0.0.2"), record, {})
+    is_refused, problem = standing(found, known)
+    assert is_refused is Standing.REFUSED
+    assert all(f"127.0.0.{end}, port {port}, takes no connection" in problem for end in (1, 2))
 
 
 def ask_with_aiohttp(server: Recorder, context: ssl.SSLContext) -> int:

@@ -242,7 +242,8 @@ class DeviceOf010:
 
     async def finish(self, request: web.Request) -> web.Response:
         assert await request.json() == {"sha256": SHA256}
-        return web.json_response({"object": "update", "step": "waiting"}, status=202)
+        told = {"running": "0.1.0", "step": "waiting", "version": "", "detail": "", "failed": ""}
+        return web.json_response({"object": "update", **told, "received": len(DATA)}, status=202)
 
 
 @web.middleware

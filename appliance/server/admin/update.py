@@ -71,7 +71,7 @@ class UpdatePiece(Answer):
 )
 async def show_update(request: web.Request) -> web.Response:
     """Tell the running version, and the result of the last update."""
-    return web.json_response(update_body(await administration_of(request).update_status()))
+    return web.json_response(update_body(await administration_of(request).updates.status()))
 
 
 @ROUTES.post(
@@ -86,7 +86,7 @@ async def show_update(request: web.Request) -> web.Response:
 async def begin_update(request: web.Request) -> web.Response:
     """Answer 201, and wait for pieces."""
     wire = await read_as(request, BeginRequest)
-    status = await administration_of(request).begin_unnamed_update(wire.size_bytes)
+    status = await administration_of(request).updates.begin_unnamed(wire.size_bytes)
     return web.json_response(update_body(status), status=HTTPStatus.CREATED)
 
 
@@ -107,7 +107,7 @@ async def put_piece(request: web.Request) -> web.Response:
         raise InvalidRequestError(
             "A piece needs Content-Range: bytes FIRST-LAST/SIZE.", param=hdrs.CONTENT_RANGE, code="invalid_range"
         )
-    async with administration_of(request).writing_unnamed_update() as file:
+    async with administration_of(request).updates.writing_unnamed() as file:
         received = await append_body(request, file, int(match[1]))
     body: UpdatePiece = {"object": "update", "received": received}
     return web.json_response(body)
@@ -125,7 +125,7 @@ async def put_piece(request: web.Request) -> web.Response:
 async def finish_update(request: web.Request) -> web.Response:
     """Answer 202: the update is checked and installed from now on; GET tells the result."""
     wire = await read_as(request, FinishRequest)
-    status = await administration_of(request).finish_unnamed_update(wire.sha256)
+    status = await administration_of(request).updates.finish_unnamed(wire.sha256)
     _LOGGER.warning("an update was received from %s", request.remote)
     return web.json_response(update_body(status), status=HTTPStatus.ACCEPTED)
 

@@ -54,7 +54,7 @@ async def begin_update_upload(request: web.Request) -> web.Response:
     """Answer 201 for a new upload, 200 for a resumed one; the bytes of any other update are removed."""
     administration = administration_of(request)
     wire = await read_as(request, UpdateUploadRequest)
-    upload = await administration.begin_update(wire.size_bytes, wire.sha256)
+    upload = await administration.updates.begin(wire.size_bytes, wire.sha256)
     is_new = not any(file.received for file in upload.files)
     return web.json_response(pieces.state_of(upload), status=HTTPStatus.CREATED if is_new else HTTPStatus.OK)
 
@@ -68,7 +68,7 @@ async def begin_update_upload(request: web.Request) -> web.Response:
 )
 async def list_update_uploads(request: web.Request) -> web.Response:
     """List the unfinished upload, if there is one."""
-    return await pieces.list_of(administration_of(request).update_uploads)
+    return await pieces.list_of(administration_of(request).updates.uploads)
 
 
 @ROUTES.get(
@@ -81,7 +81,7 @@ async def list_update_uploads(request: web.Request) -> web.Response:
 )
 async def show_update_upload(request: web.Request) -> web.Response:
     """Tell the bytes that have arrived."""
-    return await pieces.shown(request, administration_of(request).update_uploads)
+    return await pieces.shown(request, administration_of(request).updates.uploads)
 
 
 @ROUTES.delete(
@@ -94,7 +94,7 @@ async def show_update_upload(request: web.Request) -> web.Response:
 )
 async def remove_update_upload(request: web.Request) -> web.Response:
     """Remove an upload and free its space."""
-    return await pieces.removed(request, administration_of(request).update_uploads)
+    return await pieces.removed(request, administration_of(request).updates.uploads)
 
 
 @ROUTES.put(
@@ -108,7 +108,7 @@ async def remove_update_upload(request: web.Request) -> web.Response:
 )
 async def put_piece(request: web.Request) -> web.Response:
     """Append a piece."""
-    return await pieces.received(request, administration_of(request).update_uploads)
+    return await pieces.received(request, administration_of(request).updates.uploads)
 
 
 @ROUTES.post(
@@ -122,6 +122,6 @@ async def put_piece(request: web.Request) -> web.Response:
 )
 async def install_update(request: web.Request) -> web.Response:
     """Answer 202: the update is checked and installed from now on; GET /admin/update tells the result."""
-    status = await administration_of(request).update_uploads.install(request.match_info["id"])
+    status = await administration_of(request).updates.uploads.install(request.match_info["id"])
     _LOGGER.warning("an update was received from %s", request.remote)
     return web.json_response(update_body(status), status=HTTPStatus.ACCEPTED)

@@ -19,6 +19,7 @@ from appliance.server.http.routing import Access, Routes, in_path
 from appliance.server.http.wire import Answer, Wire
 from appliance.server.state.responses import StoredResponse
 from appliance.server.v1.responses.input_wire import InputItem
+from appliance.server.v1.responses.item_answers import Item
 from appliance.server.v1.responses.items import find_items, read_input
 from appliance.server.v1.responses.kept import (
     appended,
@@ -29,7 +30,7 @@ from appliance.server.v1.responses.kept import (
 )
 from appliance.server.v1.responses.pages import PAGE, item_page
 from appliance.server.v1.responses.plan import to_json
-from appliance.server.v1.responses.response import InputItemList, Item
+from appliance.server.v1.responses.response import InputItemList
 from appliance.server.v1.responses.wire import METADATA_SCHEMA, checked_metadata
 
 ROUTES = Routes()

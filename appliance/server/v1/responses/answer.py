@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from appliance.engine.types import SamplingParams
 from appliance.errors import InvalidRequestError, LanternError, OverloadedError
 from appliance.server.v1.generation import Generation
+from appliance.server.v1.responses.item_answers import OutputItem
 from appliance.server.v1.responses.items import new_id
 from appliance.server.v1.responses.plan import ResponsePlan, own_name
-from appliance.server.v1.responses.response import OutputItem, Response, ResponseUsage, Status, TextEcho
+from appliance.server.v1.responses.response import Response, ResponseUsage, Status, TextEcho
 from appliance.server.v1.responses.wire import ResponseRequest, TextOptions
 
 

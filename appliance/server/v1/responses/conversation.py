@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from appliance.errors import InvalidRequestError
 from appliance.server.state.sealing import Sealer
 from appliance.server.v1.chat.wire import FunctionCall, Message, ToolCall
-from appliance.server.v1.responses.response import (
+from appliance.server.v1.responses.item_answers import (
     CustomCallItem,
     CustomOutputItem,
     FunctionCallItem,
@@ -18,8 +18,8 @@ from appliance.server.v1.responses.response import (
     Item,
     OutputMessageItem,
     ReasoningOutputItem,
-    Transformation,
 )
+from appliance.server.v1.responses.response import Transformation
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from typing import Any
 from appliance.server.state.sealing import Sealer
 from appliance.server.v1.chat.message import Delta
 from appliance.server.v1.chat.response import TokenLogprob, ToolCallDelta
+from appliance.server.v1.responses.item_answers import OutputItem
 from appliance.server.v1.responses.open_items import OpenCall, OpenCustomCall, OpenItem, OpenMessage, OpenReasoning
-from appliance.server.v1.responses.response import OutputItem
 
 Event = dict[str, Any]
 """An event without its sequence number."""

@@ -24,7 +24,7 @@ from appliance.server.v1.responses.input_wire import (
     InputText,
     Result,
 )
-from appliance.server.v1.responses.response import (
+from appliance.server.v1.responses.item_answers import (
     CustomCallItem,
     CustomOutputItem,
     FunctionCallItem,

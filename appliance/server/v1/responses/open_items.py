@@ -8,8 +8,7 @@ from typing import Any
 from appliance.server.state.sealing import Sealer
 from appliance.server.v1.chat.response import TokenLogprob
 from appliance.server.v1.responses.input_reader import InputReader
-from appliance.server.v1.responses.items import new_id
-from appliance.server.v1.responses.response import (
+from appliance.server.v1.responses.item_answers import (
     CustomCallItem,
     FunctionCallItem,
     ItemStatus,
@@ -20,6 +19,7 @@ from appliance.server.v1.responses.response import (
     ReasoningText,
     SummaryText,
 )
+from appliance.server.v1.responses.items import new_id
 
 Event = dict[str, Any]
 

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from appliance.errors import InvalidRequestError
 from appliance.server.http.routing import in_query
-from appliance.server.v1.responses.response import InputItemList, Item
+from appliance.server.v1.responses.item_answers import Item
+from appliance.server.v1.responses.response import InputItemList
 
 PAGE = (
     in_query("limit", "The number of items, 1 to 100; 20 by default.", "^[0-9]{1,3}$"),

@@ -14,7 +14,8 @@ from appliance.server.state.sealing import Sealer
 from appliance.server.v1.chat.prompt import ChatPlan, plan_chat
 from appliance.server.v1.chat.wire import ChatRequest, JsonSchema, ResponseFormat
 from appliance.server.v1.responses.conversation import conversation
-from appliance.server.v1.responses.response import Item, Transformation
+from appliance.server.v1.responses.item_answers import Item
+from appliance.server.v1.responses.response import Transformation
 from appliance.server.v1.responses.tools import Offer, offer
 from appliance.server.v1.responses.truncation import fitting
 from appliance.server.v1.responses.wire import PromptFields, ResponseRequest, TextFormat
