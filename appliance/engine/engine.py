@@ -48,7 +48,8 @@ class Engine:
         self._drafter = Drafter(runner.verify_width) if runner.verify_width else None
         self._scheduler = scheduler or Scheduler()
         self._pool = SlotPool(runner.num_slots, runner.num_checkpoints)
-        self._prefixes = Prefixes(self._pool, has_state=runner.num_checkpoints is not None)
+        self._has_state = runner.num_checkpoints is not None
+        self._prefixes = Prefixes(self._pool, has_state=self._has_state)
         self._keeps_states = self._pool.keeps_states
         self._places = Places(clock)
         self._num_resting = 0
@@ -232,7 +233,7 @@ class Engine:
         )
         seconds = self._clock() - begin_s
         outputs: list[Output] = []
-        num_right = 0
+        num_right = i = 0
         for i, token in enumerate(known):
             sequence.num_computed += 1
             self._pool.extend(sequence.request.id, [token])
@@ -241,6 +242,12 @@ class Engine:
             if isinstance(outputs[-1], Finished) or not is_right:
                 break
             num_right += 1
+        if self._has_state:
+            begin_s = self._clock()
+            self._runner.accept_draft(0, i + 1)  # a sequence that has just ended has left its tokens in this slot
+            seconds += self._clock() - begin_s
+            if self._keeps_states and not isinstance(outputs[-1], Finished):
+                self._move(self._prefixes.checkpoint(sequence))
         drafter.tried(draft, num_right, seconds)
         self._num_drafted_tokens += len(draft.tokens)
         self._num_accepted_tokens += num_right

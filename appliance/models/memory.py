@@ -89,10 +89,11 @@ def needed_bytes(bundle: SignedManifest, settings: EngineSettings, *, graph: byt
 
 
 def slots_bytes(layout: SlotLayout, spec: DecoderSpec, settings: EngineSettings, cache_type: CacheType) -> int:
-    """Compute the bytes of all slots when they are full, with their states, and of the checkpoints."""
+    """Compute the bytes of all slots when they are full, with their states, of a draft, and of the checkpoints."""
     capacity = min(settings.context_length, spec.context_length)
     of_a_slot = capacity * layout.token_bytes(cache_type) + layout.state_bytes
-    return settings.num_slots * of_a_slot + checkpoints_bytes(layout, spec, settings)
+    of_drafts = layout.state_bytes  # behind all tokens of one
+    return settings.num_slots * of_a_slot + of_drafts + checkpoints_bytes(layout, spec, settings)
 
 
 def checkpoints_bytes(layout: SlotLayout, spec: DecoderSpec, settings: EngineSettings) -> int:
