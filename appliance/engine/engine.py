@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.engine.archive import Archive
 from appliance.engine.drafter import Draft, Drafter
 from appliance.engine.moves import SlotCopy, SlotMove, SlotSwap, StateKeep, StateRestore
 from appliance.engine.places import Places
@@ -42,13 +43,17 @@ class Engine:
         scheduler: Scheduler | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
+        archive: Archive | None = None,
     ) -> None:
+        """Start with empty slots; conversations that lose theirs go to the archive, and come back from it."""
         self._runner = runner
         self._clock = clock
         self._drafter = Drafter(runner.verify_width) if runner.verify_width else None
         self._scheduler = scheduler or Scheduler()
         self._pool = SlotPool(runner.num_slots, runner.num_checkpoints)
-        self._prefixes = Prefixes(self._pool, has_state=runner.num_checkpoints is not None)
+        self._has_state = runner.num_checkpoints is not None
+        self._archive = archive
+        self._prefixes = Prefixes(self._pool, has_state=self._has_state, archive=archive)
         self._keeps_states = self._pool.keeps_states
         self._places = Places(clock)
         self._num_resting = 0
@@ -83,6 +88,8 @@ class Engine:
         """End a request at once; its slot is free for the next step."""
         sequence = self._scheduler.remove(request_id)
         self._places.forget(request_id)
+        if self._archive is not None:
+            self._archive.forget(request_id)
         if sequence is not None and sequence.has_slot:
             self._release(request_id)
 
@@ -100,6 +107,8 @@ class Engine:
             case DecodeTurn():
                 outputs += self._run_decode()
             case None:
+                if self._archive is not None and self._scheduler.num_waiting:
+                    self._archive.wait()
                 return outputs
         self._num_steps += 1
         return outputs
@@ -232,7 +241,7 @@ class Engine:
         )
         seconds = self._clock() - begin_s
         outputs: list[Output] = []
-        num_right = 0
+        num_right = i = 0
         for i, token in enumerate(known):
             sequence.num_computed += 1
             self._pool.extend(sequence.request.id, [token])
@@ -241,6 +250,12 @@ class Engine:
             if isinstance(outputs[-1], Finished) or not is_right:
                 break
             num_right += 1
+        if self._has_state:
+            begin_s = self._clock()
+            self._runner.accept_draft(0, i + 1)  # a sequence that has just ended has left its tokens in this slot
+            seconds += self._clock() - begin_s
+            if self._keeps_states and not isinstance(outputs[-1], Finished):
+                self._move(self._prefixes.checkpoint(sequence))
         drafter.tried(draft, num_right, seconds)
         self._num_drafted_tokens += len(draft.tokens)
         self._num_accepted_tokens += num_right

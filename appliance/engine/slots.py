@@ -27,11 +27,13 @@ class Claim:
     """A slot for a prompt, whose first `num_cached` tokens are in it once the moves are made.
 
     `num_shared`: the tokens that the prompt has in common with a slot, of which no state may have been kept.
+    `given_up`: what another conversation had in that slot; it is there until the moves are made.
     """
 
     num_cached: int
     moves: tuple[SlotMove, ...]
     num_shared: int
+    given_up: IdleSlot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +107,16 @@ class SlotPool:
     def idle_slots(self) -> list[IdleSlot]:
         """List the idle slots that hold tokens, the least recently used first; of checkpoints only the borders."""
         slots = sorted(enumerate(self._slots), key=lambda pair: pair[1].last_used)
-        return [
-            IdleSlot(i, slot.cache_key, tuple(slot.tokens), tuple(c for c in slot.checkpoints if c.is_border))
-            for i, slot in slots
-            if slot.owner is None and slot.tokens
-        ]
+        return [self._idle(i) for i, slot in slots if slot.owner is None and slot.tokens]
+
+    def vacate(self) -> IdleSlot | None:
+        """Empty the least recently used of the idle slots, unless one is empty already; return what it held."""
+        idle = [(slot.last_used, i) for i, slot in enumerate(self._slots) if slot.owner is None]
+        if not idle or any(not self._slots[i].tokens for _, i in idle):
+            return None
+        given_up = self._idle(min(idle)[1])
+        self._slots[given_up.index] = _Slot()
+        return given_up
 
     def adopt(self, cache_key: str, tokens: Sequence[int], lengths: Iterable[int]) -> IdleSlot | None:
         """Take an empty slot for tokens that were computed elsewhere, with places for states; None without a slot."""
@@ -135,6 +142,7 @@ class SlotPool:
         best = self._best_source(prompt, cache_key)
         num_cached = best.num_usable
         target, moves = self._place(best.slot, num_cached, prompt, idle)
+        given_up = self._given_up(target, prompt, cache_key)
         if best.slot is not None:
             moves += self._restore(self._slots[best.slot], num_cached, target)
             self._slots[target].checkpoints = self._slots[best.slot].checkpoints[:]
@@ -144,7 +152,7 @@ class SlotPool:
         slot.checkpoints = [known for known in slot.checkpoints if known.num_tokens <= num_cached]
         self._index[owner] = target
         self._touch(slot)
-        return Claim(num_cached, moves, best.num_shared)
+        return Claim(num_cached, moves, best.num_shared, given_up)
 
     def extend(self, owner: str, tokens: Iterable[int]) -> None:
         """Record that these tokens are in the owner's slot now."""
@@ -177,6 +185,20 @@ class SlotPool:
             moves = self._exchange(index, self._num_decoding)
         self._slots[self._index.pop(owner)].owner = None
         return moves
+
+    def _idle(self, i: int) -> IdleSlot:
+        slot = self._slots[i]
+        borders = tuple(known for known in slot.checkpoints if known.is_border)
+        return IdleSlot(i, slot.cache_key, tuple(slot.tokens), borders)
+
+    def _given_up(self, target: int, prompt: Sequence[int], cache_key: str) -> IdleSlot | None:
+        """Return what a prompt overwrites in a slot, unless it goes on with the chat in it."""
+        slot = self._slots[target]
+        goes_on = slot.cache_key == cache_key and self._is_the_same_chat(slot, prompt)
+        return None if goes_on or not slot.tokens else self._idle(target)
+
+    def _is_the_same_chat(self, slot: _Slot, prompt: Sequence[int]) -> bool:
+        return shared_prefix(slot.tokens, prompt) >= min(slot.num_prompt, len(slot.tokens)) - TAIL
 
     def _touch(self, slot: _Slot) -> None:
         self._clock += 1
@@ -238,7 +260,7 @@ class SlotPool:
 
     def _is_worth_a_copy(self, source: _Slot, num_cached: int, prompt: Sequence[int], target: int) -> bool:
         """Return True if an idle source keeps its tokens, and the prompt goes on in the target."""
-        if shared_prefix(source.tokens, prompt) >= min(source.num_prompt, len(source.tokens)) - TAIL:
+        if self._is_the_same_chat(source, prompt):
             return False
         return not self._slots[target].tokens or len(source.tokens) > 2 * num_cached
 

@@ -205,7 +205,7 @@ class StepPlan:
     `[first_slot, first_slot + B)`; `logit_rows` (R,) int64, indices into the B * S tokens whose logits are wanted.
     `variant` names the graph. "answer": every model has it. "prompt": the tokens of one prompt, whose arithmetic may
     differ. "verify": B = 1, S is the runner's `verify_width`, and each token gets the bits that a step of its own with
-    "answer" would give it.
+    "answer" would give it; a state stays as it was until `accept_draft`.
     """
 
     first_slot: int
@@ -252,6 +252,9 @@ class ModelRunner(Protocol):
         Raises:
             ModelError: the cache is undefined from here on.
         """
+
+    def accept_draft(self, slot: int, num_tokens: int) -> None:
+        """Advance a slot's state by the first tokens of the last plan, which was for the verify graph."""
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the first tokens of one slot over another, and its state."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -20,6 +19,7 @@ from appliance.engine.runtime.kept_slots import KeptSlots
 from appliance.engine.runtime.model_file import ModelFile
 from appliance.engine.runtime.model_runner import OrtModelRunner
 from appliance.engine.runtime.prepacked import prepacked
+from appliance.engine.runtime.slot_archive import SlotArchive
 from appliance.engine.runtime.tuning import Tuning
 from appliance.engine.scheduler import Scheduler
 from appliance.engine.texts.embedder import Embedder, Reranker
@@ -99,14 +99,18 @@ def _load_decoder(
     capacity = min(settings.context_length, spec.context_length)
     file, runner = _runner(bundle, spec, settings, cache, capacity)
     forget_pages(file.path.parent)
-    core = Engine(runner, Scheduler.within(longest_chunk(file.path.read_bytes(), capacity)))
+    archive = _archive(bundle, file, settings, runner)
+    scheduler = Scheduler.within(longest_chunk(file.path.read_bytes(), capacity))
+    core = Engine(runner, scheduler, archive=archive)
+    if archive is not None:
+        archive.restore(core.slots)
     engine = AsyncEngine(
         core,
         name=bundle.name,
         capacity=capacity,
         max_waiting=settings.max_waiting,
         on_failure=on_failure,
-        on_end=_go_on(bundle, file, settings, core, runner),
+        on_end=lambda: None if archive is None else archive.save(core.slots),
     )
     vocabulary = Vocabulary(tokenizer.vocabulary_bytes, tokenizer.special_ids, spec.eos_token_ids, tokenizer.encode)
     grammars = GrammarCompiler(vocabulary, vocab_size=spec.vocab_size)
@@ -150,15 +154,12 @@ def _runner(
     return file, runner
 
 
-def _go_on(
-    bundle: Bundle, file: ModelFile, settings: EngineSettings, engine: Engine, runner: OrtModelRunner
-) -> Callable[[], None]:
-    """Fill the slots with the conversations that are kept on the disk; return the call that keeps them again."""
+def _archive(bundle: Bundle, file: ModelFile, settings: EngineSettings, runner: OrtModelRunner) -> SlotArchive | None:
+    """Return the conversations with this model that are kept on the disk; None where none may be."""
     if settings.conversations is None:
-        return lambda: None
+        return None
     kept = KeptSlots(settings.conversations, name=bundle.name, model=file.identity(bundle.digest))
-    kept.restore(engine, runner)
-    return partial(kept.save, engine, runner)
+    return SlotArchive(kept, runner)
 
 
 def template_of(folder: Path, manifest: Manifest, spec: DecoderSpec, tokenizer: Tokenizer) -> ChatTemplate | None:

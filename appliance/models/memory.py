@@ -18,6 +18,7 @@ from appliance.engine.graphs.slot_arrays import SlotArray, SlotLayout, layout_of
 from appliance.engine.runtime.kv_cache import CacheType
 from appliance.engine.runtime.prepacked import FormBytes
 from appliance.engine.runtime.provider import accelerators
+from appliance.engine.runtime.slot_archive import MOST_STATES
 from appliance.engine.texts.embedder import MAX_TOKENS_PER_RUN
 from appliance.errors import ModelError
 from appliance.models.loaded import EngineSettings
@@ -89,10 +90,16 @@ def needed_bytes(bundle: SignedManifest, settings: EngineSettings, *, graph: byt
 
 
 def slots_bytes(layout: SlotLayout, spec: DecoderSpec, settings: EngineSettings, cache_type: CacheType) -> int:
-    """Compute the bytes of all slots when they are full, with their states, and of the checkpoints."""
+    """Compute the bytes of all slots when they are full, of what stands beside them, and of the checkpoints.
+
+    Beside them: the state of a draft, and the copy of a conversation that is being written to the disk.
+    """
     capacity = min(settings.context_length, spec.context_length)
     of_a_slot = capacity * layout.token_bytes(cache_type) + layout.state_bytes
-    return settings.num_slots * of_a_slot + checkpoints_bytes(layout, spec, settings)
+    of_drafts = layout.state_bytes  # behind all tokens of one
+    on_its_way = 0 if settings.conversations is None else of_a_slot + MOST_STATES * layout.state_bytes
+    saved = checkpoints_bytes(layout, spec, settings)
+    return settings.num_slots * of_a_slot + of_drafts + on_its_way + saved
 
 
 def checkpoints_bytes(layout: SlotLayout, spec: DecoderSpec, settings: EngineSettings) -> int:

@@ -38,6 +38,9 @@ class RecordingRunner:
     def swap_slots(self, a: int, b: int, num_tokens: int) -> None:
         raise NotImplementedError
 
+    def accept_draft(self, slot: int, num_tokens: int) -> None:
+        raise NotImplementedError
+
     def keep_state(self, slot: int, place: int) -> None:
         raise NotImplementedError
 

@@ -30,6 +30,7 @@ class CountingRunner:
         self.vocab_size = vocab_size
         self.rows: list[list[int]] = [[] for _ in range(num_slots)]
         self.plans: list[StepPlan] = []
+        self._drafted: tuple[tuple[int, ...], tuple[int, ...]] = (), ()
 
     def run(self, plan: StepPlan) -> NDArray[np.float32]:
         assert plan.num_slots == 1 or plan.input_ids.shape[1] == 1
@@ -41,7 +42,10 @@ class CountingRunner:
             past = int(plan.past_lens[i])
             assert past <= len(row), "the cache holds less than the plan counts on"
             del row[past:]
-            self._advance(plan.first_slot + i, plan.input_ids[i].tolist())
+            if plan.variant == "verify":
+                self._drafted = tuple(row), tuple(plan.input_ids[i].tolist())
+            else:
+                self._advance(plan.first_slot + i, plan.input_ids[i].tolist())
             for token in plan.input_ids[i].tolist():
                 row.append(token)
                 assert len(row) <= self.capacity
@@ -52,6 +56,12 @@ class CountingRunner:
             logits[k, (token + 1) % self.vocab_size] = 5.0
             logits[k, (token + 2 + history) % self.vocab_size] = 4.0  # depends on the whole row
         return logits
+
+    def accept_draft(self, slot: int, num_tokens: int) -> None:
+        before, tokens = self._drafted
+        assert 0 < num_tokens <= len(tokens)
+        assert self.states[slot] == before, "the state is not the one before the draft"
+        self.states[slot] = (*before, *tokens[:num_tokens])
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         assert num_tokens <= len(self.rows[source])

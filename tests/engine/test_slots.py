@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from appliance.engine.moves import SlotCopy, SlotSwap
-from appliance.engine.slots import Claim, SlotPool, shared_prefix
+from appliance.engine.slots import Claim, IdleSlot, SlotPool, shared_prefix
 
 
 def claim(pool: SlotPool, owner: str, prompt: list[int], key: str = "") -> Claim:
@@ -69,8 +69,36 @@ def test_without_an_empty_slot_a_long_common_beginning_stays_in_place() -> None:
     claim(pool, "other", [*range(500, 900)])
     pool.release("a")
     pool.release("other")
-    assert pool.claim("b", [*system, *range(300, 380)], "") == Claim(100, (), 100)
+    found = pool.claim("b", [*system, *range(300, 380)], "")
+    assert found is not None
+    assert (found.num_cached, found.moves, found.num_shared) == (100, (), 100)
+    assert found.given_up is not None
+    assert found.given_up.tokens == (*system, *range(200, 280))
     assert pool.num_reusable([*range(500, 900), 1, 2, 3], "") == 400
+
+
+def test_a_chat_that_goes_on_gives_nothing_up_and_another_one_all_that_a_slot_held() -> None:
+    pool = SlotPool(1)
+    claim(pool, "a", [*range(100)])
+    pool.extend("a", [500, 501])
+    pool.release("a")
+    assert claim(pool, "next turn", [*range(100), 700, *range(200, 260)]).given_up is None
+    pool.release("next turn")
+    assert claim(pool, "other key", [*range(100), 700, 701], key="bob").given_up == IdleSlot(
+        0, "", (*range(100), 700, *range(200, 260))
+    )
+
+
+def test_the_slot_that_was_used_longest_ago_is_vacated_unless_one_is_empty() -> None:
+    pool = SlotPool(2)
+    claim(pool, "a", [1, 2, 3])
+    pool.release("a")
+    assert pool.vacate() is None
+    claim(pool, "b", [4, 5, 6])
+    assert pool.vacate() == IdleSlot(0, "", (1, 2, 3))
+    assert [slot.tokens for slot in pool.idle_slots()] == []
+    claim(pool, "c", [7, 8])
+    assert pool.vacate() is None  # all are in use
 
 
 def test_the_next_turn_without_the_reasoning_of_the_last_takes_no_slot_of_another() -> None:

@@ -31,8 +31,8 @@ def run(runner: ModelRunner, *requests: Request) -> tuple[list[Output], EngineSt
     return outputs, engine.stats()
 
 
-def counting(vocab_size: int, verify_width: int | None = None) -> CountingRunner:
-    return CountingRunner(vocab_size=vocab_size, verify_width=verify_width)
+def counting(vocab_size: int, verify_width: int | None = None, *, num_checkpoints: int | None = None) -> CountingRunner:
+    return CountingRunner(vocab_size=vocab_size, verify_width=verify_width, num_checkpoints=num_checkpoints)
 
 
 def test_a_text_that_repeats_takes_fewer_steps() -> None:
@@ -54,6 +54,7 @@ def test_a_text_that_repeats_takes_fewer_steps() -> None:
     penalty=st.sampled_from([0.0, 0.7]),
     num_logprobs=st.sampled_from([None, 2]),
     width=st.integers(2, 9),
+    num_checkpoints=st.sampled_from([None, 0, 8]),
 )
 def test_what_is_said_does_not_depend_on_drafts(
     vocab_size: int,
@@ -65,6 +66,7 @@ def test_what_is_said_does_not_depend_on_drafts(
     penalty: float,
     num_logprobs: int | None,
     width: int,
+    num_checkpoints: int | None,
 ) -> None:
     params = SamplingParams(
         temperature=temperature,
@@ -75,7 +77,8 @@ def test_what_is_said_does_not_depend_on_drafts(
         num_logprobs=num_logprobs,
     )
     request = Request("a", tuple(prompt), params)
-    assert run(counting(vocab_size, width), request)[0] == run(counting(vocab_size), request)[0]
+    drafting = counting(vocab_size, width, num_checkpoints=num_checkpoints)
+    assert run(drafting, request)[0] == run(counting(vocab_size), request)[0]
 
 
 def test_a_slot_that_is_nearly_full_takes_single_steps() -> None:

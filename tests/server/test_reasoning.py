@@ -22,13 +22,13 @@ _TEMPLATE = (
 )
 
 
-def plan(**fields: Any) -> ChatPlan:
+def plan(template: str = _TEMPLATE, **fields: Any) -> ChatPlan:
     vocabulary = Vocabulary(
         [*(bytes([code]) for code in range(_END)), b"<end>"], [_END], (_END,), lambda text: list(text.encode())
     )
     model: Any = SimpleNamespace(
-        template=ChatTemplate(_TEMPLATE, ()),
-        tokenizer=SimpleNamespace(encode_rendered=lambda rendered: tuple(rendered.text.encode())),
+        template=ChatTemplate(template, ()),
+        tokenizer=SimpleNamespace(encode_rendered=lambda rendered: tuple(rendered.text.encode()), special_tokens={}),
         engine=SimpleNamespace(check=lambda num_tokens: None, capacity=2048, keeps_states=False),
         grammars=GrammarCompiler(vocabulary, vocab_size=_END + 1),
     )
@@ -59,6 +59,15 @@ def test_a_request_s_own_switch_goes_before_its_effort() -> None:
 @pytest.mark.parametrize("fields", [{}, {"thinking_token_budget": -1}, {"thinking_token_budget": None}])
 def test_an_answer_without_a_schema_or_a_limit_stays_free(fields: dict[str, Any]) -> None:
     assert plan(**fields).constraints == (None,)
+
+
+def test_an_effort_switches_the_reasoning_on_where_a_template_leaves_it_off() -> None:
+    for name in ("enable_thinking", "thinking"):
+        template = "{{ messages[0].content }}{% if " + name + " %}<think>{% endif %}"
+        assert plan(template, reasoning_effort="low").starts_inside_reasoning
+        assert plan(template, chat_template_kwargs={"enable_thinking": True}).starts_inside_reasoning
+        assert not plan(template, reasoning_effort="none").starts_inside_reasoning
+        assert not plan(template).starts_inside_reasoning
 
 
 def test_each_choice_has_a_limit_of_its_own() -> None:

@@ -4,7 +4,7 @@ From the optimized graph:
 
 *verify*: several tokens of a slot in one run, with the bits of single steps. Only attention differs between the two
 (one token takes another kernel than several), so it is unrolled: token i has an operator of its own, which reads the
-keys and values that the tokens before it have written.
+keys and values that the tokens before it have written. Recurrent layers go token by token in any case.
 
 *int8*: keys and values in a quarter of the memory, scaled by channel.
 
@@ -33,6 +33,7 @@ from appliance.engine.graphs.onnx_proto import (
     parse,
     set_attribute,
 )
+from appliance.engine.graphs.replay import show_what_states_read
 from appliance.engine.graphs.slot_arrays import STATES, layout_of_graph
 from appliance.errors import ModelError
 
@@ -46,16 +47,16 @@ def verify_graph(model: bytes, num_tokens: int) -> bytes:
     """Return the variant for `num_tokens` of a slot.
 
     `present.I.key` and `.value` also come as `.J`, for each token but the last; all outputs whose names begin so, and
-    the past, have to be bound to the same memory.
+    the past, have to be bound to the same memory. States are the exception: those behind all of the tokens, some of
+    which may be refused, belong elsewhere than the past; further outputs are what graphs/replay.py needs.
 
     Raises:
-        ModelError: the graph has no attention to unroll, or states, which tokens that are refused would spoil.
+        ModelError: the graph has no attention to unroll, or a state that cannot be taken up again.
     """
     parsed = parse(model)
     graph = parsed.graph
     nodes = list(graph.node)
     _refuse_without_attention(nodes)
-    _refuse_states(graph)
     del graph.node[:]
     outputs = {value.name: value for value in graph.output}
     add_constant(graph, "stepwise.sizes", np.ones(num_tokens, np.int64))
@@ -72,6 +73,7 @@ def verify_graph(model: bytes, num_tokens: int) -> bytes:
                 for i in range(1, num_tokens):
                     add_node(graph, "Add", [name, f"stepwise.offset.{i}"], [_at(name, i)])
         _unroll(graph, node, num_tokens, outputs)
+    show_what_states_read(graph)
     return bytes(parsed.SerializeToString())
 
 

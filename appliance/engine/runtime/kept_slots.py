@@ -1,7 +1,6 @@
-"""Idle conversations on the disk: one bounded folder, from which a loaded model goes on without reading prompts again.
+"""The folder of idle conversations: one for all models, bounded, private; files that cannot be used leave it.
 
-Slots are written when a model's thread ends, by an unload or an orderly stop, and read before it starts. A file that
-cannot be used is removed with one line in the log, and its conversation reads its prompt again.
+A file that is ignored is removed, with one line in the log, and its conversation reads its prompt again.
 """
 
 from __future__ import annotations
@@ -12,23 +11,22 @@ import mmap
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.engine.engine import Engine
+from appliance.engine.archive import Conversation
 from appliance.engine.runtime.model_runner import OrtModelRunner
-from appliance.engine.runtime.slot_file import KeptSlot, KeptState, SlotFileError, from_bytes, to_parts
-from appliance.engine.slots import IdleSlot
+from appliance.engine.runtime.slot_file import KeptSlot, SlotFileError, from_bytes, read_conversation, to_parts
 from appliance.host.files import make_folder
 
 _LOGGER = logging.getLogger(__name__)
 
 _SUFFIX, _UNFINISHED = ".slot", ".new-"
-_LEAST_TOKENS = 64  # fewer are read again as fast
 _HEADER_OF_TOKEN, _HEADER_OF_ARRAY = 12, 512  # bytes, at most
 _FREE_BYTES = 256 << 20  # of the disk, left to the rest of the system
 
@@ -37,12 +35,14 @@ _FREE_BYTES = 256 << 20  # of the disk, left to the rest of the system
 class KeptFolder:
     """The folder of all models' idle conversations, and the most bytes of its files.
 
-    `owners` returns the cache keys whose conversations may be kept, any at all without it.
+    `owners` returns the cache keys whose conversations may be kept, any at all without it. `lock` is held while a file
+    is written, so that the threads of two models together stay within the bytes.
     """
 
     path: Path
     limit_bytes: int
     owners: Callable[[], Collection[str]] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def may_keep(self, cache_key: str) -> bool:
         """Return True if the owner of a conversation is still there."""
@@ -50,74 +50,81 @@ class KeptFolder:
 
 
 class KeptSlots:
-    """The idle conversations of one model; used by its thread, or before that starts."""
+    """The files of one model."""
 
     def __init__(self, folder: KeptFolder, *, name: str, model: str) -> None:
         """Keep slots of the model `name`; `model` tells its weights and the form in which they are computed."""
-        self._folder = folder
+        self.folder = folder
+        self.name = name
         self._own = folder.path / name
-        self._model = model
+        self.model = model
 
-    def restore(self, engine: Engine, runner: OrtModelRunner) -> None:
-        """Fill empty slots with the conversations that were used last."""
-        slots: list[KeptSlot] = []
+    def paths(self) -> list[Path]:
+        """Return the files, the one that was used last first; what a killed process was writing is removed."""
         for unfinished in self._own.glob(f"{_UNFINISHED}*"):
             unfinished.unlink(missing_ok=True)
-        for path in _by_age(self._own)[::-1]:
-            if len(slots) == runner.num_slots:
-                break
-            try:
-                slots.append(self._read(path, runner))
-            except (SlotFileError, OSError) as err:
-                _LOGGER.warning("The conversation kept in %s is ignored: %s", path, err)
-                path.unlink(missing_ok=True)
-        for slot in reversed(slots):
-            lengths = [kept.num_tokens for kept in slot.checkpoints]
-            adopted = engine.slots.adopt(slot.cache_key, slot.tokens, lengths)
-            if adopted is not None:
-                _fill(runner, adopted, slot)
-        if slots:
-            _LOGGER.info("%d conversations with %s go on from the disk", len(slots), self._own.name)
+        return _by_age(self._own)[::-1]
 
-    def save(self, engine: Engine, runner: OrtModelRunner) -> None:
-        """Write the idle slots, and remove what was written before; the oldest files make room."""
+    def path_of(self, cache_key: str, tokens: Sequence[int]) -> Path:
+        """Return the file of a conversation."""
+        data = cache_key.encode() + b"\n" + np.array(tokens, np.int64).tobytes()
+        return self._own / f"{hashlib.blake2b(data, digest_size=16).hexdigest()}{_SUFFIX}"
+
+    def look(self, path: Path) -> Conversation | None:
+        """Return the conversation that a file says it holds, unverified; None for one that is ignored."""
         try:
-            make_folder(self._own)
-            for path in _by_age(self._own):
-                path.unlink(missing_ok=True)
-            slots = self._chosen(engine, runner)
-            self._make_room(sum(_num_bytes(slot) for slot in slots))
-            for slot in slots:
-                self._write(slot)
-        except OSError as err:
-            _LOGGER.warning("Idle conversations with %s are not kept: %s", self._own.name, err)
+            with path.open("rb") as file:
+                found = read_conversation(file, self.model)
+            self._check_owner(found.cache_key)
+        except (SlotFileError, OSError) as err:
+            self.ignore(path, err)
+            return None
+        return found
 
-    def _chosen(self, engine: Engine, runner: OrtModelRunner) -> list[KeptSlot]:
-        """Return the slots to write, as many as fit of those that were used last; the oldest first."""
-        chosen: list[KeptSlot] = []
-        room = self._folder.limit_bytes
-        for idle in reversed(engine.slots.idle_slots()):
-            is_wanted = len(idle.tokens) >= _LEAST_TOKENS and self._folder.may_keep(idle.cache_key)
-            slot = _kept(runner, idle, self._model) if is_wanted else None
-            if slot is not None and _num_bytes(slot) <= room:
-                chosen.append(slot)
-                room -= _num_bytes(slot)
-        return chosen[::-1]
-
-    def _read(self, path: Path, runner: OrtModelRunner) -> KeptSlot:
-        with path.open("rb") as file:
-            if os.fstat(file.fileno()).st_size > self._folder.limit_bytes:
-                raise SlotFileError("it is larger than all of them may be")
-            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)) if path.stat().st_size else b""
-        slot = from_bytes(memoryview(data), self._model)
-        _check(slot, runner)
-        if not self._folder.may_keep(slot.cache_key):
-            raise SlotFileError("its key was revoked")
+    def read(self, path: Path, runner: OrtModelRunner) -> KeptSlot | None:
+        """Return a file's slot, verified, its arrays mapped; None for one that is ignored."""
+        try:
+            with path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > self.folder.limit_bytes:
+                    raise SlotFileError("it is larger than all of them may be")
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+            slot = from_bytes(memoryview(data), self.model)
+            check(slot, runner)
+            self._check_owner(slot.cache_key)
+            os.utime(path)
+        except (SlotFileError, OSError) as err:
+            self.ignore(path, err)
+            return None
         return slot
 
-    def _write(self, slot: KeptSlot) -> None:
-        tokens = np.array(slot.tokens, np.int64).tobytes()
-        name = hashlib.blake2b(slot.cache_key.encode() + b"\n" + tokens, digest_size=16).hexdigest()
+    def ignore(self, path: Path, err: Exception) -> None:
+        """Remove a file that cannot be used."""
+        if not isinstance(err, FileNotFoundError):  # another model's conversations needed its room
+            _LOGGER.warning("The conversation kept in %s is ignored: %s", path, err)
+        path.unlink(missing_ok=True)
+
+    def write(self, slots: Sequence[KeptSlot]) -> list[Path]:
+        """Write slots, the oldest first; the files that were not used for longest make room. One line if that fails."""
+        paths = [self.path_of(slot.cache_key, slot.tokens) for slot in slots]
+        try:
+            with self.folder.lock:
+                make_folder(self._own)
+                self._make_room(sum(map(num_bytes, slots)), set(paths))
+                for slot, path in zip(slots, paths, strict=True):
+                    if path.exists():  # of the same tokens, and so of the same bytes
+                        os.utime(path)
+                    else:
+                        self._write(slot, path)
+        except OSError as err:
+            _LOGGER.warning("Idle conversations with %s are not kept: %s", self.name, err)
+        return paths
+
+    def _check_owner(self, cache_key: str) -> None:
+        if not self.folder.may_keep(cache_key):
+            raise SlotFileError("its key was revoked")
+
+    def _write(self, slot: KeptSlot, path: Path) -> None:
         fd, temporary = tempfile.mkstemp(dir=self._own, prefix=_UNFINISHED)  # mode 0600
         try:
             with os.fdopen(fd, "wb") as file:
@@ -125,22 +132,22 @@ class KeptSlots:
                     file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(temporary).replace(self._own / f"{name}{_SUFFIX}")
+            Path(temporary).replace(path)
         finally:
             Path(temporary).unlink(missing_ok=True)
 
-    def _make_room(self, num_bytes: int) -> None:
-        """Remove the oldest files of other models until the folder has room for those of this one."""
-        others = [path for path in _by_age(self._folder.path, "*/*") if path.parent != self._own]
+    def _make_room(self, wanted: int, spared: Collection[Path]) -> None:
+        """Remove the oldest files until the folder has room for those to come."""
+        others = [path for path in _by_age(self.folder.path, "*/*") if path not in spared]
         sizes = {path: path.stat().st_size for path in others}
-        total = num_bytes + sum(sizes.values())
+        total = wanted + sum(sizes.values())
         for path in others:
-            if total <= self._folder.limit_bytes:
+            if total <= self.folder.limit_bytes:
                 break
             path.unlink(missing_ok=True)
             total -= sizes[path]
-        needed = num_bytes + _FREE_BYTES
-        if shutil.disk_usage(self._folder.path).free < needed:
+        needed = wanted + _FREE_BYTES
+        if shutil.disk_usage(self.folder.path).free < needed:
             raise OSError(f"the disk has less than {needed >> 20} MiB free")
 
 
@@ -149,28 +156,19 @@ def remove_all(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _by_age(folder: Path, pattern: str = "*") -> list[Path]:
-    """Return the files, the oldest first."""
-    return sorted(folder.glob(f"{pattern}{_SUFFIX}"), key=lambda path: (path.stat().st_mtime_ns, path.name))
-
-
-def _kept(runner: OrtModelRunner, idle: IdleSlot, model: str) -> KeptSlot | None:
-    arrays = runner.slot_arrays(idle.index, len(idle.tokens))
-    if arrays is None:
-        return None
-    checkpoints = tuple(KeptState(c.num_tokens, runner.place_arrays(c.place)) for c in idle.checkpoints)
-    return KeptSlot(model, idle.cache_key, idle.tokens, arrays, checkpoints)
-
-
-def _num_bytes(slot: KeptSlot) -> int:
+def num_bytes(slot: KeptSlot) -> int:
     """Return the size of a slot's file, or a little more."""
     groups = [slot.arrays, *(kept.arrays for kept in slot.checkpoints)]
     arrays = sum(array.nbytes + _HEADER_OF_ARRAY for group in groups for array in group.values())
     return arrays + _HEADER_OF_TOKEN * len(slot.tokens) + _HEADER_OF_ARRAY + 6 * len(slot.cache_key)
 
 
-def _check(slot: KeptSlot, runner: OrtModelRunner) -> None:
-    """Refuse a slot that does not fit this model."""
+def check(slot: KeptSlot, runner: OrtModelRunner) -> None:
+    """Refuse a slot that does not fit this model.
+
+    Raises:
+        SlotFileError: it does not.
+    """
     num_tokens = len(slot.tokens)
     if not 0 < num_tokens <= runner.capacity or max(slot.tokens) >= runner.vocab_size:
         raise SlotFileError(f"its {num_tokens} tokens do not fit a slot of {runner.capacity}")
@@ -191,15 +189,12 @@ def _check_arrays(found: Mapping[str, NDArray[np.generic]], expected: Mapping[st
         raise SlotFileError("its arrays are not those of this model")
 
 
-def _fill(runner: OrtModelRunner, adopted: IdleSlot, slot: KeptSlot) -> None:
-    arrays = runner.slot_arrays(adopted.index, len(slot.tokens))
-    assert arrays is not None
-    _copy(slot.arrays, arrays)
-    by_length = {kept.num_tokens: kept for kept in slot.checkpoints}
-    for checkpoint in adopted.checkpoints:
-        _copy(by_length[checkpoint.num_tokens].arrays, runner.place_arrays(checkpoint.place))
-
-
-def _copy(source: Mapping[str, NDArray[np.generic]], target: Mapping[str, NDArray[np.generic]]) -> None:
-    for name, array in target.items():
-        array[:] = source[name]
+def _by_age(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return the files, the oldest first."""
+    found = []
+    for path in folder.glob(f"{pattern}{_SUFFIX}"):
+        try:
+            found.append((path.stat().st_mtime_ns, path.name, path))
+        except FileNotFoundError:  # another model's thread made room
+            continue
+    return [path for *_, path in sorted(found)]

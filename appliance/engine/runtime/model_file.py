@@ -15,9 +15,9 @@ from appliance.engine.runtime.provider import CPU, providers_of, session_options
 from appliance.engine.runtime.shared_weights import shared_weights
 from appliance.engine.runtime.tuning import Tuning
 
-Variant = Literal["prompt", "verify"]
+Variant = Literal["prompt", "verify", "replay"]
 # Names in the folders of prepacked models; other ones would make every device prepare its models again.
-_FILE_NAMES: dict[Variant, str] = {"prompt": "prompt", "verify": "stepwise"}
+_FILE_NAMES: dict[Variant, str] = {"prompt": "prompt", "verify": "stepwise", "replay": "replay"}
 BLOCKS_DATA_NAME = "blocks.bin"  # the weights of the kernels' form, in its folder
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
@@ -68,6 +68,10 @@ class ModelFile:
     def verify_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
         """Load the verify graph, if there is one; both map the same weights."""
         return self._load_variant("verify", num_threads, spinning=spinning)
+
+    def replay_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
+        """Load the graph that advances recurrent states by the accepted tokens of a draft, if there is one."""
+        return self._load_variant("replay", num_threads, spinning=spinning)
 
     def prompt_session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession | None:
         """Load the graph for prompts, if it is faster here and wanted; its products have weights of their own."""

@@ -8,12 +8,13 @@ inputs   input_ids (B, S) int64; seqlens_k (B,) int32, tokens in the slot after 
 outputs  logits (R, V) float32; the arrays again, in the same memory
 
 The verify graph (graphs/variants.py) has S = `verify_width`; its lengths are those of the first token. The graph for
-prompts (graphs/prompt.py) takes B = 1. A state has no lengths: a model that has one takes rows of equal length only and
-has no verify graph. A state is zeros where a step begins with the first token of a slot.
+prompts (graphs/prompt.py) takes B = 1. A state has no lengths: a model that has one takes rows of equal length only. A
+state is zeros where a step begins with the first token of a slot; a verify run leaves it as it was.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import numpy as np
@@ -24,13 +25,16 @@ from appliance.bundle import DecoderSpec
 from appliance.engine.checkpoints import num_places
 from appliance.engine.graphs.slot_arrays import GraphInput, SlotLayout, slot_layout
 from appliance.engine.graphs.variants import present_names
+from appliance.engine.runtime.draft_states import DraftStates
 from appliance.engine.runtime.gpu_kv_cache import DeviceKVCache
 from appliance.engine.runtime.kv_cache import BoundSlots, KVCache
 from appliance.engine.runtime.model_file import ModelFile
-from appliance.engine.runtime.recurrence import in_place_fault
+from appliance.engine.runtime.recurrence import in_place_fault, multi_token_fault
 from appliance.engine.runtime.slot_state import SlotState
 from appliance.engine.types import StepPlan, StepVariant
 from appliance.errors import ModelError
+
+_LOGGER = logging.getLogger(__name__)
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int8)": "int8"}
 
@@ -59,18 +63,21 @@ class OrtModelRunner:
         try:
             session = model.session(num_threads, spinning=spinning)
             verify = model.verify_session(num_threads, spinning=spinning)
+            replay = model.replay_session(num_threads, spinning=spinning)
             prompt = model.prompt_session(num_threads, spinning=spinning)
         except Exception as err:
             raise ModelError(f"{model.path.name} cannot be loaded: {_first_line(err)}") from err
         self._sessions: dict[StepVariant, ort.InferenceSession] = {"answer": session, "prompt": prompt or session}
+        layout = _layout_of(session)
         self._verify_width = None
-        if verify is not None:
+        self._drafts = None
+        if verify is not None and _can_draft(layout, replay):
             self._sessions["verify"] = verify
             self._verify_width = model.verify_width
-        layout = _layout_of(session)
+            self._drafts = None if replay is None else DraftStates(verify, replay)
         self._cache = _cache_of(model, layout, num_slots, capacity)
         num_checkpoints = num_places(layout.state_bytes, checkpoint_bytes, num_slots=num_slots, capacity=capacity)
-        self._state = _state_of(layout, num_slots, num_checkpoints)
+        self._state = _state_of(layout, num_slots, num_checkpoints, has_drafts=self._drafts is not None)
         self._vocab_size = spec.vocab_size
         self._bindings: dict[tuple[int, int, StepVariant], ort.IOBinding] = {}
         self._bound: tuple[NDArray[np.generic], ...] = ()
@@ -127,6 +134,24 @@ class OrtModelRunner:
             raise ModelError(f"the model failed in a step: {_first_line(err)}") from err
         return logits
 
+    def accept_draft(self, slot: int, num_tokens: int) -> None:
+        """See ModelRunner.accept_draft.
+
+        Raises:
+            ModelError: the state is undefined from here on.
+        """
+        if self._state is None:
+            return
+        assert self._drafts is not None
+        if num_tokens == self._verify_width:
+            self._state.take_verified(slot)
+            return
+        try:
+            verified = self._binding(slot, 1, "verify")
+            self._drafts.replay(verified, self._state.bound_slots(slot, 1), num_tokens)
+        except Exception as err:
+            raise ModelError(f"the model failed after a draft: {_first_line(err)}") from err
+
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         """Copy the first tokens of one slot over another."""
         self._cache.copy_slot(source, target, num_tokens)
@@ -169,18 +194,21 @@ class OrtModelRunner:
         key = (first_slot, num_slots, variant)
         if key not in self._bindings:
             self._bindings[key] = binding = self._sessions[variant].io_binding()
+            if variant == "verify" and self._drafts is not None:
+                self._drafts.watch(binding)
             outputs = [output.name for output in self._sessions[variant].get_outputs()]
             for slots in self._bound_slots(first_slot, num_slots):
-                bound = (slots.device, 0, slots.dtype, slots.shape, slots.address)
-                binding.bind_input(slots.past, *bound)
+                binding.bind_input(slots.past, slots.device, 0, slots.dtype, slots.shape, slots.address)
+            for slots in self._bound_slots(first_slot, num_slots, is_verified=variant == "verify"):
                 for present in present_names(slots.present, outputs):
-                    binding.bind_output(present, *bound)
+                    binding.bind_output(present, slots.device, 0, slots.dtype, slots.shape, slots.address)
         return self._bindings[key]
 
-    def _bound_slots(self, first_slot: int, num_slots: int) -> Iterator[BoundSlots]:
+    def _bound_slots(self, first_slot: int, num_slots: int, *, is_verified: bool = False) -> Iterator[BoundSlots]:
+        """Yield the memory of slots; `is_verified`: that which a verify run writes."""
         yield from self._cache.bound_slots(first_slot, num_slots)
         if self._state is not None:
-            yield from self._state.bound_slots(first_slot, num_slots)
+            yield from self._state.verified_slot() if is_verified else self._state.bound_slots(first_slot, num_slots)
 
 
 def _layout_of(session: ort.InferenceSession) -> SlotLayout:
@@ -200,11 +228,23 @@ def _cache_of(model: ModelFile, layout: SlotLayout, num_slots: int, capacity: in
         raise ModelError(f"keys and values do not fit on the device: {_first_line(err)}") from err
 
 
-def _state_of(layout: SlotLayout, num_slots: int, num_checkpoints: int) -> SlotState | None:
+def _can_draft(layout: SlotLayout, replay: ort.InferenceSession | None) -> bool:
+    """Return True if drafts can be verified: always without states, with them if they can be replayed exactly."""
+    if not layout.states:
+        return True
+    fault = multi_token_fault()
+    if fault is not None:
+        _LOGGER.info("There are no drafts: %s of several tokens at once has other bits than one by one", fault)
+    return replay is not None and fault is None
+
+
+def _state_of(layout: SlotLayout, num_slots: int, num_checkpoints: int, *, has_drafts: bool) -> SlotState | None:
     """Reserve states, which the graph's operators write over those that they read."""
     if layout.states and (fault := in_place_fault()) is not None:
         raise ModelError(f"onnxruntime {ort.__version__} does not write a state in place here: {fault} is wrong")
-    return SlotState(layout.states, num_slots=num_slots, num_places=num_checkpoints) if layout.states else None
+    if not layout.states:
+        return None
+    return SlotState(layout.states, num_slots=num_slots, num_places=num_checkpoints, has_drafts=has_drafts)
 
 
 def _address(array: NDArray[np.generic]) -> int:

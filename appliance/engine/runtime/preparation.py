@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
 from appliance.engine.graphs.prompt import with_int8_products, write_int8_products
+from appliance.engine.graphs.replay import replay_graph
 from appliance.engine.graphs.slot_arrays import has_state
 from appliance.engine.graphs.variants import verify_graph, with_int8_kv
 from appliance.engine.runtime.model_file import ModelFile, variant_path
@@ -79,17 +80,15 @@ def kv_scales(source: Path) -> NDArray[np.float32] | None:
 
 
 def write_variants(folder: Path, scales: NDArray[np.float32] | None) -> None:
-    """Write the graphs that derive from a decoder's: with keys and values in int8, and to verify drafts.
-
-    A model with recurrent state has no drafts: a token that is refused cannot be taken out of a state again.
-    """
+    """Write the graphs that derive from a decoder's: with keys and values in int8, and to verify drafts."""
     if scales is not None:
         _write_int8(folder, "model", scales)
-    if has_state((folder / MODEL_NAME).read_bytes()):
-        return
     for path in (folder / MODEL_NAME, folder / INT8_NAME):
         if path.exists():
-            variant_path(path, "verify").write_bytes(verify_graph(path.read_bytes(), ModelFile.verify_width))
+            verify = verify_graph(path.read_bytes(), ModelFile.verify_width)
+            variant_path(path, "verify").write_bytes(verify)
+            if has_state(verify):
+                variant_path(path, "replay").write_bytes(replay_graph(verify))
 
 
 def write_prompt_graphs(

@@ -2,6 +2,7 @@
 
 A slot's state is bound as input and output at once, which spares a copy of it at every token. onnxruntime 1.32 does not
 promise that its kernels read before they write; so both are compared with memory of their own, once in a process.
+Nor does it promise that several tokens at once give the bits of single steps, on which drafts rely.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from appliance.engine.runtime.provider import CPU, session_options
 _IR_VERSION, _OPSET = 10, 18
 _HEADS, _WIDTH, _COLUMNS = 4, 32, 3
 _CHANNELS = _HEADS * _WIDTH
+_MOST_TOKENS = 6  # of a draft
 _SHAPES = ((1, 1), (1, 2), (1, 40), (3, 1))  # rows and tokens: steps, chunks, batches
 _STATES = {"present_conv": "past_conv", "present_recurrent": "past_recurrent"}
 
@@ -53,6 +55,34 @@ def in_place_fault(run: Callable[[ort.InferenceSession, Values, Values], Values]
             if not np.array_equal(found[name], expected[name]):
                 return name
     return None
+
+
+@cache
+def multi_token_fault(run: Callable[[ort.InferenceSession, Values, Values], Values] = _in_place) -> str | None:
+    """Return the output of several tokens at once that differs from one by one; None if all have the same bits."""
+    session = ort.InferenceSession(_graph(), session_options(2), providers=[CPU])
+    names: list[str] = [output.name for output in session.get_outputs()]
+    for num_tokens in range(2, _MOST_TOKENS + 1):
+        feeds = _feeds(1, num_tokens)
+        found = run(session, feeds, dict(zip(names, session.run(names, feeds), strict=True)))
+        states = {past: feeds[past] for past in _STATES.values()}
+        for i in range(num_tokens):
+            step = {name: value if name in states else _token(name, value, i) for name, value in feeds.items()}
+            expected = dict(zip(names, session.run(names, {**step, **states}), strict=True))
+            states = {past: expected[present] for present, past in _STATES.items()}
+            for name in names:
+                if name not in _STATES and not np.array_equal(_token(name, found[name], i), expected[name]):
+                    return name
+        for present, past in _STATES.items():
+            if not np.array_equal(found[present], states[past]):
+                return present
+    return None
+
+
+def _token(name: str, values: NDArray[np.float32], i: int) -> NDArray[np.float32]:
+    """Return one token of an input or output."""
+    part = values[:, :, i : i + 1] if name in ("columns", "mixed") else values[:, i : i + 1]
+    return np.ascontiguousarray(part)
 
 
 def _feeds(num_rows: int, num_tokens: int) -> Values:

@@ -16,9 +16,12 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from appliance.engine.archive import Conversation
 
 _MAGIC = b"LANTERN-SLOT 1\n"
 _LENGTH_BYTES, _CHECKSUM_BYTES = 8, 32
@@ -79,6 +82,26 @@ def to_parts(slot: KeptSlot) -> Iterator[bytes | memoryview]:
     yield checksum.digest()
 
 
+def read_conversation(file: BinaryIO, model: str) -> Conversation:
+    """Return what the header of a file says, which is unverified.
+
+    Raises:
+        SlotFileError: there is no header, or it is of another format or of another model.
+    """
+    begin = file.read(len(_MAGIC) + _LENGTH_BYTES)
+    if len(begin) < len(_MAGIC) + _LENGTH_BYTES or begin[: len(_MAGIC)] != _MAGIC:
+        raise SlotFileError("it has another format")
+    length = int.from_bytes(begin[len(_MAGIC) :], "little")
+    if not 0 < length <= _MOST_HEADER_BYTES:
+        raise SlotFileError("its header has an impossible length")
+    try:
+        raw = _header(file.read(length), model)
+        tokens, lengths = _numbers(raw["tokens"]), _numbers(raw["checkpoints"])
+        return Conversation(str(raw["cache_key"]), tuple(tokens), tuple(lengths))
+    except (ValueError, KeyError, TypeError, RecursionError) as err:
+        raise SlotFileError(f"its header is not valid: {err}") from err
+
+
 def from_bytes(data: memoryview, model: str) -> KeptSlot:
     """Return the slot in a file's bytes; its arrays are views of them.
 
@@ -95,20 +118,33 @@ def from_bytes(data: memoryview, model: str) -> KeptSlot:
     if not 0 < length <= min(_MOST_HEADER_BYTES, len(body) - start):
         raise SlotFileError("its header has an impossible length")
     try:
-        raw = json.loads(bytes(body[start : start + length]))
-        if raw["model"] != model:
-            raise SlotFileError("it belongs to another version of the model, or to another form of it")
+        raw = _header(bytes(body[start : start + length]), model)
         return _slot_of(raw, body[start + length :])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         raise SlotFileError(f"its header is not valid: {err}") from err
 
 
-def _slot_of(raw: dict[str, object], data: memoryview) -> KeptSlot:
-    tokens, lengths, groups = raw["tokens"], raw["checkpoints"], raw["arrays"]
-    if not (isinstance(tokens, list) and isinstance(lengths, list) and isinstance(groups, list)):
+def _header(data: bytes, model: str) -> dict[str, object]:
+    raw = json.loads(data)
+    if not isinstance(raw, dict):
+        raise TypeError("an object is expected")
+    if raw["model"] != model:
+        raise SlotFileError("it belongs to another version of the model, or to another form of it")
+    return raw
+
+
+def _numbers(values: object) -> list[int]:
+    if not isinstance(values, list):
         raise TypeError("lists are expected")
-    if not all(isinstance(number, int) and number >= 0 for number in [*tokens, *lengths]):
+    if not all(type(number) is int and number >= 0 for number in values):  # True is no number
         raise TypeError("numbers are expected")
+    return values
+
+
+def _slot_of(raw: dict[str, object], data: memoryview) -> KeptSlot:
+    tokens, lengths, groups = _numbers(raw["tokens"]), _numbers(raw["checkpoints"]), raw["arrays"]
+    if not isinstance(groups, list):
+        raise TypeError("lists are expected")
     arrays, offset = [], 0
     for group in groups:
         found: dict[str, NDArray[np.generic]] = {}

@@ -16,15 +16,18 @@ from appliance.engine.runtime.kv_cache import BoundSlots, reserve
 
 
 class SlotState:
-    """Arrays (slots + places, ...), one for each state of the graph; owned by the engine thread."""
+    """Arrays (slots + places, ...), one for each state of the graph; owned by the engine thread.
 
-    def __init__(self, arrays: Sequence[SlotArray], *, num_slots: int, num_places: int) -> None:
+    A model with drafts has one row more, for the state behind all tokens of a verify run.
+    """
+
+    def __init__(self, arrays: Sequence[SlotArray], *, num_slots: int, num_places: int, has_drafts: bool) -> None:
         """Reserve memory, whose pages are taken only when they are written."""
         self.num_places = num_places
         self._num_slots = num_slots
         self._names = [(array.past, array.present) for array in arrays]
         self._arrays: dict[str, NDArray[np.generic]] = {
-            array.past: reserve((num_slots + num_places, *array.shape), array.dtype) for array in arrays
+            array.past: reserve((num_slots + num_places + has_drafts, *array.shape), array.dtype) for array in arrays
         }
 
     def bound_slots(self, first_slot: int, num_slots: int) -> Iterator[BoundSlots]:
@@ -32,6 +35,14 @@ class SlotState:
         for past, present in self._names:
             view = self._arrays[past][first_slot : first_slot + num_slots]
             yield BoundSlots(past, present, "cpu", view.dtype, view.shape, view.ctypes.data)
+
+    def verified_slot(self) -> Iterator[BoundSlots]:
+        """Yield the memory for the state behind all tokens of a verify run."""
+        return self.bound_slots(self._num_slots + self.num_places, 1)
+
+    def take_verified(self, slot: int) -> None:
+        """Set a slot to the state behind all tokens of the last verify run."""
+        self.copy_slot(self._num_slots + self.num_places, slot)
 
     def clear(self, slot: int) -> None:
         """Set a slot to the state before the first token."""

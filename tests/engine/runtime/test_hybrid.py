@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from appliance.bundle.manifest import KV_SCALES_NAME
+from appliance.engine.checkpoints import DISTANCE
 from appliance.engine.engine import Engine
 from appliance.engine.graphs.slot_arrays import layout_of
 from appliance.engine.graphs.variants import verify_graph, with_fp16_kv, with_int8_kv
@@ -22,12 +24,13 @@ from appliance.engine.runtime.model_file import ModelFile
 from appliance.engine.runtime.model_runner import OrtModelRunner
 from appliance.engine.runtime.preparation import write
 from appliance.engine.runtime.provider import CPU
-from appliance.engine.runtime.recurrence import Values, in_place_fault
+from appliance.engine.runtime.recurrence import Values, in_place_fault, multi_token_fault
 from appliance.engine.runtime.tuning import decoder_feeds
 from appliance.engine.scheduler import Scheduler
 from appliance.engine.types import Admitted, Request, Sampled, SamplingParams, StepPlan
 from appliance.errors import ModelError
 from tests.engine.hybrid import SPEC, VOCAB_SIZE, hybrid_graph, hybrid_runner, state_bytes, token_bytes
+from tests.engine.prophet import Prophet
 
 Tokens = NDArray[np.int64]
 
@@ -219,27 +222,87 @@ def _with_free_columns(graph: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def test_drafts_and_gpus_refuse_a_state_by_name() -> None:
-    with pytest.raises(ModelError, match=r"recurrent state, past_conv\.0"):
-        verify_graph(hybrid_graph(), 6)
+def test_gpus_refuse_a_state_by_name() -> None:
     with pytest.raises(ModelError, match=r"recurrent state, past_conv\.0"):
         with_fp16_kv(hybrid_graph())
     with pytest.raises(ModelError, match=r"no recurrent state such as past_conv\.0"):
         DeviceKVCache(layout_of(hybrid_graph()), num_slots=1, capacity=64, provider=CPU)
 
 
-def test_the_prepared_form_has_no_verify_graph_and_answers_alike(tmp_path: Path) -> None:
-    source = tmp_path / "source.onnx"
-    source.write_bytes(hybrid_graph())
-    made = tmp_path / "made"
-    made.mkdir()
-    write(source, made)
-    assert not list(made.glob("stepwise*"))
-    file = ModelFile(made / "model.onnx", is_optimized=True)
-    runner = OrtModelRunner(file, SPEC, num_slots=2, capacity=256, num_threads=1, checkpoint_bytes=1 << 20)
-    assert runner.verify_width is None
+@pytest.mark.parametrize("operator", [b"LinearAttention", b"CausalConvWithState"])
+def test_a_state_of_another_operator_gets_no_verify_graph(operator: bytes) -> None:
+    other = hybrid_graph().replace(operator, operator[:-1] + b"X")
+    with pytest.raises(ModelError, match=f"{operator[:-1].decode()}X.* cannot be taken up again"):
+        verify_graph(other, 6)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the prepared form, with scales for keys and values in int8."""
+    root = tmp_path_factory.mktemp("prepared")
+    (root / "source.onnx").write_bytes(hybrid_graph())
+    np.full(token_bytes() // 4, 0.02, "<f4").tofile(root / KV_SCALES_NAME)
+    (root / "made").mkdir()
+    write(root / "source.onnx", root / "made")
+    return root / "made"
+
+
+def prepared_runner(folder: Path, name: str = "model.onnx") -> OrtModelRunner:
+    file = ModelFile(folder / name, is_optimized=True)
+    return OrtModelRunner(file, SPEC, num_slots=2, capacity=512, num_threads=1, checkpoint_bytes=1 << 20)
+
+
+def test_the_prepared_form_answers_alike(folder: Path, prepared: Path) -> None:
     request = a_request("a", a_text(1, 90))
-    assert answers_of(Engine(runner), request) == answers_of(Engine(hybrid_runner(tmp_path)), request)
+    runner = prepared_runner(prepared)
+    assert runner.verify_width is not None
+    assert answers_of(Engine(runner), request) == answers_of(Engine(hybrid_runner(folder)), request)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_drafts_leave_the_bits_of_single_steps_with_float_and_int8_keys(
+    prepared: Path, name: str, temperature: float
+) -> None:
+    request = a_request("a", a_text(1, 200), num_new=80, temperature=temperature, seed=4)
+    single, drafted = prepared_runner(prepared, name), prepared_runner(prepared, name)
+    single._verify_width = None
+    expected = answers_of(Engine(single), request)
+    engine = Engine(drafted)
+    engine._drafter = Prophet(6, expected, vocab_size=VOCAB_SIZE)
+    assert answers_of(engine, request) == expected
+    assert 20 < engine.stats().num_accepted_tokens < engine.stats().num_drafted_tokens
+    found, wanted = drafted.slot_arrays(0, 279), single.slot_arrays(0, 279)
+    assert found is not None
+    assert wanted is not None
+    assert [key for key in wanted if not np.array_equal(found[key], wanted[key])] == []
+
+
+def test_a_checkpoint_within_a_drafted_answer_is_the_state_there(prepared: Path) -> None:
+    long = SamplingParams(temperature=0.0, max_tokens=300)
+    request = Request("a", tuple(a_text(1, 100)), long)
+    said = answers_of(Engine(prepared_runner(prepared)), request)["a"]
+    engine = Engine(prepared_runner(prepared))
+    engine._drafter = Prophet(6, {"a": said, "b": []}, vocab_size=VOCAB_SIZE)
+    assert answers_of(engine, request)["a"] == said
+    assert engine.stats().num_accepted_tokens > 100
+    before = num_read(engine)
+    other = a_request("b", [*request.prompt, *said[:290], *a_text(2, 30)])
+    found = answers_of(engine, other)
+    assert (
+        num_read(engine) - before < 30 + 290 - DISTANCE + 8 + 6
+    )  # behind the end of the prompt, and within the answer
+    assert found == answers_of(Engine(prepared_runner(prepared)), other)
+
+
+def test_operators_that_take_several_tokens_otherwise_are_found_out() -> None:
+    def off(session: ort.InferenceSession, feeds: Values, expected: Values) -> Values:
+        found = {name: value.copy() for name, value in expected.items()}
+        found["present_conv"][0, 0, 0] += 1
+        return found
+
+    assert multi_token_fault() is None
+    assert multi_token_fault(off) == "present_conv"
 
 
 def test_int8_keys_and_values_go_with_states(tmp_path: Path) -> None:

@@ -33,6 +33,9 @@ class Counting:
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None: ...
 
+    def accept_draft(self, slot: int, num_tokens: int) -> None:
+        raise NotImplementedError
+
     def swap_slots(self, a: int, b: int, num_tokens: int) -> None: ...
 
     # Answers are measured of models whose cache is keys and values; a state that is kept here would be a fault.

@@ -65,12 +65,18 @@ def plan_chat(model: ChatModel, wire: ChatRequest) -> ChatPlan:
     prompt = model.tokenizer.encode_rendered(rendered)
     model.engine.check(len(prompt))
     constraints = constraints_for(wire, turns, tools, model.grammars)
-    marks = None if model.template is None else marks_for_template(model.template.source)
+    marks = _marks_of(model)
     starts_inside = marks is not None and opens_reasoning(rendered.text, marks)
     if marks is not None:
         constraints = tuple(_around_reasoning(model, wire, c, marks, is_open=starts_inside) for c in constraints)
     borders = turn_borders(model.tokenizer, rendered, prompt, turns) if model.engine.keeps_states else ()
     return ChatPlan(prompt, tools, constraints, marks, starts_inside, borders)
+
+
+def _marks_of(model: ChatModel) -> ReasoningMarks | None:
+    if model.template is None:
+        return None
+    return marks_for_template(model.template.source, model.tokenizer.special_tokens)
 
 
 def _around_reasoning(
@@ -98,8 +104,9 @@ def _render(model: ChatModel, wire: ChatRequest, turns: list[Turn], tools: ToolU
     extra = dict(wire.chat_template_kwargs or {})
     if wire.reasoning_effort is not None:
         extra.setdefault("reasoning_effort", wire.reasoning_effort)
-    if wire.reasoning_effort in _NO_REASONING:
-        extra.setdefault("enable_thinking", False)  # the switch of templates without levels
+        extra.setdefault("enable_thinking", wire.reasoning_effort not in _NO_REASONING)
+    if "enable_thinking" in extra:
+        extra.setdefault("thinking", extra["enable_thinking"])  # Granite's name for the switch
     return render_turns(
         model.template,
         turns,
