@@ -200,10 +200,13 @@ def test_the_whole_page_loads_from_the_device_in_few_requests(browser: Browser, 
     context = browser.new_context()
     page, asked = context.new_page(), list[str]()
     page.on("request", lambda request: asked.append(request.url))
+    page.on("response", lambda answer: asked.append("ready") if answer.url.endswith("/health") else None)
     page.goto(server.root_url, wait_until="networkidle")
-    assert all(url.startswith(f"{server.root_url}/") for url in asked)
-    files = [url for url in asked if "/console/" in url or url == f"{server.root_url}/"]
+    assert all(url.startswith((f"{server.root_url}/", "ready")) for url in asked)
+    files = [url for url in asked[: asked.index("ready")] if "/console/" in url or url == f"{server.root_url}/"]
     assert len(files) == len(set(files)) <= 20
+    ahead = {url.rpartition("/")[2] for url in asked[asked.index("ready") :] if "/console/" in url}
+    assert ahead == {"rename.js", "search.js", "settings.js", "transfer.js"}
     context.close()
 
 
