@@ -25,6 +25,7 @@ _OFFLINE = (
     "econnrefused",
     "etimedout",
     "eai_again",
+    "failed to establish a new connection",
 )
 
 
@@ -45,6 +46,18 @@ def python_with(*packages: str) -> Path:
             _install([*uv, "pip", "install", "--quiet", "--python", str(python), *packages], cwd=folder.parent)
             _complete(folder)
     return python
+
+
+def wheel_of(package: str, version: str, *, python: str) -> Path:
+    """Return the wheel of a package for a Python that may not be here, neither unpacked nor installed."""
+    folder = _folder("wheel", package, version, python)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not _is_complete(folder):
+            folder.mkdir(parents=True)
+            download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+            _install([*download, "--python-version", python, "--dest", ".", f"{package}=={version}"], cwd=folder)
+            _complete(folder)
+    return next(folder.glob("*.whl"))
 
 
 def node_folder() -> Path:

@@ -102,6 +102,15 @@ def open_view(browser: Browser) -> Iterator[OpenView]:
     assert not complaints
 
 
+def take_picture(page: Page, path: Path) -> None:
+    """Write a picture of the whole view, for which the window grows: its middle part scrolls by itself."""
+    whole = page.evaluate("document.querySelector('header').offsetHeight + document.querySelector('main').scrollHeight")
+    size = page.viewport_size
+    assert size is not None
+    page.set_viewport_size({"width": size["width"], "height": max(size["height"], min(whole, 5000))})
+    page.screenshot(path=path)
+
+
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder for pictures: that of LANTERN_CONSOLE_PICTURES, else a temporary one."""

@@ -11,19 +11,14 @@ from tests.server.console.driver import NO_PLAYWRIGHT
 
 pytest.importorskip("playwright", reason=NO_PLAYWRIGHT)
 
-from playwright.sync_api import Page, expect
-
 from tests.clients.environments import npm_packages
 from tests.conftest import RunningServer
 from tests.server.console.aside import aside
 from tests.server.console.conftest import OpenView
-from tests.server.console.test_chat import answer_with, ask
-from tests.server.console.test_looks import PHONE, WIDE, prepare
-from tests.server.console.test_rendering import FORMULAS
+from tests.server.console.test_looks import PHONE, VIEWS, WIDE, prepare
 
 pytestmark = pytest.mark.slow
 
-VIEWS = ["empty", "chat", "branches", "playground", "connect", "models", "keys", "device", "denied"]
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {"viewport": WIDE, "color_scheme": "light"},
     "dark": {"viewport": WIDE, "color_scheme": "dark"},
@@ -52,25 +47,6 @@ def test_axe_finds_nothing(
     name = {"denied": "models", "empty": "chat", "branches": "chat"}.get(view, view)
     page = open_view(kept_server, name, reduced_motion="reduce", **key, **LOOKS[look])
     prepare(page, view)
-    if view == "branches":
-        _branches(page)
     page.screenshot(path=pictures / f"axe-{view}-{look}.png")
     page.evaluate(axe)
     assert page.evaluate(_RUN) == []
-
-
-def _branches(page: Page) -> None:
-    """Show formulas, branches, a chip, settings and an edit at once."""
-    answer_with(page, FORMULAS)
-    page.locator(".ask input[type=file]").set_input_files(
-        {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"some notes"}
-    )
-    ask(page, "What is the sum?")
-    page.get_by_role("button", name="Regenerate").click()
-    expect(page.locator(".versions")).to_contain_text("2 of 2")
-    page.get_by_text("Options").click()
-    expect(page.get_by_label("JSON Schema of the answer")).to_be_visible()
-    if page.viewport_size == WIDE:
-        page.get_by_text("Keyboard shortcuts").click()
-    page.get_by_role("button", name="Edit").click()
-    expect(page.locator(".chips li")).to_have_count(1)

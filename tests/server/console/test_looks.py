@@ -14,8 +14,9 @@ pytest.importorskip("playwright", reason=NO_PLAYWRIGHT)
 from playwright.sync_api import Browser, Page, Route, ViewportSize, expect
 
 from tests.conftest import RunningServer
-from tests.server.console.conftest import ADMIN_KEY, OpenView
+from tests.server.console.conftest import ADMIN_KEY, OpenView, take_picture
 from tests.server.console.test_chat import answer_with, ask
+from tests.server.console.test_rendering import FORMULAS
 
 WIDE: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 320, "height": 640}
@@ -70,27 +71,36 @@ FAINT = """() => {
 
 
 SMALL = """() => [...document.querySelectorAll('button, input, select, textarea, summary, nav a')]
-    .filter((e) => e.checkVisibility()).map((e) => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
+    .filter((e) => e.checkVisibility({ contentVisibilityAuto: true }))
+    .map((e) => [e.outerHTML.slice(0, 90), e.getBoundingClientRect()])
     .filter(([, box]) => box.width < 24 || box.height < 24).map(([text]) => text)"""  # WCAG 2.2, 2.5.8
+VIEWS = ["empty", "chat", "branches", "playground", "connect", "models", "keys", "device", "denied"]
 LOOKS = [("light", WIDE), ("dark", WIDE), ("light", PHONE), ("dark", PHONE)]
 
 
-@pytest.mark.parametrize("view", ["empty", "chat", "playground", "connect", "models", "keys", "device", "denied"])
+@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize(("scheme", "size"), LOOKS)
 def test_a_view_has_names_contrast_and_fits(
     open_view: OpenView, kept_server: RunningServer, pictures: Path, view: str, scheme: str, size: ViewportSize
 ) -> None:
     key = ADMIN_KEY if view != "denied" else "sk-wrong"
     look = {"viewport": size, "reduced_motion": "reduce", "color_scheme": scheme}
-    page = open_view(kept_server, view if view != "denied" else "models", key=key, **look)
+    name = {"denied": "models", "empty": "chat", "branches": "chat"}.get(view, view)
+    page = open_view(kept_server, name, key=key, **look)
     prepare(page, view)
-    whole = page.evaluate("document.querySelector('header').offsetHeight + document.querySelector('main').scrollHeight")
-    page.set_viewport_size({"width": size["width"], "height": max(size["height"], min(whole, 5000))})
-    page.screenshot(path=pictures / f"{view}-{scheme}-{size['width']}.png")
+    if name == "chat":  # the composer leaves room for what is above it
+        assert page.evaluate(
+            "document.querySelector('main').scrollHeight <= document.querySelector('main').clientHeight"
+        )
+    take_picture(page, pictures / f"{view}-{scheme}-{size['width']}.png")
     assert page.evaluate(UNNAMED) == []
     assert page.evaluate(FAINT) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("document.querySelector('main').scrollWidth <= document.querySelector('main').clientWidth")
+    if (view, size) == ("keys", WIDE):  # whose last column has the buttons
+        assert page.evaluate(
+            "(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)(document.querySelector('.table'))"
+        )
     assert page.locator("h1").count() == 1
     assert page.evaluate(SMALL) == []
 
@@ -124,10 +134,29 @@ def prepare(page: Page, view: str) -> None:
                 page.get_by_role("button", name=button).click()
             expect(page.get_by_text("smollm2-135m-instruct is whole")).to_be_visible()
             expect(page.get_by_role("table", name="Last requests")).to_be_visible()
-    if view == "chat":
-        answer_with(page, ANSWER)
-        ask(page, "What does this device do, and how fast is it?")
-        expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
+        case "chat":
+            answer_with(page, ANSWER)
+            ask(page, "What does this device do, and how fast is it?")
+            expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
+        case "branches":
+            _branches(page)
+
+
+def _branches(page: Page) -> None:
+    """Show formulas, branches, a chip, settings and an edit at once."""
+    answer_with(page, FORMULAS)
+    page.locator(".ask input[type=file]").set_input_files(
+        {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"some notes"}
+    )
+    ask(page, "What is the sum?")
+    page.get_by_role("button", name="Regenerate").click()
+    expect(page.locator(".versions")).to_contain_text("2 of 2")
+    page.get_by_text("Options").click()
+    expect(page.get_by_label("JSON Schema of the answer")).to_be_visible()
+    if (page.viewport_size or PHONE)["width"] == WIDE["width"]:
+        page.get_by_text("Keyboard shortcuts").click()
+    page.get_by_role("button", name="Edit").click()
+    expect(page.locator(".chips li")).to_have_count(1)
 
 
 def _long_names(route: Route) -> None:
@@ -171,10 +200,13 @@ def test_the_whole_page_loads_from_the_device_in_few_requests(browser: Browser, 
     context = browser.new_context()
     page, asked = context.new_page(), list[str]()
     page.on("request", lambda request: asked.append(request.url))
+    page.on("response", lambda answer: asked.append("ready") if answer.url.endswith("/health") else None)
     page.goto(server.root_url, wait_until="networkidle")
-    assert all(url.startswith(f"{server.root_url}/") for url in asked)
-    files = [url for url in asked if "/console/" in url or url == f"{server.root_url}/"]
+    assert all(url.startswith((f"{server.root_url}/", "ready")) for url in asked)
+    files = [url for url in asked[: asked.index("ready")] if "/console/" in url or url == f"{server.root_url}/"]
     assert len(files) == len(set(files)) <= 20
+    ahead = {url.rpartition("/")[2] for url in asked[asked.index("ready") :] if "/console/" in url}
+    assert ahead == {"rename.js", "search.js", "settings.js", "transfer.js"}
     context.close()
 
 

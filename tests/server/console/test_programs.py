@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import re
@@ -23,7 +24,7 @@ pytest.importorskip("playwright", reason=NO_PLAYWRIGHT)
 from playwright.sync_api import Page, expect
 
 from appliance.home import Home
-from tests.clients.environments import node_folder, python_with
+from tests.clients.environments import PROGRAMS, node_folder, python_with, wheel_of
 from tests.conftest import RunningServer, a_config, serving
 from tests.server.console.aside import aside
 from tests.server.console.conftest import ADMIN_KEY, OpenView
@@ -110,13 +111,15 @@ def test_what_open_webui_is_started_with_lets_it_list_the_models_and_chat(page: 
     assert "smollm2-135m-instruct" in {model["id"] for model in listed["data"]}
 
 
-def test_what_home_assistant_is_told_answers(page: Page) -> None:
+def test_home_assistants_own_integration_takes_what_it_is_told_and_answers(
+    wants_clients: None, page: Page, tmp_path: Path
+) -> None:
     told = dict(line.split(": ", 1) for line in program(page, "Home Assistant").splitlines())
-    headers = {"authorization": f"Bearer {told['API key']}"}
-    assert httpx2.get(f"{told['URL']}/health").json()["status"] == "ok"
-    body = {"model": told["Model"], "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
-    answer = httpx2.post(f"{told['URL']}/v1/chat/completions", headers=headers, json=body, timeout=_TIMEOUT_S)
-    assert answer.json()["choices"][0]["message"]["content"]
+    wheel = aside(lambda: wheel_of("homeassistant", "2026.11.0", python="3.14.2"))
+    python = aside(lambda: python_with("openai==3.26.0", "httpx2==2.14.0"))  # which that version asks for
+    environment = {**os.environ, "TOLD": json.dumps(told)}
+    said = output(python, PROGRAMS / "home_assistant.py", wheel, cwd=tmp_path, env=environment).split("\0")
+    assert [bool(answer) for answer in said] == [True, True, False]  # streamed, whole, and the end
 
 
 def test_texts_are_compared_and_lie_on_a_map(open_view: OpenView, kept_server: RunningServer) -> None:

@@ -135,8 +135,32 @@ def test_options_that_are_opened_and_a_question_that_is_asked_before_the_chats_a
 
 def test_options_that_cannot_be_loaded_are_told(page: Page) -> None:
     page.route("**/settings.js", lambda route: route.abort())
+    page.reload()
     page.get_by_text("Options").click()
     expect(page.get_by_role("alert")).to_contain_text("cannot be reached")
+
+
+def test_what_needs_no_device_works_without_it(page: Page) -> None:
+    """Nothing of it was used before: its modules were loaded once the page was ready."""
+    answer_with(page, "an answer")
+    late = [f"**/console/{name}.js" for name in ("rename", "search", "settings", "transfer")]
+    loaded: list[str] = []
+    page.on("requestfinished", lambda request: loaded.append(request.url))
+    page.reload()
+    ask_and_wait(page, "first")
+    while sum(url.endswith(name[2:]) for url in loaded for name in late) < len(late):
+        page.wait_for_timeout(5)  # which lets the requests end
+    page.context.set_offline(True)
+    page.get_by_role("button", name="Rename chat first").click()
+    page.get_by_label("New name").fill("second")
+    page.keyboard.press("Enter")
+    expect_names(page, "second")
+    page.get_by_label("Search chats").fill("FIRST")
+    expect(page.locator(".chats .list small")).to_have_text("first")
+    page.get_by_text("Options").click()
+    expect(page.get_by_label("Temperature")).to_be_visible()
+    with page.expect_download():
+        page.get_by_role("button", name="Export").click()
 
 
 def test_a_draft_comes_back_after_an_edit(page: Page) -> None:
@@ -189,6 +213,7 @@ def test_a_second_chat_is_renamed_while_the_first_ones_form_is_open(page: Page) 
 
 def test_two_files_of_chats_that_are_chosen_one_after_the_other_are_both_read(page: Page) -> None:
     transfer = Held(page, "**/transfer.js")
+    page.reload()
     for name in ("a", "b"):
         chat: dict[str, Any] = {"id": name, "name": f"chat {name}", "model": "", "system": "", "settings": {}}
         chat |= {"leaf": None, "at": 1, "messages": []}

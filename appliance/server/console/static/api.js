@@ -75,7 +75,7 @@ export async function send(path, { json, ...options } = {}) {
 async function failure(answer) {
   const error = (await answer.json().catch(() => null))?.error;
   const message = error?.message ?? answer.statusText;
-  if (error?.code === "unclaimed") return new Failure(words.unclaimedHelp, answer.status, error.code);
+  if (error?.code === "unclaimed") return new Failure(words.unclaimed, answer.status, error.code);
   const seconds = answer.headers.get("retry-after") ?? "5";
   const isTold = answer.status !== 403 || error?.code === "forbidden";
   const text = (isTold && words[`error${answer.status}`]) || words.errorOther;

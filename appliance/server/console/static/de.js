@@ -4,7 +4,6 @@ export const words = {
   skip: "Zum Inhalt springen", views: "Ansichten", chat: "Chat", playground: "Ausprobieren", keys: "Schlüssel", connect: "Verbinden", device: "Gerät",
   ok: "Bereit", degraded: "Bereit, mit Fehlern", unclaimed: "Ohne Besitzer", starting: "Startet", draining: "Hält an",
   safe: "Abgesicherter Modus", away: "Nicht erreichbar",
-  unclaimedHelp: "Dieses Gerät gehört noch niemandem. Mit diesem Befehl wird es deins: lantern claim",
   safeHelp: "Das Gerät ist mehrmals gescheitert und läuft abgesichert. Den Grund nennt sein Protokoll; siehe den Befehl: lantern safe-mode",
   copy: "Kopieren", copied: "Kopiert", copyFailed: "Nicht kopiert", code: "Code",
   newChat: "Neuer Chat", chats: "Chats", deleteChat: "Chat {name} löschen", confirmDelete: "Diesen Chat löschen? Er lässt sich nicht zurückholen.",

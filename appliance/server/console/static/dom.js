@@ -12,7 +12,7 @@ import { words } from "./words.js";
 export function el(name, properties = {}, ...children) {
   const made = /** @type {any} */ (document.createElement(name));
   for (const [key, value] of Object.entries(properties)) {
-    if (key.includes("-") || key === "for") made.setAttribute(key, value);
+    if (key.includes("-")) made.setAttribute(key, value);
     else made[key] = value;
   }
   made.append(...children);

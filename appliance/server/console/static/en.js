@@ -4,7 +4,6 @@ export const words = {
   skip: "Skip to content", views: "Views", chat: "Chat", playground: "Playground", keys: "Keys", connect: "Connect", device: "Device",
   ok: "Ready", degraded: "Ready, with faults", unclaimed: "Not claimed", starting: "Starting", draining: "Stopping",
   safe: "Safe mode", away: "Not reachable",
-  unclaimedHelp: "This device belongs to nobody yet. Make it yours with the command: lantern claim",
   safeHelp: "The device failed several times and answers in safe mode only. Its log has the reason; see the command: lantern safe-mode",
   copy: "Copy", copied: "Copied", copyFailed: "Not copied", code: "Code",
   newChat: "New chat", chats: "Chats", deleteChat: "Delete chat {name}", confirmDelete: "Delete this chat? It cannot be brought back.",

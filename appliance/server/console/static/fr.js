@@ -4,7 +4,6 @@ export const words = {
   skip: "Aller au contenu", views: "Vues", chat: "Discussion", playground: "Essais", keys: "Clés", connect: "Connecter", device: "Appareil",
   ok: "Prêt", degraded: "Prêt, avec des défauts", unclaimed: "Sans propriétaire", starting: "Démarrage", draining: "Arrêt en cours",
   safe: "Mode sans échec", away: "Injoignable",
-  unclaimedHelp: "Cet appareil n’appartient encore à personne. Cette commande en fait le vôtre : lantern claim",
   safeHelp: "L’appareil a échoué plusieurs fois et ne répond qu’en mode sans échec. Son journal en donne la raison ; voir la commande : lantern safe-mode",
   copy: "Copier", copied: "Copié", copyFailed: "Non copié", code: "Code",
   newChat: "Nouvelle discussion", chats: "Discussions", deleteChat: "Supprimer la discussion {name}", confirmDelete: "Supprimer cette discussion ? Elle ne pourra pas être rétablie.",

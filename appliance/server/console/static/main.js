@@ -92,7 +92,7 @@ async function poll() {
   const text = words[status] ?? words.away;
   if (state.textContent !== text) state.textContent = text;
   state.className = `state ${["ok", "degraded", "unclaimed"].includes(status) ? "good" : "bad"}`;
-  state.title = words[`${status}Help`] ?? "";
+  state.title = status === "safe" ? words.safeHelp : "";
   if (status === "unclaimed" && !isClaiming) claim();
 }
 
@@ -105,5 +105,5 @@ addEventListener("hashchange", () => { secret = takeSecret() || secret; show(); 
 document.addEventListener("visibilitychange", poll);
 setInterval(poll, POLL_MS);
 show();
-poll();
+poll().then(() => { for (const name of ["rename", "search", "settings", "transfer"]) import(`./${name}.js`).catch(() => {}); }); // for when the device is away
 settle();

@@ -12,14 +12,14 @@ export async function movedFrom({ chats, messages, marks }, name, content) {
   const mark = await marks.get(name);
   const old = read(content).filter(({ chat }) => chat.at > (mark?.at ?? -1));
   if (!old.length) return;
-  let count = 0;
-  for (const entry of old) {
+  // All at once: to wait for each of thousands of messages would keep the list empty for as long.
+  const counts = await Promise.all(old.map(async (entry) => {
     const known = await chats.get(entry.chat.id);
-    await chats.put({ ...entry.chat, name: known?.name ?? entry.chat.name });
-    for (const message of entry.messages) await messages.put(message);
+    await Promise.all([chats.put({ ...entry.chat, name: known?.name ?? entry.chat.name }), ...entry.messages.map((message) => messages.put(message))]);
     const there = new Set((await messages.of(entry.chat.id)).map(({ id }) => id));
-    count += entry.messages.filter(({ id }) => there.has(id)).length;
-  }
+    return entry.messages.filter(({ id }) => there.has(id)).length;
+  }));
+  const count = counts.reduce((sum, one) => sum + one, 0);
   const wanted = old.reduce((sum, entry) => sum + entry.messages.length, 0);
   if (count !== wanted) throw new Error(`${count} of ${wanted} messages were copied`);
   await marks.put({ id: name, at: Math.max(...old.map(({ chat }) => chat.at)), chats: old.length, messages: count });

@@ -177,7 +177,7 @@ export class Store {
   remove(id) {
     return this.change(async ({ chats, messages }) => {
       await chats.remove(id);
-      for (const message of await messages.of(id)) await messages.remove(message.id);
+      await Promise.all((await messages.of(id)).map((message) => messages.remove(message.id)));
     }, id);
   }
 }

@@ -30,12 +30,10 @@ export async function importChats(store, file) {
   } catch {
     return words.noChatsFile;
   }
-  const add = async (/** @type {import("./store.js").Tables} */ tables) => { // beside what is kept, all or none
-    for (const { chat, messages } of chats) {
-      await tables.chats.put({ ...chat, ...(await tables.chats.get(chat.id)) });
-      for (const message of messages) await tables.messages.put({ ...message, ...(await tables.messages.get(message.id)) });
-    }
-  };
+  /** @param {import("./store.js").Table} table @param {{id: string}[]} rows */
+  const put = (table, rows) => Promise.all(rows.map(async (row) => table.put({ ...row, ...(await table.get(row.id)) })));
+  const add = (/** @type {import("./store.js").Tables} */ tables) => // beside what is kept, all or none, and no wait for each
+    Promise.all([put(tables.chats, chats.map(({ chat }) => chat)), put(tables.messages, chats.flatMap(({ messages }) => messages))]);
   return await store.change(add, "") ? fill(words.imported, { count: number(chats.length) }) : words.full;
 }
 

@@ -106,10 +106,14 @@ export class Live {
       [say.status, words[told.status] ?? told.status], [say.name, told.name], [say.version, told.version],
       [say.running, fill(say.since, { time: when(told.started) })], [say.temperature, heat === null ? say.noSensor : `${number(heat)} °C`],
       [say.throttled, isHot ? say.yes : say.no], [say.underVoltage, isWeak ? say.yes : say.no],
-      [say.memory, told.memory ? fill(say.freeOf, { free: size(told.memory.free_bytes), all: size(told.memory.total_bytes) }) : say.unknown],
-      [say.disk, told.storage ? fill(say.freeOf, { free: size(told.storage.free_bytes), all: size(told.storage.total_bytes) }) : say.unknown]]);
+      [say.memory, space(told.memory)], [say.disk, space(told.storage)]]);
     this.state.replaceChildren(...(help ? [el("p", { className: "notice" }, help)] : []),
       ...told.faults.map((/** @type {string} */ fault) => el("p", { className: "notice bad", dir: "auto" }, fault)), facts(pairs),
       ...(engines.length ? [table(words.models, [words.model, say.numRunning, say.numWaiting], engines)] : []));
   }
+}
+
+/** Return how much of a memory or a storage is free. @param {{free_bytes: number|null, total_bytes: number|null}|null} told */
+function space(told) {
+  return told?.total_bytes ? fill(say.freeOf, { free: size(told.free_bytes), all: size(told.total_bytes) }) : say.unknown;
 }

@@ -14,7 +14,6 @@ openssl x509 -in lantern.pem -noout -fingerprint -sha256`;
 
 /** Return the snippets. @param {Facts} facts @param {Record<string, string>} say @returns {Snippet[]} */
 export function snippets({ base, key, chat, isTls }, say) {
-  const root = base.replace(/\/v1$/, "");
   const python = isTls ? "SSL_CERT_FILE=lantern.pem " : "", node = isTls ? "NODE_EXTRA_CA_CERTS=lantern.pem " : "";
   return [
     { name: "Python", language: "python", help: `pip install openai; ${python}python program.py`, text: `from openai import OpenAI
@@ -59,7 +58,7 @@ print(model.invoke("Say hello.").content)` },
   -e SSL_CERT_FILE=/lantern.pem -v ./lantern.pem:/lantern.pem:ro \\` : ""}
   -v open-webui:/app/backend/data \\
   ghcr.io/open-webui/open-webui:main` },
-    { name: "Home Assistant", language: "llama_cpp", help: say.homeAssistantHelp, text: `URL: ${root}
+    { name: "Home Assistant", language: "llama_cpp", help: say.homeAssistantHelp, text: `URL: ${base}
 API key: ${key}
 Model: ${chat}` },
   ];

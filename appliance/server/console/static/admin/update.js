@@ -49,7 +49,8 @@ export function updateCard() {
 
   ask("/admin/update").then((told) => { show(told); card.append(sent ??= sending()); setTimeout(follow, POLL_MS); }, (error) => {
     if (!(error instanceof Failure)) throw error;
-    state.replaceChildren(el("p", { className: "soft", dir: "auto" }, error.message));
+    const text = error.message.replace(fill(words.error503, { message: "" }), ""); // it takes other requests
+    state.replaceChildren(el("p", { className: "soft", dir: "auto" }, text));
   });
   return card;
 }
