@@ -34,6 +34,7 @@ _FIT_PRODUCTS: Mapping[int, float] = {4: 9.0, 5: 9.0, 6: 9.0, 8: 1.5}
 _LOGIT_COPIES, _WINDOW_TOKENS = 6, 256
 _MOST_COPIED_BYTES = 3_000_000_000  # of float weights; more are mapped from their file
 _WORKER_BYTES, _MOMENT_COPIES = 350_000_000, 4
+_EXPERT_COPIES = 2  # of the codes of a layer's experts, which are joined
 _TEXT_COPIES = 3  # at most, not measured: the tensors, onnxruntime's and those that it packs for its kernels
 _WITNESS_LOGITS = 3 * 192  # positions whose logits are compared, in copies
 # Seconds for 1e9 weights of the graph. A text model has fewer weights and more text for each.
@@ -88,13 +89,15 @@ class Needs:
 class Model:
     """The sizes of a checkpoint on which needs depend.
 
-    `is_rewritten` tells that the build writes its weights anew, as it does with a GGUF file.
+    `is_rewritten` tells that the build writes its weights anew, as it does with a GGUF file. `layer_experts` are the
+    weights of one layer's experts.
     """
 
     shapes: Sequence[tuple[int, ...]]
     config: Mapping[str, Any]
     is_decoder: bool
     is_rewritten: bool
+    layer_experts: int = 0
 
     @property
     def num_parameters(self) -> int:
@@ -218,7 +221,7 @@ def _witness_bytes(model: Model, loaded: int) -> int:
         return loaded
     tables = 1 if model.config["tie_word_embeddings"] else 2
     logits = _WITNESS_LOGITS * int(model.config["vocab_size"])
-    return _LIBRARY_BYTES + 2 * _WORKER_BYTES + _FLOAT * (tables * model.table + logits)
+    return _LIBRARY_BYTES + 2 * _WORKER_BYTES + _FLOAT * (tables * model.table + logits + model.layer_experts)
 
 
 def _weights_bytes(model: Model, floats: int, quantized: int) -> int:
@@ -240,6 +243,6 @@ def _fit_needs(model: Model, scheme: str) -> StageNeeds:
     fitted = widths if scheme in _SEARCHED else widths[:1]  # in int4 few parts have another width
     stored = sum(_STORED[width] for width in fitted) * sum(n * k for n, k in products)
     widest = max((k for _, k in products), default=0)
-    worker = _WORKER_BYTES + _FLOAT * _MOMENT_COPIES * widest**2
+    worker = _WORKER_BYTES + _FLOAT * _MOMENT_COPIES * widest**2 + _EXPERT_COPIES * model.layer_experts
     work = sum(_FIT_PRODUCTS[width] for width in fitted) * sum(n * k**2 for n, k in products)
     return StageNeeds(_LIBRARY_BYTES + worker, int(stored), 0, _PRODUCT_S * work / usable_cores())

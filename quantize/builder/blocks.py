@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from quantize.builder.attention import Attention
 from quantize.builder.delta_net import DeltaNet
+from quantize.builder.experts import experts
 from quantize.builder.mamba import Mamba
 from quantize.builder.mlp import mlp
 from quantize.builder.parts import Mixed, Parts, StepValues, path_of
@@ -50,7 +51,7 @@ class Blocks:
         mixed = self._mixed(normed, layer, step)
         y = mixed.output if names.mixer_norm is None else parts.norm(mixed.output, f"{name}.{names.mixer_norm}")
         normed, x = parts.summed_norm(x, self._residual(y, f"{path_of(name)}/mixer"), f"{name}.{names.second_norm}")
-        y = mlp(parts, normed, layer)
+        y = self._mlp(normed, layer)
         y = y if names.mlp_norm is None else parts.norm(y, f"{name}.{names.mlp_norm}")
         y = self._residual(y, f"{path_of(name)}/mlp")
         if self._per_layer is None:
@@ -75,6 +76,11 @@ class Blocks:
         return edit.nodes("Mul", [bent, edit.constant("logits_cap", np.float32(cap))], ["logits"], name="/lm_head/cap")[
             0
         ]
+
+    def _mlp(self, x: ir.Value, layer: int) -> ir.Value:
+        if self._parts.design.mlps[layer] == "experts":
+            return experts(self._parts, x, layer)
+        return mlp(self._parts, x, layer)
 
     def _mixed(self, x: ir.Value, layer: int, step: StepValues) -> Mixed:
         mixer = self._parts.design.mixers[layer]

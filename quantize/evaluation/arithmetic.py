@@ -3,6 +3,9 @@
 The stored products multiply with float activations here (accuracy level 0), and the graph rounds the activations as the
 kernels of that processor do: only rounding makes the difference, since sums of integers are exact. Single products
 equal those of onnxruntime 1.32 on x86, and under emulation on Cortex-A72 and A76, to the rounding of float sums.
+
+Experts have float activations too where a processor has and their operator can, with 4 bits. Otherwise they keep the
+arithmetic of this workstation: what their second product multiplies is no value of the graph.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from quantize.graph.edit import Editor, constant_of, refuse
 from quantize.pipeline import PARTIAL
 from quantize.progress import Progress
 
-_PRODUCT = "MatMulNBits"
+_PRODUCT, _EXPERTS = "MatMulNBits", "QMoE"
 _FLOAT_ACTIVATIONS = 0  # the accuracy level
 _SCALES, _ZERO_POINTS = 2, 3  # inputs of the product
 _BFLOAT16 = 0xFFFF0000  # the upper half of a float's bits
@@ -74,6 +77,9 @@ def write_with_arithmetic(folder: Path, target: Path, arithmetic: Arithmetic) ->
 def round_activations(model: ir.Model, arithmetic: Arithmetic) -> None:
     """Change the stored products of a graph in place."""
     edit = Editor(model.graph)
+    if arithmetic == "floats":
+        for node in [node for node in model.graph if node.op_type == _EXPERTS]:
+            node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _FLOAT_ACTIVATIONS)
     rounded: dict[str, ir.Value] = {}
     for node in [node for node in model.graph if node.op_type == _PRODUCT]:
         node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", _FLOAT_ACTIVATIONS)

@@ -7,7 +7,8 @@ two planes, the low four bits and those above, which are joined to 8 when the mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -73,6 +74,14 @@ class QuantizedMatrix:
     def rows(self, part: slice) -> QuantizedMatrix:
         """Select some of the outputs."""
         return QuantizedMatrix(self.bits, self.num_inputs, self.codes[part], self.steps[part], self.units[part])
+
+
+def join_rows(parts: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
+    """Put the outputs of several matrices of the same inputs and width one below the other."""
+    codes, steps, units = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("codes", "steps", "units")
+    )
+    return replace(parts[0], codes=codes, steps=steps, units=units)
 
 
 def plane_shifts(bits: int) -> NDArray[np.uint8]:

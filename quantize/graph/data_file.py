@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -59,6 +59,13 @@ class DataFile:
         for slab in _joined(parts):
             self._write_columns(offset + column * _ITEM_BYTES, slab, num_outputs)
             column += len(slab)
+        return value
+
+    def experts(self, name: str, shape: tuple[int, int, int], matrices: Iterable[Slab]) -> ir.Value:
+        """Write the matrices (N, K) of all experts one after another, as they are: (experts, N, K)."""
+        value, offset = self._reserved(name, shape)
+        for matrix in matrices:
+            offset = self._write(offset, np.ascontiguousarray(matrix, "<f4"))
         return value
 
     def _write_columns(self, offset: int, slab: Slab, num_outputs: int) -> None:

@@ -1,4 +1,7 @@
-"""The operators that read a stored matrix: MatMulNBits multiplies with it, GatherBlockQuantized looks up its rows."""
+"""The operators that read a stored matrix: MatMulNBits multiplies with it, GatherBlockQuantized looks up its rows.
+
+QMoE multiplies with the matrices of experts.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,15 @@ _ACCURACY_LEVEL = 4  # int8 products: the only level with fast kernels
 _LOW_BITS, _WIDEST = 4, 8
 
 
-def scales(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | None = None) -> ir.Value:
-    """Add the scales, one byte a block in the file; onnxruntime multiplies them by the rows' units once, at load."""
-    units = edit.constant(f"{name}.units_f16", stored.units)
-    steps = edit.constant(f"{name}.steps", stored.steps)
+def scales(
+    edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | None = None, *, outer: tuple[int, ...] = ()
+) -> ir.Value:
+    """Add the scales, one byte a block in the file; onnxruntime multiplies them by the rows' units once, at load.
+
+    They are (N, blocks), or with the sizes `outer` before N as many matrices of a part of the rows.
+    """
+    units = edit.constant(f"{name}.units_f16", stored.units.reshape(*outer, -1, 1))
+    steps = edit.constant(f"{name}.steps", stored.steps.reshape(*outer, -1, stored.steps.shape[1]))
     to = ir.DataType.FLOAT
     parts = [
         edit.node("Cast", [steps], f"{name}.steps_f32", before=before, to=to),
@@ -66,6 +74,33 @@ def product(
         accuracy_level=_ACCURACY_LEVEL,
     )
     return result, by_block
+
+
+def expert_weights(
+    edit: Editor, stored: QuantizedMatrix, count: int, name: str, before: ir.Node
+) -> tuple[ir.Value, ir.Value]:
+    """Add the codes (experts, N, bytes) and scales (experts, N, blocks) of the matrices of all experts."""
+    packed = edit.constant(f"{name}.codes", stored.packed().reshape(count, stored.num_outputs // count, -1))
+    return packed, scales(edit, name, stored, before, outer=(count,))
+
+
+def experts(
+    edit: Editor, node: ir.Node, up: tuple[ir.Value, ir.Value], down: tuple[ir.Value, ir.Value], *, bits: int
+) -> ir.Value:
+    """Compute what experts in float compute, with stored matrices."""
+    return edit.nodes(
+        "QMoE",
+        [node.inputs[0], node.inputs[1], *up, None, *down],
+        [f"{node.outputs[0].name}/nbits"],
+        attributes={
+            **{name: attribute.value for name, attribute in node.attributes.items()},
+            "expert_weight_bits": bits,
+            "block_size": BLOCK,
+            "accuracy_level": _ACCURACY_LEVEL,
+        },
+        domain=MICROSOFT,
+        before=node,
+    )[0]
 
 
 def codes_of(product: ir.Value) -> ir.Value:

@@ -26,7 +26,7 @@ from quantize.progress import SILENT, Progress
 from quantize.recipe import DEFAULT_MAX_KL, SEARCHED, CalibrationPart, Recipe, Scheme, WeightsPart
 from quantize.sources.checkpoint import read_json
 from quantize.sources.decoder_config import read_decoder_config
-from quantize.sources.decoder_keys import NEWER_THAN_TORCH
+from quantize.sources.decoder_keys import why_not_searched
 from quantize.spec import ModelSpec, decoder_spec, graph_spec, load_graph_spec, save_graph_spec
 
 if TYPE_CHECKING:
@@ -303,11 +303,8 @@ def evaluate(
 
 def _describe(recipe: Recipe, checkpoint: Path) -> ModelSpec:
     config, part = read_decoder_config(checkpoint), recipe.weights
-    if part.is_searched and config.architecture in NEWER_THAN_TORCH:
-        raise QuantizeError(
-            f"--scheme {part.scheme} weighs the parts with transformers 4, which does not know "
-            f"{config.architecture}; use --scheme int8 or int4"
-        )
+    if part.is_searched and (why := why_not_searched(read_json(checkpoint / "config.json"))):
+        raise QuantizeError(f"{config.architecture} cannot be built in {part.scheme}: {why}; use --scheme int8 or int4")
     if part.max_mb is not None:
         searched = {str(scheme): _WIDTHS[scheme] for scheme in sorted(SEARCHED)}
         check_reachable(read_json(checkpoint / "config.json"), searched, part.scheme, part.max_mb)

@@ -28,7 +28,8 @@ from quantize.graph.factors import Factors
 from quantize.pipeline import PARTIAL
 from quantize.precision.fitted import Errors, save_errors, save_fitted
 from quantize.precision.kv_scales import KvPeaks
-from quantize.precision.matrices import Matrix, matrices_of
+from quantize.precision.matrices import Matrix, matrices_of, plain_products
+from quantize.precision.mixtures import Mixture, mixtures_of
 from quantize.precision.segments import run_segments
 from quantize.precision.workers import Inline, Message, Workers
 from quantize.progress import Progress
@@ -46,21 +47,34 @@ _WEIGHT_COPIES = 7
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """One value of the graph that is multiplied by matrices: its width, and their weights in all."""
+    """One value of the graph that is multiplied by matrices: its width, their weights in all, and experts' if any."""
 
     name: str
     width: int
     num_weights: int
+    mixture: Mixture | None = None
 
     def cost(self, num_rows: int, num_widths: int) -> float:
         """Estimate the multiplications of its moments and fits."""
         products = 1 + 8 * num_widths
-        return num_rows * self.width**2 / 2 + self.width**3 / 2 + products * self.num_weights * self.width
+        of_experts = 0.0 if self.mixture is None else self.mixture.cost(num_rows, products)
+        alone = num_rows * self.width**2 / 2 + self.width**3 / 2 + products * self.num_weights * self.width
+        return alone + of_experts
 
     @property
     def memory_bytes(self) -> int:
         """The memory of a worker at its peak."""
-        return _WORKER_BYTES + 4 * (_MOMENT_COPIES * self.width**2 + _WEIGHT_COPIES * self.num_weights)
+        moments, weights, stored = self.width, self.num_weights, 0
+        if (mixture := self.mixture) is not None:  # of which one expert is fitted at a time
+            moments = max(moments, mixture.width)
+            weights = max(weights, 2 * mixture.hidden * mixture.width)
+            stored = 2 * 3 * mixture.count * mixture.hidden * mixture.width  # codes, and once more joined
+        return _WORKER_BYTES + 4 * (_MOMENT_COPIES * moments**2 + _WEIGHT_COPIES * weights) + stored
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The names of the values whose rows a fit reads."""
+        return (self.name,) if self.mixture is None else (self.name, self.mixture.scores)
 
 
 def fit_matrices(
@@ -86,8 +100,8 @@ def fit_matrices(
     Raises:
         QuantizeError: a matrix cannot be fitted, or a worker died.
     """
-    every = matrices_of(ir.load(fused / MODEL_NAME).graph)
-    products = _products([matrix for matrix in every if not matrix.is_head])
+    graph = ir.load(fused / MODEL_NAME).graph
+    every, products = matrices_of(graph), _products(plain_products(graph), mixtures_of(graph))
     errors: Errors = {}
     peaks = KvPeaks(fused)
     if set(HEAD_WIDTHS) <= set(widths):
@@ -98,7 +112,7 @@ def fit_matrices(
     setup = _setup_message(fused, target, widths, spec, smoothed, int8)
     with tempfile.TemporaryDirectory(dir=target, prefix=PARTIAL) as scratch, _pool(setup, num_workers) as pool:
         groups = groups_of(products, windows.size)
-        names = [[product.name for product in group] for group in groups]
+        names = [[name for product in group for name in product.values] for group in groups]
         factors = None if smoothed is None else Factors.load(smoothed)
         segments = segments_of(fused, names, [*itertools.chain(*names), *peaks.names], factors=factors)
         feeds = feeds_of(fused, list(windows))
@@ -108,7 +122,7 @@ def fit_matrices(
         runs = run_segments(fused, segments, feeds, Path(scratch), computed, peaks=peaks, factors=factors)
         for group, files in zip(groups, runs, strict=True):
             for product in sorted(group, key=lambda product: -costs[product.name]):
-                queue.put(product, files[product.name])
+                queue.put(product, [files[name] for name in product.values])
             queue.wait(_MAX_WAITING_BYTES)
         queue.wait(0)
     peaks.save(target)
@@ -151,23 +165,29 @@ class _Queue:
     def __init__(self, pool: Workers | Inline, costs: Mapping[str, float], progress: Progress) -> None:
         self.errors: Errors = {}
         self._pool, self._costs, self._progress = pool, costs, progress
-        self._files: dict[str, Path] = {}
+        self._files: dict[str, list[Path]] = {}
         self._done = 0.0
 
-    def put(self, product: Product, rows: Path) -> None:
-        """Submit the matrices behind one value."""
-        self._files[product.name] = rows
-        self._pool.submit({"value": product.name, "rows": str(rows.absolute()), "width": product.width})
+    def put(self, product: Product, files: list[Path]) -> None:
+        """Submit the matrices behind one value; `files` are those of its `values`."""
+        self._files[product.name] = files
+        rows, *scores = (str(path.absolute()) for path in files)
+        task = {"value": product.name, "rows": rows, "width": product.width, "scores": next(iter(scores), None)}
+        self._pool.submit(task)
 
     def wait(self, max_bytes: int) -> None:
         """Wait until the files of waiting tasks take at most so many bytes."""
-        while self._pool.num_pending and sum(path.stat().st_size for path in self._files.values()) > max_bytes:
+        while self._pool.num_pending and self._waiting_bytes() > max_bytes:
             result = self._pool.next_result()
             name = result["value"]
             self.errors |= result["errors"]
-            self._files.pop(name).unlink()
+            for path in self._files.pop(name):
+                path.unlink()
             self._done += self._costs[name]
             self._progress.advance_to(self._done / sum(self._costs.values()))
+
+    def _waiting_bytes(self) -> int:
+        return sum(path.stat().st_size for files in self._files.values() for path in files)
 
 
 def _pool(setup: Message, num_workers: int) -> Workers | Inline:
@@ -197,13 +217,14 @@ def _setup_message(
     }
 
 
-def _products(matrices: Sequence[Matrix]) -> list[Product]:
+def _products(matrices: Sequence[Matrix], mixtures: Sequence[Mixture]) -> list[Product]:
     """Return the values that matrices multiply, in the order in which they arise."""
+    by_rows = {mixture.rows: mixture for mixture in mixtures}
     sizes: dict[str, tuple[int, int]] = {}
     for matrix in matrices:
         width, num_weights = sizes.get(matrix.input_name, (matrix.num_inputs, 0))
         sizes[matrix.input_name] = width, num_weights + matrix.num_inputs * matrix.num_outputs
-    return [Product(name, *size) for name, size in sizes.items()]
+    return [Product(name, *size, by_rows.get(name)) for name, size in sizes.items()]
 
 
 def _fit_head(head: Matrix, target: Path) -> dict[str, dict[str, float]]:

@@ -10,26 +10,26 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import torch
 
 from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import MODEL_NAME
 from quantize.graph.codec import Bits, Float32
 from quantize.graph.factors import Factors
+from quantize.precision.experts import fit_experts
 from quantize.precision.fitted import Errors, save_fitted
 from quantize.precision.gptq import Moments, gptq, one_thread
-from quantize.precision.matrices import Matrix, matrices_of
+from quantize.precision.matrices import Matrix, plain_products
 from quantize.precision.mixed import widths_by_pattern
+from quantize.precision.mixtures import Mixture, mixtures_of
+from quantize.precision.moments import second_moments
 from quantize.precision.parts import parts_of
 from quantize.precision.workers import Message, serve
-
-_CHUNK = 2048  # rows of one product
-_PANEL = 512  # columns of one product; those before it follow from symmetry
 
 
 def start(setup: Message) -> Callable[[Message], Message]:
     """Open the float graph, and return the function that fits the matrices behind one value."""
-    matrices = [m for m in matrices_of(ir.load(Path(setup["fused"]) / MODEL_NAME).graph) if not m.is_head]
+    graph = ir.load(Path(setup["fused"]) / MODEL_NAME).graph
+    matrices, mixtures = plain_products(graph), {mixture.rows: mixture for mixture in mixtures_of(graph)}
     spec, widths = DecoderSpec.model_validate(setup["spec"]), tuple(setup["widths"])
     target, int8 = Path(setup["target"]), setup["int8"]
     factors = Factors() if setup["smoothed"] is None else Factors.load(Path(setup["smoothed"]))
@@ -39,6 +39,11 @@ def start(setup: Message) -> Callable[[Message], Message]:
         errors: Errors = {}
         with one_thread():
             moments = Moments.of(second_moments(rows))
+            if task["scores"] is not None:
+                mixture = mixtures[task["value"]]
+                scores = np.memmap(task["scores"], np.float32, "r").reshape(-1, mixture.count)
+                needed = widths if int8 is None else _decided(mixture.up, int8, spec)
+                errors |= _fit_mixture(mixture, rows, scores, target, needed)
             del rows  # whose pages count as memory of this process
             for matrix in [m for m in matrices if m.input_name == task["value"]]:
                 needed = widths if int8 is None else _decided(matrix, int8, spec)
@@ -47,19 +52,6 @@ def start(setup: Message) -> Callable[[Message], Message]:
         return {"value": task["value"], "errors": errors}
 
     return run
-
-
-def second_moments(rows: Float32) -> Float32:
-    """Return the sum of x x^T (K, K) over rows x (T, K)."""
-    width = rows.shape[1]
-    total = torch.zeros(width, width)
-    for first in range(0, len(rows), _CHUNK):
-        chunk = torch.from_numpy(np.asarray(rows[first : first + _CHUNK]))
-        for at in range(0, width, _PANEL):
-            total[at : at + _PANEL, at:].addmm_(chunk[:, at : at + _PANEL].T, chunk[:, at:])
-    upper = total.triu_()
-    moments: Float32 = (upper + upper.triu(1).T).numpy()
-    return moments
 
 
 def _decided(matrix: Matrix, int8: Sequence[str], spec: DecoderSpec) -> list[Bits]:
@@ -79,6 +71,16 @@ def _fit_matrix(
         part.name: {scheme: float(rows[part.rows].sum()) for scheme, rows in by_row.items()}
         for part in parts_of(matrix, spec)
     }
+
+
+def _fit_mixture(mixture: Mixture, rows: Float32, scores: Float32, target: Path, widths: Sequence[Bits]) -> Errors:
+    found: Errors = {}
+    fitted = fit_experts(mixture, rows, scores, widths)
+    for matrix, both in zip((mixture.up, mixture.down), fitted, strict=True):
+        for stored in both.stored():
+            save_fitted(target, matrix.name, stored)
+        found[matrix.name] = {f"int{bits}": error for bits, error in both.errors.items()}
+    return found
 
 
 if __name__ == "__main__":

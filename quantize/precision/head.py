@@ -6,7 +6,6 @@ other matrices leaves it out, since its inputs are rows that a graph gathers for
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +14,11 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import MODEL_NAME
 from quantize.evaluation.hidden_states import HiddenStates
-from quantize.graph.codec import QuantizedMatrix
-from quantize.precision.fit_worker import second_moments
+from quantize.graph.codec import join_rows
 from quantize.precision.fitted import save_fitted
 from quantize.precision.gptq import Moments, gptq, one_thread
 from quantize.precision.matrices import HEAD, matrices_of
+from quantize.precision.moments import second_moments
 from quantize.progress import Progress
 
 _ROWS = 8192  # outputs that are fitted at a time: the head of a large vocabulary would take gigabytes
@@ -38,11 +37,4 @@ def fit_head(fused: Path, target: Path, windows: NDArray[np.int64], progress: Pr
             rows = np.ascontiguousarray(weight[first : first + _ROWS], np.float32)
             parts.append(gptq(rows, moments, 4).stored)
             fitting.advance_to((first + len(rows)) / len(weight))
-    save_fitted(target, HEAD, _joined(parts))
-
-
-def _joined(parts: list[QuantizedMatrix]) -> QuantizedMatrix:
-    codes, steps, units = (
-        np.concatenate([getattr(part, name) for part in parts]) for name in ("codes", "steps", "units")
-    )
-    return replace(parts[0], codes=codes, steps=steps, units=units)
+    save_fitted(target, HEAD, join_rows(parts))

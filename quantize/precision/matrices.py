@@ -1,4 +1,7 @@
-"""The matrices of a fused decoder, replaced by MatMulNBits; embedding and head share one table if they are tied."""
+"""The matrices of a fused decoder, replaced by MatMulNBits; embedding and head share one table if they are tied.
+
+The matrices of all experts of a layer are one, that of an expert being some of its rows, and become those of QMoE.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from appliance.errors import QuantizeError
 from quantize.graph import nbits
 from quantize.graph.codec import BLOCK, Bits, QuantizedMatrix, round_to_nearest
 from quantize.graph.edit import Editor, constant_of, gives_logits, refuse, replace_value
@@ -20,20 +24,31 @@ _TABLE, _PER_LAYER = "embed", "embed_per_layer"
 _ROWS = 4096  # that are compared at a time
 _FLOAT_BYTES = 4
 _HALF_A_STEP = 0.5 / 127  # of int8, as a share of a block's largest magnitude
+_EXPERTS = "MoE"
+EXPERT_PLACES = {"up": 2, "down": 4}  # the inputs of experts, by the names of their matrices
 _NUM_QKV = 3  # GroupQueryAttention takes queries, keys and values joined, or as three inputs
 
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A product with a constant (K, N) in a fused decoder; named like "layers.0/mlp/up_proj", or "lm_head"."""
+    """A product with a constant (K, N) in a fused decoder; named like "layers.0/mlp/up_proj", or "lm_head".
+
+    `place` is the constant's among the inputs. The constant of experts is (experts, N of each, K).
+    """
 
     node: ir.Node
     name: str
+    place: int = 1
 
     @property
     def is_head(self) -> bool:
         """True for the product that gives the logits."""
         return bool(self.name == HEAD)
+
+    @property
+    def is_experts(self) -> bool:
+        """True for the matrices of all experts of a layer, one below the other."""
+        return bool(self.node.op_type == _EXPERTS)
 
     @property
     def input_name(self) -> str:
@@ -44,37 +59,54 @@ class Matrix:
     @property
     def num_inputs(self) -> int:
         """The number of inputs, K."""
-        return int(self.node.inputs[1].shape[0])
+        return int(self._shape[-1 if self.is_experts else 0])
 
     @property
     def num_outputs(self) -> int:
-        """The number of outputs, N."""
-        return int(self.node.inputs[1].shape[1])
+        """The number of outputs, N; of all experts together."""
+        return int(self._shape[0] * self._shape[1]) if self.is_experts else int(self._shape[1])
+
+    @property
+    def num_experts(self) -> int:
+        """The number of experts, 1 for a product without."""
+        return int(self._shape[0]) if self.is_experts else 1
 
     def weight(self) -> NDArray[np.float32]:
         """Return a copy of the weights (N, K) in float32; the memory of the mapped file is given back."""
         copy = np.array(self.view(), np.float32, order="C")
-        tensor = self.node.inputs[1].const_value
+        tensor = self.node.inputs[self.place].const_value
         if isinstance(tensor, ir.ExternalTensor):
             tensor.release()
         return copy
 
     def view(self) -> NDArray[np.float32]:
         """Return the weights (N, K) where they lie, in a file that is mapped."""
-        array = constant_of(self.node.inputs[1])
+        array = constant_of(self.node.inputs[self.place])
         if array is None:
             raise refuse(self.node, "its weight is not a constant")
-        return array.T
+        return array.reshape(-1, array.shape[-1]) if self.is_experts else array.T
+
+    @property
+    def _shape(self) -> ir.Shape:
+        return self.node.inputs[self.place].shape
 
 
 def matrices_of(graph: ir.Graph) -> list[Matrix]:
     """Find all products with a constant matrix, in the order in which they run."""
     found = []
     for node in graph:
+        if node.op_type == _EXPERTS:
+            path = matrix_name(node.name).removesuffix(f"/{_EXPERTS}")
+            found += [Matrix(node, f"{path}/{name}", place) for name, place in EXPERT_PLACES.items()]
         if node.op_type != "MatMul" or constant_of(node.inputs[1]) is None:
             continue
         found.append(Matrix(node, HEAD if gives_logits(node) else matrix_name(node.name)))
     return found
+
+
+def plain_products(graph: ir.Graph) -> list[Matrix]:
+    """Find the products whose inputs are a value of the graph: all but those of experts, and but the head."""
+    return [matrix for matrix in matrices_of(graph) if not (matrix.is_experts or matrix.is_head)]
 
 
 def quantize_graph(
@@ -92,14 +124,20 @@ def quantize_graph(
     for other in others:
         _round_table(edit, _PER_LAYER, other, _table_of(other), per_layer_bits)
     shared: dict[str, str] = {}
+    experts: dict[ir.Node, list[tuple[Matrix, QuantizedMatrix]]] = {}
     for matrix in matrices_of(model.graph):
         pieces = quantize(matrix)
+        if matrix.is_experts:
+            experts.setdefault(matrix.node, []).append((matrix, pieces[0]))
+            continue
         product, by_block = _replace_product(edit, matrix, pieces)
         if matrix.is_head and _are_copies(matrix.view(), table):
             rows = nbits.rows_of(edit, _TABLE, pieces[0], nbits.codes_of(product), gather)
             _replace_gather(edit, _TABLE, gather, rows, by_block, pieces[0])
             shared[f"{_TABLE}.codes"] = f"{matrix.name}.codes"
         matrix.node.graph.remove(matrix.node, safe=True)
+    for node, stored in experts.items():
+        _replace_experts(edit, node, stored)
     if not shared:
         _round_table(edit, _TABLE, gather, table, 8)
     else:
@@ -171,6 +209,20 @@ def _replace_product(edit: Editor, matrix: Matrix, pieces: Sequence[QuantizedMat
         joined = outputs[0] if len(outputs) == 1 else edit.node("Concat", outputs, output, before=node, axis=-1)
         _take_over(node.outputs[0], joined)
     return outputs[-1], by_block
+
+
+def _replace_experts(edit: Editor, node: ir.Node, stored: Sequence[tuple[Matrix, QuantizedMatrix]]) -> None:
+    widths = {matrix.name: quantized.bits for matrix, quantized in stored}
+    if len(set(widths.values())) > 1:
+        listed = " and ".join(f"{name} in {bits} bits" for name, bits in widths.items())
+        raise QuantizeError(f"{listed}: all matrices of a layer's experts have one width")
+    (first, up), (_, down) = stored
+    count = first.num_experts
+    weights = [nbits.expert_weights(edit, quantized, count, matrix.name, node) for matrix, quantized in stored]
+    output = nbits.experts(edit, node, *weights, bits=up.bits)
+    assert down.bits == up.bits
+    _take_over(node.outputs[0], output)
+    node.graph.remove(node, safe=True)
 
 
 def _read_apart(product: ir.Value, pieces: Sequence[ir.Value]) -> bool:

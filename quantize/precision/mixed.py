@@ -16,7 +16,7 @@ from quantize.precision.fitted import load_fitted
 from quantize.precision.matrices import HEAD, Matrix, matrices_of, quantize_graph
 from quantize.precision.parts import Part, Widths, parts_of, pieces_of
 
-_GATES = ("*/in_proj_ba", "*/self_attn/gate_proj")
+_GATES = ("*/in_proj_ba", "*/self_attn/gate_proj", "*/mlp/gate")
 _FORMS_ON_THE_WAY = 10  # copies of all codes, which onnxruntime holds until it has folded the last
 
 
@@ -29,7 +29,8 @@ def decoder_parts(fused: Path, spec: DecoderSpec, *, with_head: bool = False) ->
 def widths_by_pattern(parts: Sequence[Part], int8: Sequence[str]) -> Widths:
     """Give int8 to the parts that a pattern of `int8` names and to the gates, else int4.
 
-    Gates are one row for each head, which multiplies a whole head or stays in a state for as long as it remembers.
+    Gates are one row for each head, which multiplies a whole head or stays in a state for as long as it remembers, and
+    one row for each expert, which chooses all that a token gets of the layer.
     """
     return {part.name: 8 if part.matches((*int8, *_GATES)) else 4 for part in parts}
 

@@ -21,7 +21,7 @@ from quantize.graph.codec import Float32
 from quantize.graph.edit import constant_of
 from quantize.graph.factors import Factors
 from quantize.precision.channels import channel_moments
-from quantize.precision.matrices import Matrix, matrices_of
+from quantize.precision.matrices import Matrix, plain_products
 from quantize.progress import Progress
 
 _NORM_WEIGHTS = {"SimplifiedLayerNormalization": 1, "SkipSimplifiedLayerNormalization": 2}
@@ -38,7 +38,7 @@ def smooth_file(
 ) -> None:
     """Write the factors that smooth a float graph into the target folder."""
     model = ir.load(fused / MODEL_NAME)
-    widths = {matrix.input_name: matrix.num_inputs for matrix in matrices_of(model.graph) if not matrix.is_head}
+    widths = {matrix.input_name: matrix.num_inputs for matrix in plain_products(model.graph)}
     moments = channel_moments(fused, widths, windows, progress)
     smooth(model, moments, strength).save(target)
 
@@ -50,9 +50,8 @@ def smooth(model: ir.Model, moments: Mapping[str, Float32], strength: float) -> 
     difference that moves from the inputs to the weights.
     """
     groups: dict[str, list[Matrix]] = {}
-    for matrix in matrices_of(model.graph):
-        if not matrix.is_head:
-            groups.setdefault(matrix.input_name, []).append(matrix)
+    for matrix in plain_products(model.graph):
+        groups.setdefault(matrix.input_name, []).append(matrix)
     by_output = {matrix.node.outputs[0]: matrix for group in groups.values() for matrix in group}
     factors = Factors()
     norms: dict[ir.Value, Float32] = {}

@@ -78,7 +78,10 @@ def witness_text(witness: Witness) -> str:
 def source_table(uri: str, found: Inspection) -> Table:
     """Return a source's facts, and the needs of a build and of a device."""
     table = _table(f"{uri} ({found.architecture})", "", "")
-    table.add_row("parameters", f"{found.num_parameters / 1e6:,.0f} million, {found.source_bytes / 1e6:,.0f} MB")
+    idle = found.num_active_parameters != found.num_parameters
+    active = f" ({found.num_active_parameters / 1e6:,.0f} million for a token)" if idle else ""
+    parameters = f"{found.num_parameters / 1e6:,.0f} million{active}"
+    table.add_row("parameters", f"{parameters}, {found.source_bytes / 1e6:,.0f} MB")
     table.add_row("positions", found.context_limit or f"{found.max_positions:,}")
     for scheme, needs in found.builds.items():
         table.add_row(f"a build in {scheme}", needs.sentence)

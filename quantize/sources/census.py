@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from quantize.sources.experts import expert_tensors, experts_of, mlps
 from quantize.sources.gemma4 import FAMILY as GEMMA4
 from quantize.sources.gemma4 import gemma4_layer, gemma4_outer
 from quantize.sources.granite import MAMBA, mamba_layer
@@ -50,7 +51,10 @@ def _layer(keys: Mapping[str, Any], layer: int) -> Shapes:
         mlp = {"shared_mlp.input_linear.weight": (2 * wide, hidden), "shared_mlp.output_linear.weight": (hidden, wide)}
         return shapes | mlp | mamba_layer(keys)
     products = {"self_attn.o_proj": (hidden, q)}
-    if family == "granitemoehybrid":
+    has_experts = mlps(keys)[layer] == "experts"
+    if has_experts:
+        shapes |= _experts(keys)
+    elif family == "granitemoehybrid":
         wide = keys["shared_intermediate_size"]
         products |= {"shared_mlp.input_linear": (2 * wide, hidden), "shared_mlp.output_linear": (hidden, wide)}
     else:
@@ -63,15 +67,22 @@ def _layer(keys: Mapping[str, Any], layer: int) -> Shapes:
             "self_attn.k_proj": (kv, hidden),
             "self_attn.v_proj": (kv, hidden),
         }
-        if family != "granitemoehybrid":
+        if family != "granitemoehybrid" and not has_experts:
             products |= {"mlp.gate_proj": (wide, hidden), "mlp.up_proj": (wide, hidden)}
-    if family in ("qwen3", "gemma3_text"):
+    if family in ("qwen3", "qwen3_moe", "gemma3_text"):
         shapes |= {f"self_attn.{part}_norm.weight": (keys["head_dim"],) for part in "qk"}
     for name, shape in products.items():
         shapes[f"{name}.weight"] = shape
         if _has_bias(keys, name):
             shapes[f"{name}.bias"] = shape[:1]
     return shapes
+
+
+def _experts(keys: Mapping[str, Any]) -> Shapes:
+    found, names = experts_of(keys), layer_names(keys["model_type"]).experts
+    assert found is not None
+    hidden = keys["hidden_size"]
+    return {f"{names.router}.weight": (found.count, hidden)} | expert_tensors(names, found, hidden)
 
 
 def _has_bias(keys: Mapping[str, Any], name: str) -> bool:

@@ -96,7 +96,7 @@ def architecture_of(folder: Path) -> str:
     """
     raw = read_json(inside(folder, "config.json"))
     name = raw.get("model_type")
-    if name in NESTED and isinstance(text := raw.get("text_config"), dict):
+    if isinstance(name, str) and name in NESTED and isinstance(text := raw.get("text_config"), dict):
         found = text.get("model_type", NESTED[name])
         if found != NESTED[name]:
             raise QuantizeError(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from quantize.sources.experts import Experts, Mlp, experts_of, mlps
 from quantize.sources.gemma4 import FAMILY as GEMMA4
 from quantize.sources.gemma4 import head_dim, kv_layer
 from quantize.sources.layer_names import LayerNames, layer_names
@@ -71,6 +72,8 @@ class DecoderDesign:
         attention_scale: the factor on the products of queries and keys.
         names: the modules of its layers.
         mixers: the part of each layer that mixes tokens.
+        mlps: the part of each layer that does not.
+        experts: those of its mixtures, if it has them.
         conv_kernel: the tokens that a convolution sees, itself included; 0 without one.
         delta: the heads of its gated delta nets, if it has them.
         mamba: the heads of its layers of Mamba-2, if it has them.
@@ -93,6 +96,8 @@ class DecoderDesign:
     mixers: tuple[Mixer, ...]
     head_dims: tuple[int, ...]
     kv_layers: tuple[int, ...]
+    mlps: tuple[Mlp, ...]
+    experts: Experts | None = None
     conv_kernel: int = 0
     delta: DeltaShape | None = None
     mamba: MambaShape | None = None
@@ -130,6 +135,8 @@ def decoder_design(keys: Mapping[str, Any]) -> DecoderDesign:
         mixers=tuple(_MIXERS.get(kind, "attention") for kind in types),
         head_dims=tuple(head_dim(keys, layer) if is_gemma4 else keys["head_dim"] for layer in layers),
         kv_layers=tuple(kv_layer(keys, layer) if is_gemma4 else layer for layer in layers),
+        mlps=mlps(keys),
+        experts=experts_of(keys),
         conv_kernel=next((keys[name] for name in _KERNELS if name in keys), 0),
         delta=_delta_shape(keys),
         mamba=_mamba_shape(keys),

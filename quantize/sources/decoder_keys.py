@@ -12,6 +12,7 @@ from typing import Any
 
 from appliance.errors import QuantizeError
 from quantize.sources import ignored
+from quantize.sources.experts import experts_of, qwen3_moe_keys
 from quantize.sources.fields import Fields, shown
 from quantize.sources.gemma4 import gemma4_keys
 from quantize.sources.granite import dense_hybrid_keys
@@ -25,6 +26,7 @@ _CLASSES = {
     "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
     "gemma3_text": "Gemma3ForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -44,16 +46,37 @@ NESTED = {"gemma3": "gemma3_text", "mistral3": "ministral3", "qwen3_5": "qwen3_5
 _GRANITE = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
 _TIED_BY_DEFAULT = frozenset({"gemma3_text", "gemma4_text", "smollm3"})
 _ATTENTION_BIAS = frozenset(
-    {"llama", "qwen3", "gemma3_text", "gemma4_text", "smollm3", "granite", "granitemoehybrid", "qwen3_5_text", "lfm3"}
+    {
+        "llama",
+        "qwen3",
+        "qwen3_moe",
+        "gemma3_text",
+        "gemma4_text",
+        "smollm3",
+        "granite",
+        "granitemoehybrid",
+        "qwen3_5_text",
+        "lfm3",
+    }
 )
 _MLP_BIAS = frozenset({"llama", "smollm3", "granite"})
 _LIQUID = frozenset({"lfm2", "lfm3"})
 _GEMMA = frozenset({"gemma3_text", "gemma4_text"})
 _TWO_BASES = _GEMMA | {"lfm3"}  # of positions: in layers with a window, and in all others
-_OWN_WINDOWS = frozenset({"lfm3", "gemma4_text"})  # which are among their own keys
+_OWN_WINDOWS = frozenset({"lfm3", "gemma4_text", "qwen3_moe"})  # which are among their own keys
 _BIDIRECTIONAL = "use_bidirectional_attention"
-_OWN_KEYS = {"lfm2": lfm2_keys, "lfm3": lfm3_keys, "qwen3_5_text": qwen35_keys, "gemma4_text": gemma4_keys}
-_OWN_EMPTY = {"gemma4_text": {"final_logit_softcapping", "use_bidirectional_attention"}}  # that the family reads itself
+_OWN_KEYS = {
+    "lfm2": lfm2_keys,
+    "lfm3": lfm3_keys,
+    "qwen3_5_text": qwen35_keys,
+    "gemma4_text": gemma4_keys,
+    "qwen3_moe": qwen3_moe_keys,
+}
+_COUNTS_OF_EXPERTS = {"num_experts", "num_local_experts"}
+_OWN_EMPTY = {  # that the family reads itself
+    "gemma4_text": {"final_logit_softcapping", "use_bidirectional_attention"},
+    "qwen3_moe": _COUNTS_OF_EXPERTS,
+}
 _HEAD_DIMS = {
     "qwen3": 128,
     "gemma3_text": 256,
@@ -93,6 +116,16 @@ _GEMMA3_DEFAULTS: Mapping[str, Any] = {
 }
 
 Canonical = dict[str, Any]
+
+
+def why_not_searched(config: Mapping[str, Any]) -> str | None:
+    """Return the reason why no search weighs the parts of a model; None if one can."""
+    family = config["model_type"]
+    if family in NEWER_THAN_TORCH:
+        return f"a search weighs the parts with transformers 4, which does not know {family}"
+    if experts_of(config) is not None:
+        return "a search does not weigh experts, of which a text gives each a few tokens only"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,11 @@ DECODERS: Mapping[str, Mapping[str, str]] = {
     "llama": {"is_llama_config": _ORIGIN},
     "qwen2": {"max_window_layers": _WINDOW},
     "qwen3": {"max_window_layers": _WINDOW},
+    "qwen3_moe": {
+        "max_window_layers": _WINDOW,
+        "router_aux_loss_coef": _TRAINING,
+        "output_router_logits": _OUTPUT,
+    },
     "gemma3_text": {
         "_sliding_window_pattern": _WINDOW,
         "cache_implementation": _RUNTIME,

@@ -6,12 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from quantize.needs import Model, Needs, export_bytes, needs_of, stage_needs, stages_of
 from quantize.sources.census import decoder_shapes
 from quantize.sources.checkpoint import is_text_model, read_checkpoint
 from quantize.sources.decoder_config import decoder_config
-from quantize.sources.decoder_keys import read_decoder_keys
+from quantize.sources.decoder_keys import DECODERS, read_decoder_keys, why_not_searched
+from quantize.sources.experts import expert_weights, experts_of, mlps
 from quantize.sources.export_choice import choose_export
 from quantize.sources.folder import inside
 from quantize.sources.gguf_config import gguf_config
@@ -29,13 +31,15 @@ _REST_OF_BOARD = 700_000_000  # the system and the server, before a model
 class Inspection:
     """A checkpoint's facts and needs.
 
-    `left_out` gives the reason for each key and tensor that is not used. `builds` holds the needs of a whole build by
-    scheme, of which finished stages make less; `export` is the way to the float graph that it takes here, None for a
-    text encoder.
+    `num_active_parameters` are those that one token is multiplied with: of experts those that it gets. All are in
+    memory. `left_out` gives the reason for each key and tensor that is not used. `builds` holds the needs of a whole
+    build by scheme, of which finished stages make less; `export` is the way to the float graph that it takes here, None
+    for a text encoder.
     """
 
     architecture: str
     num_parameters: int
+    num_active_parameters: int
     source_bytes: int
     max_positions: int
     context_limit: str | None
@@ -76,10 +80,12 @@ def inspect_source(path: Path) -> Inspection:
     cache = _cache_bytes(config) if model.is_decoder else 0
     positions = decoder_config(config, {}) if model.is_decoder else None
     export = choose_export("auto", model).way if model.is_decoder else None
-    schemes = ("int4", "int8", "auto", "packed") if model.is_decoder else ("int8",)
+    searched = ("auto", "packed") if model.is_decoder and why_not_searched(config) is None else ()
+    schemes = ("int4", "int8", *searched) if model.is_decoder else ("int8",)
     return Inspection(
         architecture=str(config["model_type"]),
         num_parameters=parameters,
+        num_active_parameters=parameters - (_idle_weights(config) if model.is_decoder else 0),
         source_bytes=source_bytes,
         max_positions=positions.max_positions if positions is not None else _positions_of_text(config),
         context_limit=None if positions is None else positions.limit,
@@ -105,11 +111,24 @@ def model_of(path: Path, *, is_text: bool = False) -> Model:
     found = read_checkpoint(path)
     shapes = [tensor.shape for tensor in found.weights.tensors.values()]
     is_decoder = not (is_text or is_text_model(path))
-    return Model(shapes, found.config, is_decoder=is_decoder, is_rewritten=not found.weights.as_stored)
+    is_rewritten, experts = not found.weights.as_stored, None
+    if found.architecture in DECODERS:
+        experts = experts_of(found.config)
+    layer_experts = 0 if experts is None else experts.count * expert_weights(experts, found.config["hidden_size"])
+    return Model(shapes, found.config, is_decoder=is_decoder, is_rewritten=is_rewritten, layer_experts=layer_experts)
 
 
 def _whole_build(model: Model, scheme: str, *, is_exported: bool) -> Needs:
     return needs_of(stage_needs(model, scheme), stages_of(model, scheme, is_exported=is_exported))
+
+
+def _idle_weights(config: Mapping[str, Any]) -> int:
+    """Return the weights of the experts that a token does not get, in all layers."""
+    experts = experts_of(config)
+    if experts is None:
+        return 0
+    layers = sum(kind != "dense" for kind in mlps(config))
+    return layers * (experts.count - experts.chosen) * expert_weights(experts, config["hidden_size"])
 
 
 def _positions_of_text(config: Mapping[str, object]) -> int:

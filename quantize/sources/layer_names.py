@@ -17,6 +17,21 @@ class MlpNames:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpertNames:
+    """The tensors of a mixture of experts; {} stands for an expert's number.
+
+    Attributes:
+        bias: what is added to the scores for the choice alone; None where there is none.
+    """
+
+    router: str = "mlp.gate"
+    bias: str | None = None
+    gate: str = "mlp.experts.{}.gate_proj"
+    up: str = "mlp.experts.{}.up_proj"
+    down: str = "mlp.experts.{}.down_proj"
+
+
+@dataclass(frozen=True, slots=True)
 class LayerNames:
     """The modules of a layer, below `model.layers.N`.
 
@@ -36,6 +51,7 @@ class LayerNames:
     query_norm: str = "q_norm"
     key_norm: str = "k_norm"
     mlp: MlpNames = MlpNames()
+    experts: ExpertNames = ExpertNames()
     last_norm: str = "model.norm"
 
 

@@ -96,6 +96,16 @@ BUILT_DECODERS: dict[str, dict[str, Any]] = {
         "mamba_n_heads": 8,
         "rope_theta": 1e7,
     },
+    "qwen3_moe": {
+        "num_hidden_layers": 3,
+        "head_dim": 32,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [1],
+        "moe_intermediate_size": 32,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "norm_topk_prob": True,
+    },
     "lfm2": {
         "num_hidden_layers": 4,
         "layer_types": ["conv", "full_attention", "conv", "full_attention"],

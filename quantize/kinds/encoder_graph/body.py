@@ -53,6 +53,8 @@ def _check_layers(config: DecoderConfig) -> None:
         kind = "gated attention"
     elif design.per_layer_width or not all(map(design.keeps_kv, design.attention_layers)):
         kind = "per-layer embeddings or lent keys"
+    elif design.experts is not None:
+        kind = "experts"
     if kind is not None:
         raise QuantizeError(f"{config.architecture} has layers of {kind}; embeddings are known of attention alone")
 

@@ -26,6 +26,11 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "Granite 4 dense, biases, untied": ("granitemoehybrid", {"attention_bias": True, "tie_word_embeddings": False}),
     "Granite 4 dense without positions": ("granitemoehybrid", {"position_embedding_type": "nope"}),
     "LFM2": ("lfm2", {}),
+    "Qwen3 with experts": ("qwen3_moe", {}),
+    "Qwen3 with experts in every second layer, weights as they are": (
+        "qwen3_moe",
+        {"mlp_only_layers": [], "decoder_sparse_step": 2, "norm_topk_prob": False, "attention_bias": True},
+    ),
     "LFM2, biases, untied, kernel of four": (
         "lfm2",
         {"conv_bias": True, "tie_word_embeddings": False, "conv_L_cache": 4, "block_auto_adjust_ff_dim": False},

@@ -25,9 +25,9 @@ from quantize.evaluation.segments import feeds_of, segments_of
 from quantize.fusion.export import DECODER_TASK, export
 from quantize.fusion.fuse import fuse_file
 from quantize.precision.fit import Product, choose_num_workers, fit_matrices, groups_of
-from quantize.precision.fit_worker import second_moments
 from quantize.precision.fitted import load_errors
 from quantize.precision.matrices import matrices_of
+from quantize.precision.moments import second_moments
 from quantize.precision.segments import run_segments
 from quantize.precision.workers import Workers
 from quantize.progress import SILENT

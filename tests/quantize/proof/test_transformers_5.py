@@ -75,6 +75,16 @@ _LLAMA3 = {
     "original_max_position_embeddings": 64,
 }
 _WINDOWS = ["sliding_attention", "full_attention"]
+_QWEN3_MOE = {
+    "num_hidden_layers": 4,
+    "head_dim": 48,
+    "mlp_only_layers": [1],
+    "decoder_sparse_step": 1,
+    "moe_intermediate_size": 32,
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "norm_topk_prob": True,
+}
 _LFM2 = {
     "num_hidden_layers": 4,
     "layer_types": ["conv", "full_attention", "conv", "full_attention"],
@@ -138,6 +148,15 @@ _MODELS: dict[str, dict[str, Any]] = {
     "llama": {"rope_parameters": _LLAMA3, "attention_bias": True, "mlp_bias": True},
     "qwen2": {"tie_word_embeddings": True},
     "qwen3": {"head_dim": 48},
+    "qwen3_moe": _QWEN3_MOE,
+    "qwen3_moe, scores as they are, in every second layer, biases": {
+        **_QWEN3_MOE,
+        "mlp_only_layers": [],
+        "decoder_sparse_step": 2,
+        "norm_topk_prob": False,
+        "attention_bias": True,
+        "tie_word_embeddings": True,
+    },
     "gemma3_text": {"head_dim": 48, "query_pre_attn_scalar": 20, "sliding_window": 8, "layer_types": _WINDOWS},
     "phi3": {
         "hidden_size": 256,

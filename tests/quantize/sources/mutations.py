@@ -101,7 +101,7 @@ def _change_config(config: dict[str, Any], kind: str, pick: int, variant: int) -
         case "retype key":
             config[name] = _other_type(config[name], variant)
         case "add key":
-            new = ("rope_factor", "num_experts_per_tok", "attention_scale", "sliding", "alibi")[variant % 5]
+            new = ("rope_factor", "num_shared_experts", "attention_scale", "sliding", "alibi")[variant % 5]
             config[new] = (2, 0.5, True, [1], "yes")[(variant // 5) % 5]
             return {new}
         case _ if parts:

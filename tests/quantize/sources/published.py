@@ -46,6 +46,13 @@ _QWEN3: Config = {
     "torch_dtype": "bfloat16", "transformers_version": "4.51.0", "use_cache": True, "use_sliding_window": False,
     "vocab_size": 151936,
 }  # fmt: skip
+_QWEN3_MOE: Config = {
+    **_QWEN3, "architectures": ["Qwen3MoeForCausalLM"], "decoder_sparse_step": 1, "head_dim": 128, "hidden_size": 2048,
+    "intermediate_size": 6144, "max_window_layers": 48, "mlp_only_layers": [], "model_type": "qwen3_moe",
+    "moe_intermediate_size": 768, "norm_topk_prob": True, "num_attention_heads": 32, "num_experts": 128,
+    "num_experts_per_tok": 8, "num_hidden_layers": 48, "num_key_value_heads": 4, "output_router_logits": False,
+    "rope_theta": 1000000.0, "router_aux_loss_coef": 0.001, "tie_word_embeddings": False,
+}  # fmt: skip
 _GEMMA3_1B: Config = {
     "architectures": ["Gemma3ForCausalLM"], "attention_bias": False, "attention_dropout": 0.0,
     "attn_logit_softcapping": None, "bos_token_id": 2, "cache_implementation": "hybrid", "eos_token_id": [1, 106],
@@ -236,6 +243,7 @@ _GEMMA4_E2B: Config = {
 DECODERS: dict[str, Config] = {
     "Gemma 4 E2B": _GEMMA4_E2B,
     "Llama 3.2 1B": _LLAMA_32, "SmolLM2": _SMOLLM2, "Qwen2.5 0.5B": _QWEN25, "Qwen3 0.6B": _QWEN3,
+    "Qwen3 30B A3B": _QWEN3_MOE,
     "Gemma 3 1B": _GEMMA3_1B, "Gemma 3 270M": _GEMMA3_270M, "Gemma 3 4B": _GEMMA3_4B, "Phi-3-mini": _PHI3,
     "Phi-4-mini": _PHI4_MINI, "Mistral 7B v0.3": _MISTRAL, "SmolLM3": _SMOLLM3, "Granite 3.3 2B": _GRANITE,
     "Granite 4.0 micro": _GRANITE4, "Granite 4.0 h-1b": _GRANITE4_H, "Ministral 3 3B": _MINISTRAL3,
@@ -352,6 +360,8 @@ def as_transformers_5(raw: Config) -> Config:
         new["rope_parameters"] = {"full_attention": full, "sliding_attention": local}
     else:
         new["rope_parameters"] = full
+    if raw["model_type"] == "qwen3_moe":
+        new["num_local_experts"] = new.pop("num_experts")
     if raw["model_type"] == "granitemoehybrid":
         names = {"attention": "full_attention", "mamba": "linear_attention"}
         new["layer_types"] = [names[kind] for kind in raw["layer_types"]]

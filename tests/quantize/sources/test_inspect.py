@@ -26,6 +26,16 @@ def test_a_decoder_says_what_it_is_and_needs(tmp_path: Path) -> None:
     assert found.fits(1 << 20) == []
 
 
+def test_experts_count_in_memory_and_only_some_of_them_in_the_work_for_a_token(tmp_path: Path) -> None:
+    found = inspect_source(write_decoder(tmp_path / "tiny", "qwen3_moe"))
+    of_an_expert, layers, idle = 3 * 32 * 64, 2, 5
+    assert found.num_parameters - found.num_active_parameters == layers * idle * of_an_expert
+    assert found.bundle_bytes["int8"] > found.num_parameters
+    assert set(found.builds) == {"int4", "int8"}
+    plain = inspect_source(write_decoder(tmp_path / "plain", "qwen3"))
+    assert plain.num_parameters == plain.num_active_parameters
+
+
 def test_a_gguf_file_and_an_encoder_are_judged_as_well(tmp_path: Path) -> None:
     assert inspect_source(write_gguf(tmp_path / "tiny.gguf")).architecture == "llama"
     for architecture in ("bert", "nomic_bert"):

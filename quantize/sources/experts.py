@@ -1,0 +1,135 @@
+"""Mixtures of experts in a causal model's configuration: how many there are, and how a token gets its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from appliance.errors import QuantizeError
+from quantize.sources.fields import Fields, shown
+from quantize.sources.layer_names import ExpertNames
+
+QWEN3 = "qwen3_moe"
+_BLOCK = 32  # weights with one scale; the operator for experts takes whole blocks only
+
+Mlp = Literal["dense", "experts"]
+Scores = Literal["softmax", "sigmoid"]
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """The gated MLPs among which a router chooses some for each token.
+
+    Attributes:
+        count, chosen: all of them, and those that a token gets.
+        width: the channels between an expert's two products.
+        scores: the function that makes scores of the router's logits.
+        is_normalized: the scores of the chosen ones are divided by their sum.
+    """
+
+    count: int
+    chosen: int
+    width: int
+    scores: Scores
+    is_normalized: bool
+
+
+def mlps(keys: Mapping[str, Any]) -> tuple[Mlp, ...]:
+    """Return the kind of each layer's MLP."""
+    return tuple(_mlp(keys, layer) for layer in range(keys["num_hidden_layers"]))
+
+
+def experts_of(keys: Mapping[str, Any]) -> Experts | None:
+    """Return the experts of a canonical configuration, if it has any."""
+    if keys["model_type"] != QWEN3:
+        return None
+    count, chosen, width = (keys[name] for name in ("num_experts", "num_experts_per_tok", "moe_intermediate_size"))
+    return Experts(count, chosen, width, scores="softmax", is_normalized=keys["norm_topk_prob"])
+
+
+def qwen3_moe_keys(fields: Fields) -> dict[str, Any]:
+    """Return the canonical keys that only this family has.
+
+    Raises:
+        QuantizeError: missing, contradictory, or not known.
+    """
+    fields.fixed("use_sliding_window", False)
+    fields.value("sliding_window")  # the width of a window that no layer has
+    keys: dict[str, Any] = {
+        **expert_counts(fields, "num_experts"),
+        "norm_topk_prob": fields.flag("norm_topk_prob"),
+        "decoder_sparse_step": fields.count("decoder_sparse_step"),
+        "mlp_only_layers": _layers_without(fields),
+    }
+    if "experts" not in mlps({**keys, "model_type": QWEN3, "num_hidden_layers": fields.count("num_hidden_layers")}):
+        raise QuantizeError(
+            f"mlp_only_layers and decoder_sparse_step in {fields.where} leave no layer with experts; such a model is a "
+            "qwen3"
+        )
+    return keys
+
+
+def expert_counts(fields: Fields, count_name: str) -> dict[str, Any]:
+    """Return the number of experts, of those that a token gets, and their width; both names of the first are read.
+
+    Raises:
+        QuantizeError: missing, a token gets more than there are, or blocks of weights do not divide the widths.
+    """
+    other = "num_local_experts" if count_name == "num_experts" else "num_experts"
+    count = fields.count(count_name if fields.has(count_name) or not fields.has(other) else other)
+    for name in (count_name, other):
+        fields.fixed(name, count)
+    chosen, width = fields.count("num_experts_per_tok"), fields.count("moe_intermediate_size")
+    if chosen > count:
+        raise QuantizeError(f"num_experts_per_tok in {fields.where} is {chosen}; there are {count} experts")
+    check_blocks(fields, "moe_intermediate_size")
+    return {count_name: count, "num_experts_per_tok": chosen, "moe_intermediate_size": width}
+
+
+def check_blocks(fields: Fields, width_name: str) -> None:
+    """Refuse experts whose inputs are no whole blocks.
+
+    Raises:
+        QuantizeError: naming the width.
+    """
+    for name in ("hidden_size", width_name):
+        if fields.count(name) % _BLOCK:
+            raise QuantizeError(
+                f"{name} in {fields.where} is {fields.count(name)}; that of experts is a multiple of {_BLOCK}"
+            )
+
+
+def expert_tensors(names: ExpertNames, experts: Experts, hidden: int) -> Shapes:
+    """Return the tensors of a layer's experts below its prefix, by shape: three matrices for each expert."""
+    width, shapes = experts.width, dict[str, tuple[int, ...]]()
+    for expert in range(experts.count):
+        for name, shape in ((names.gate, (width, hidden)), (names.up, (width, hidden)), (names.down, (hidden, width))):
+            shapes[f"{name.format(expert)}.weight"] = shape
+    return shapes
+
+
+def expert_weights(experts: Experts, hidden: int) -> int:
+    """Return the weights of one expert."""
+    return 3 * experts.width * hidden
+
+
+def _mlp(keys: Mapping[str, Any], layer: int) -> Mlp:
+    if keys["model_type"] != QWEN3:
+        return "dense"
+    is_plain = layer in keys["mlp_only_layers"] or (layer + 1) % keys["decoder_sparse_step"]
+    return "dense" if is_plain else "experts"
+
+
+def _layers_without(fields: Fields) -> list[int]:
+    layers, found = fields.count("num_hidden_layers"), fields.value("mlp_only_layers")
+    if "mlp_only_layers" not in fields.names():
+        raise fields.missing("mlp_only_layers", "the layers without experts ([] for none)")
+    if found is not None and not (
+        isinstance(found, list) and all(type(layer) is int and 0 <= layer < layers for layer in found)
+    ):
+        raise QuantizeError(
+            f"mlp_only_layers in {fields.where} is {shown(found)}; a list of layers from 0 to {layers - 1} is needed"
+        )
+    return sorted(set(found or []))
