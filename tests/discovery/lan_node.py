@@ -16,7 +16,7 @@ from blockbuster import blockbuster_ctx
 
 from appliance.discovery import Announcer, Browser, ServiceRecord, State, find
 from tests.discovery import lan_strangers as strangers
-from tests.discovery.lan_strangers import say
+from tests.discovery.lan_listeners import say
 
 
 async def announce(args: argparse.Namespace) -> None:

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import io
-import json
-import threading
 import typing
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,108 +27,23 @@ from appliance.remote.probe import Probe, probe
 from appliance.remote.push import push
 from appliance.server.admin import aliases, claim, device, keys, pieces, safe_mode, trust, update, uploads
 from tests.install.tiny_bundles import TinyDevice
+from tests.remote.foreign import (
+    BEGUN,
+    CHUNK,
+    COMMANDS,
+    HEALTH,
+    MODELS,
+    OVERVIEW,
+    PIECE,
+    Foreign,
+    Json,
+    Routes,
+    changed,
+    changes,
+    foreign,
+)
 
-Json = Any
-Routes = dict[str, Json]
-
-_OVERVIEW = {
-    "models": [
-        {
-            "name": "tiny",
-            "digest": "0123456789abcdef",
-            "versions": ["0123456789abcdef"],
-            "kind": "decoder",
-            "size_bytes": 1_000_000,
-            "signer": "abc",
-            "quality": {"metrics": {"ppl": 9.5}, "kl_here": 0.01, "text": None},
-            "built_for": "any",
-            "is_built_for_here": True,
-            "loaded": True,
-            "aliases": ["gpt"],
-            "problem": None,
-        }
-    ],
-    "storage": {"free_bytes": 1 << 30},
-    "memory": {"free_bytes": 1 << 30},
-}
-_REQUEST = {
-    "at": 1_700_000_000,
-    "method": "GET",
-    "route": "/health",
-    "status": "200",
-    "duration_ms": 3,
-    "key": "k1",
-    "peer": "10.0.0.9",
-    "prompt_tokens": 5,
-    "generated_tokens": 7,
-}
-_KEY = {"id": "k1", "name": "anna", "role": "inference", "rate": None, "created": 1_700_000_000}
-_UPDATE = {"object": "update", "running": "0.2.0", "step": "done", "version": "0.2.0", "detail": "", "received": 0}
-_CHUNK = {"choices": [{"delta": {"content": "Hi"}}], "usage": {"prompt_tokens": 3, "completion_tokens": 5}}
-_MODELS = {"object": "list", "data": [{"id": "tiny", "kind": "decoder"}]}
-_HEALTH = {"status": "ok", "engines": {"tiny": {"num_running": 1, "num_waiting": 0}}}
-_PIECE = {"name": "a", "size_bytes": 8, "received": 4}
-_BEGUN = {"state": "uploading", "id": "u1", "name": "tiny", "files": [{"name": "a", "size_bytes": 8, "received": 4}]}
-_WRONG = [None, True, -1, 0, 1.5, 1e308, 10**30, 10**4000, "", "x", "\ud800", "\x1b[2J", [], [None], {}, {"a": 1}]
-
-COMMANDS: dict[str, Routes] = {
-    "models list": {"GET /admin/models": _OVERVIEW},
-    "models list --json": {"GET /admin/models": _OVERVIEW},
-    "models load tiny": {"POST /admin/models/tiny/load": _OVERVIEW},
-    "models rollback tiny": {"POST /admin/models/tiny/rollback": _OVERVIEW},
-    "models remove tiny": {"DELETE /admin/models/tiny": _OVERVIEW},
-    "models alias": {"GET /admin/aliases": {"aliases": {"gpt": "tiny"}}},
-    "models trust": {"GET /admin/trust": {"trusted": ["abc"]}},
-    "models trust KEY": {"POST /admin/trust": {"trusted": ["abc"], "added": "abc"}},
-    "keys list": {"GET /admin/keys": {"keys": [_KEY]}},
-    "keys create anna": {"POST /admin/keys": {**_KEY, "key": "sk-1"}},
-    "requests": {"GET /admin/requests": {"requests": [_REQUEST]}, "GET /admin/keys": {"keys": [_KEY]}},
-    "requests --json": {"GET /admin/requests": {"requests": [_REQUEST]}, "GET /admin/keys": {"keys": [_KEY]}},
-    "safe-mode": {"GET /admin/safe-mode": {"active": True}},
-    "restart": {"POST /admin/restart": {"restarting": True}},
-    "claim": {"POST /admin/claim": {"id": "k", "name": "anna", "role": "administration", "key": "sk-1"}},
-    "update show": {"GET /admin/update": _UPDATE},
-    "chat --stats Hello": {"GET /v1/models": _MODELS, "POST /v1/chat/completions": _CHUNK},
-}
-
-
-@dataclass
-class Foreign:
-    """A server that gives prepared answers; a chunk of a chat is one event of a stream."""
-
-    address: str
-    routes: Routes = field(default_factory=dict)
-
-
-@pytest.fixture(scope="module")
-def foreign() -> Iterator[Foreign]:
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            route = f"{self.command} {self.path}"
-            body = json.dumps(running.routes.get(route, {"error": {"message": f"no {route}"}})).encode()
-            is_stream = self.path.endswith("/chat/completions")
-            if is_stream:
-                body = b"data: " + body + b"\n\ndata: [DONE]\n\n"
-            self.send_response(200 if route in running.routes else 404)
-            self.send_header("Content-Type", "text/event-stream" if is_stream else "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815 - as the library calls them
-
-        def log_message(self, *_: object) -> None:
-            """Keep silent."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        running = Foreign(f"http://127.0.0.1:{server.server_port}")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        yield running
-        server.shutdown()
-        thread.join()
+__all__ = ["foreign"]
 
 
 @pytest.fixture
@@ -157,44 +67,6 @@ def run(
             return main(words), said.getvalue()
 
     return run_command
-
-
-def _paths(value: Json) -> Iterator[tuple[str | int, ...]]:
-    """Yield the way to each part of a JSON value, the whole one first."""
-    yield ()
-    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, part in parts:
-        yield from ((name, *rest) for rest in _paths(part))
-
-
-def _changed(value: Json, path: tuple[str | int, ...], act: str, by: Json) -> Json:
-    """Return the value with one part dropped, renamed or replaced."""
-    if not path:
-        return by
-    changed = copy.deepcopy(value)
-    holder = changed
-    for step in path[:-1]:
-        holder = holder[step]
-    part = holder.pop(path[-1])
-    match act:
-        case "rename" if isinstance(holder, dict):
-            holder[f"{path[-1]}_new"] = part
-        case "replace" if isinstance(holder, dict):
-            holder[path[-1]] = by
-        case "replace":
-            holder.insert(path[-1], by)
-    return changed
-
-
-def changes(routes: Routes) -> st.SearchStrategy[Routes]:
-    """Return a strategy for the same answers with a part of one changed."""
-    places = [(route, path) for route, answer in routes.items() for path in _paths(answer)]
-    return st.builds(
-        lambda place, act, by: {**routes, place[0]: _changed(routes[place[0]], place[1], act, by)},
-        st.sampled_from(places),
-        st.sampled_from(["drop", "rename", "replace", "replace"]),
-        st.sampled_from(_WRONG),
-    )
 
 
 _FEW = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -234,7 +106,7 @@ def test_a_command_ends_with_one_sentence_whatever_is_answered(
 def test_the_sentence_names_the_field_and_the_device(
     path: tuple[str | int, ...], by: Json, why: str, foreign: Foreign, run: Callable[[str], tuple[int, str]]
 ) -> None:
-    answer = _changed(_OVERVIEW, path, "drop" if by == "drop" else "replace", by)
+    answer = changed(OVERVIEW, path, "drop" if by == "drop" else "replace", by)
     foreign.routes = {"GET /admin/models": answer}
     code, said = run("models list")
     assert code == DeviceError.exit_code
@@ -254,9 +126,9 @@ class _Source:
 
 
 _UPLOAD: Routes = {
-    "POST /admin/uploads": _BEGUN,
-    "PUT /admin/uploads/u1/files/a": {**_PIECE, "received": 8},
-    "POST /admin/uploads/u1/install": {**_OVERVIEW, "state": "installed", "installed": "tiny"},
+    "POST /admin/uploads": BEGUN,
+    "PUT /admin/uploads/u1/files/a": {**PIECE, "received": 8},
+    "POST /admin/uploads/u1/install": {**OVERVIEW, "state": "installed", "installed": "tiny"},
 }
 
 
@@ -277,7 +149,7 @@ def test_a_piece_that_does_not_arrive_is_not_sent_for_ever(foreign: Foreign) -> 
         async with aiohttp.ClientSession(foreign.address) as session:
             await push(session, _Source(), INSTALLATION)
 
-    foreign.routes = {**_UPLOAD, "PUT /admin/uploads/u1/files/a": _PIECE}
+    foreign.routes = {**_UPLOAD, "PUT /admin/uploads/u1/files/a": PIECE}
     with pytest.raises(DeviceError, match="it has 4 bytes after a piece at 4"):
         asyncio.run(send())
 
@@ -290,7 +162,7 @@ def test_a_device_gets_no_other_file_than_the_bundles(name: str, tmp_path: Path)
         reader.piece(name, 0, 4)
 
 
-@given(routes=changes({"GET /health": _HEALTH, "GET /v1/models": _MODELS}))
+@given(routes=changes({"GET /health": HEALTH, "GET /v1/models": MODELS}))
 @_FEW
 def test_a_probe_is_an_answer_whatever_comes(foreign: Foreign, routes: Routes) -> None:
     foreign.routes = routes
@@ -303,7 +175,7 @@ def test_a_probe_is_an_answer_whatever_comes(foreign: Foreign, routes: Routes) -
 
 @given(
     routes=changes(
-        {"GET /v1/models": _MODELS, "POST /v1/chat/completions": _CHUNK, "POST /v1/embeddings": {"data": [{}]}}
+        {"GET /v1/models": MODELS, "POST /v1/chat/completions": CHUNK, "POST /v1/embeddings": {"data": [{}]}}
     )
 )
 @_FEW

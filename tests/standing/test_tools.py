@@ -42,12 +42,6 @@ def test_the_hooks_of_pre_commit_are_sound() -> None:
     run_tool(str(BIN / "pre-commit"), "validate-config", ".pre-commit-config.yaml")
 
 
-def test_no_file_is_too_long() -> None:
-    paths = [p for folder in ("appliance", "quantize", "tests") for p in (ROOT / folder).rglob("*.py")]
-    too_long = {str(p.relative_to(ROOT)): n for p in paths if (n := p.read_text("utf-8").count("\n")) > 500}
-    assert not too_long
-
-
 def test_shell_scripts_are_sound() -> None:
     scripts = [ROOT / ".ci" / "run", *ROOT.glob("images/**/*.sh"), *ROOT.glob("systemd/**/*.sh")]
     run_tool(str(BIN / "shellcheck"), *map(str, scripts))

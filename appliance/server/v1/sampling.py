@@ -128,10 +128,7 @@ def sampling_params(
     Raises:
         InvalidRequestError: a bias for an unknown token, or stream options without a stream.
     """
-    if wire.stream_options is not None and not wire.stream:
-        raise InvalidRequestError(
-            "Invalid 'stream_options': it is only allowed when 'stream' is true.", param="stream_options"
-        )
+    _check_stream_options(wire)
     defaults = model.spec.sampling
     temperature = _first(wire.temperature, defaults.temperature, 1.0)
     presence, frequency = _penalties(wire, needs_default_penalties=is_constrained and _is_small(model))
@@ -156,6 +153,13 @@ def sampling_params(
         )
         for i in range(num_choices or wire.n)
     ]
+
+
+def _check_stream_options(wire: SamplingFields) -> None:
+    if wire.stream_options is not None and not wire.stream:
+        raise InvalidRequestError(
+            "Invalid 'stream_options': it is only allowed when 'stream' is true.", param="stream_options"
+        )
 
 
 def _penalties(wire: SamplingFields, *, needs_default_penalties: bool) -> tuple[float, float]:
