@@ -17,6 +17,7 @@ from appliance.host.files import locked
 PROGRAMS = Path(__file__).parent / "programs"
 
 _INSTALL_TIMEOUT_S = 180.0
+_LOCK_TIMEOUT_S = 1200.0
 _OFFLINE = (
     "failed to fetch",
     "error sending request",
@@ -44,6 +45,30 @@ def python_with(*packages: str) -> Path:
             uv = [sys.executable, "-m", "uv"]
             _install([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], cwd=folder.parent)
             _install([*uv, "pip", "install", "--quiet", "--python", str(python), *packages], cwd=folder.parent)
+            _complete(folder)
+    return python
+
+
+def python_locked(lock: Path) -> Path:
+    """A Python that has the packages of a file, and none beside them; installed once, which takes minutes."""
+    folder = _folder("venv", lock.read_text("utf-8"), sys.version)
+    python = folder / "bin" / "python"
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not _is_complete(folder):
+            uv = [sys.executable, "-m", "uv"]
+            _install([*uv, "venv", "--quiet", "--python", sys.executable, str(folder)], cwd=folder.parent)
+            install = [
+                *uv,
+                "pip",
+                "install",
+                "--quiet",
+                "--no-deps",
+                "--python",
+                str(python),
+                "--requirement",
+                str(lock),
+            ]
+            _install(install, cwd=folder.parent, timeout_s=_LOCK_TIMEOUT_S)
             _complete(folder)
     return python
 
@@ -110,8 +135,8 @@ def _complete(folder: Path) -> None:
     (folder / "complete").touch()
 
 
-def _install(command: list[str], *, cwd: Path) -> None:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=_INSTALL_TIMEOUT_S, check=False)
+def _install(command: list[str], *, cwd: Path, timeout_s: float = _INSTALL_TIMEOUT_S) -> None:
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_s, check=False)
     said = done.stdout + done.stderr
     if done.returncode and any(sign in said.lower() for sign in _OFFLINE):
         pytest.skip("the package registry cannot be reached")
