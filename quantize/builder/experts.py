@@ -62,12 +62,23 @@ def _choice(parts: Parts, x: ir.Value, layer: int, path: str) -> tuple[ir.Value,
         "Softmax" if found.scores == "softmax" else "Sigmoid", [logits], [f"{path}/scores"], attributes=attributes
     )[0]
     count = edit.constant("chosen_experts", np.array([found.chosen], np.int64))
-    weights, index = edit.nodes("TopK", [scores, count], [f"{path}/best", f"{path}/index"], name=f"{path}/TopK")
+    bias = parts.weights.get(f"model.layers.{layer}.{names.bias}")
+    if bias is None:
+        weights, index = edit.nodes("TopK", [scores, count], [f"{path}/best", f"{path}/index"], name=f"{path}/TopK")
+    else:
+        constant = edit.constant(f"model.layers.{layer}.{names.bias}", whole(bias))
+        choice = edit.node("Add", [scores, constant], f"{path}/choice")
+        _, index = edit.nodes("TopK", [choice, count], [f"{path}/best", f"{path}/index"], name=f"{path}/TopK")
+        weights = edit.node("GatherElements", [scores, index], f"{path}/chosen", axis=-1)
     if found.is_normalized:
         axis = edit.constant("axis_last", np.array([-1], np.int64))
         total = edit.node("ReduceSum", [weights, axis], f"{path}/total", keepdims=1)
+        if found.epsilon:
+            total = edit.node(
+                "Add", [total, edit.constant("experts_epsilon", np.float32(found.epsilon))], f"{path}/above"
+            )
         weights = edit.node("Div", [weights, total], f"{path}/shares")
-    return weights, index
+    return parts.scaled(weights, found.scale, path), index
 
 
 def _weights(parts: Parts, layer: int, path: str) -> list[ir.Value | None]:

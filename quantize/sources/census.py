@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from quantize.sources.experts import expert_tensors, experts_of, mlps
+from quantize.sources.experts import mixture_tensors, mlps
 from quantize.sources.gemma4 import FAMILY as GEMMA4
 from quantize.sources.gemma4 import gemma4_layer, gemma4_outer
 from quantize.sources.granite import MAMBA, mamba_layer
@@ -53,7 +53,7 @@ def _layer(keys: Mapping[str, Any], layer: int) -> Shapes:
     products = {"self_attn.o_proj": (hidden, q)}
     has_experts = mlps(keys)[layer] == "experts"
     if has_experts:
-        shapes |= _experts(keys)
+        shapes |= mixture_tensors(keys)
     elif family == "granitemoehybrid":
         wide = keys["shared_intermediate_size"]
         products |= {"shared_mlp.input_linear": (2 * wide, hidden), "shared_mlp.output_linear": (hidden, wide)}
@@ -78,13 +78,6 @@ def _layer(keys: Mapping[str, Any], layer: int) -> Shapes:
     return shapes
 
 
-def _experts(keys: Mapping[str, Any]) -> Shapes:
-    found, names = experts_of(keys), layer_names(keys["model_type"]).experts
-    assert found is not None
-    hidden = keys["hidden_size"]
-    return {f"{names.router}.weight": (found.count, hidden)} | expert_tensors(names, found, hidden)
-
-
 def _has_bias(keys: Mapping[str, Any], name: str) -> bool:
     if "mlp." in name:
         return bool(keys.get("mlp_bias"))
@@ -96,6 +89,7 @@ def _has_bias(keys: Mapping[str, Any], name: str) -> bool:
 # Of families that share no more than a prefix with the others.
 _LAYERS: Mapping[str, Callable[[Mapping[str, Any], int], Shapes]] = {
     "lfm2": lfm2_layer,
+    "lfm2_moe": lfm2_layer,
     "lfm3": lfm3_layer,
     GEMMA4: gemma4_layer,
 }

@@ -16,7 +16,7 @@ from quantize.sources.experts import experts_of, qwen3_moe_keys
 from quantize.sources.fields import Fields, shown
 from quantize.sources.gemma4 import gemma4_keys
 from quantize.sources.granite import dense_hybrid_keys
-from quantize.sources.lfm2 import lfm2_is_tied, lfm2_keys
+from quantize.sources.lfm2 import lfm2_is_tied, lfm2_keys, lfm2_moe_keys
 from quantize.sources.lfm3 import lfm3_keys
 from quantize.sources.qwen35 import qwen35_keys
 from quantize.sources.rope import Rope, check_factors, read_rope
@@ -35,12 +35,14 @@ _CLASSES = {
     "granitemoehybrid": "GraniteMoeHybridForCausalLM",
     "ministral3": "Ministral3ForCausalLM",
     "lfm2": "Lfm2ForCausalLM",
+    "lfm2_moe": "Lfm2MoeForCausalLM",
     "qwen3_5_text": "Qwen3_5ForCausalLM",
     "lfm3": "Lfm3ForCausalLM",
     "gemma4_text": "Gemma4ForCausalLM",
 }
 DECODERS = frozenset(_CLASSES)
-NEWER_THAN_TORCH = frozenset({"qwen3_5_text", "lfm3", "gemma4_text"})  # that the workstation's transformers cannot load
+# That the workstation's transformers cannot load.
+NEWER_THAN_TORCH = frozenset({"qwen3_5_text", "lfm2_moe", "lfm3", "gemma4_text"})
 # Models for more than text, and their text part.
 NESTED = {"gemma3": "gemma3_text", "mistral3": "ministral3", "qwen3_5": "qwen3_5_text", "gemma4": "gemma4_text"}
 _GRANITE = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
@@ -60,13 +62,14 @@ _ATTENTION_BIAS = frozenset(
     }
 )
 _MLP_BIAS = frozenset({"llama", "smollm3", "granite"})
-_LIQUID = frozenset({"lfm2", "lfm3"})
+_LIQUID = frozenset({"lfm2", "lfm2_moe", "lfm3"})
 _GEMMA = frozenset({"gemma3_text", "gemma4_text"})
 _TWO_BASES = _GEMMA | {"lfm3"}  # of positions: in layers with a window, and in all others
 _OWN_WINDOWS = frozenset({"lfm3", "gemma4_text", "qwen3_moe"})  # which are among their own keys
 _BIDIRECTIONAL = "use_bidirectional_attention"
 _OWN_KEYS = {
     "lfm2": lfm2_keys,
+    "lfm2_moe": lfm2_moe_keys,
     "lfm3": lfm3_keys,
     "qwen3_5_text": qwen35_keys,
     "gemma4_text": gemma4_keys,
@@ -76,6 +79,7 @@ _COUNTS_OF_EXPERTS = {"num_experts", "num_local_experts"}
 _OWN_EMPTY = {  # that the family reads itself
     "gemma4_text": {"final_logit_softcapping", "use_bidirectional_attention"},
     "qwen3_moe": _COUNTS_OF_EXPERTS,
+    "lfm2_moe": _COUNTS_OF_EXPERTS,
 }
 _HEAD_DIMS = {
     "qwen3": 128,
@@ -91,6 +95,7 @@ _SCALING_SINCE = {
     "mistral": None,
     "ministral3": None,
     "lfm2": None,
+    "lfm2_moe": None,
     "qwen3_5_text": None,
     "lfm3": None,
     "gemma4_text": None,

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 from appliance.errors import QuantizeError
 from quantize.sources.fields import Fields, shown
-from quantize.sources.layer_names import ExpertNames
+from quantize.sources.layer_names import layer_names
 
-QWEN3 = "qwen3_moe"
+QWEN3, LFM2 = "qwen3_moe", "lfm2_moe"
+_LFM2_EPSILON = 1e-6  # beside the sum of the scores, as transformers 5 has it
 _BLOCK = 32  # weights with one scale; the operator for experts takes whole blocks only
 
 Mlp = Literal["dense", "experts"]
@@ -26,7 +27,8 @@ class Experts:
         count, chosen: all of them, and those that a token gets.
         width: the channels between an expert's two products.
         scores: the function that makes scores of the router's logits.
-        is_normalized: the scores of the chosen ones are divided by their sum.
+        is_normalized: the scores of the chosen ones are divided by their sum, to which `epsilon` is added.
+        scale: the factor on the outputs.
     """
 
     count: int
@@ -34,6 +36,8 @@ class Experts:
     width: int
     scores: Scores
     is_normalized: bool
+    epsilon: float = 0.0
+    scale: float = 1.0
 
 
 def mlps(keys: Mapping[str, Any]) -> tuple[Mlp, ...]:
@@ -43,10 +47,13 @@ def mlps(keys: Mapping[str, Any]) -> tuple[Mlp, ...]:
 
 def experts_of(keys: Mapping[str, Any]) -> Experts | None:
     """Return the experts of a canonical configuration, if it has any."""
-    if keys["model_type"] != QWEN3:
+    if keys["model_type"] not in (QWEN3, LFM2):
         return None
     count, chosen, width = (keys[name] for name in ("num_experts", "num_experts_per_tok", "moe_intermediate_size"))
-    return Experts(count, chosen, width, scores="softmax", is_normalized=keys["norm_topk_prob"])
+    if keys["model_type"] == QWEN3:
+        return Experts(count, chosen, width, "softmax", keys["norm_topk_prob"])
+    scale: float = keys["routed_scaling_factor"]
+    return Experts(count, chosen, width, "sigmoid", keys["norm_topk_prob"], epsilon=_LFM2_EPSILON, scale=scale)
 
 
 def qwen3_moe_keys(fields: Fields) -> dict[str, Any]:
@@ -101,11 +108,16 @@ def check_blocks(fields: Fields, width_name: str) -> None:
             )
 
 
-def expert_tensors(names: ExpertNames, experts: Experts, hidden: int) -> Shapes:
-    """Return the tensors of a layer's experts below its prefix, by shape: three matrices for each expert."""
-    width, shapes = experts.width, dict[str, tuple[int, ...]]()
+def mixture_tensors(keys: Mapping[str, Any], *, has_bias: bool = False) -> dict[str, tuple[int, ...]]:
+    """Return the tensors of a layer's router and experts below its prefix, by shape."""
+    experts, names, hidden = experts_of(keys), layer_names(keys["model_type"]).experts, keys["hidden_size"]
+    assert experts is not None
+    shapes: dict[str, tuple[int, ...]] = {f"{names.router}.weight": (experts.count, hidden)}
+    if has_bias and names.bias is not None:
+        shapes[names.bias] = (experts.count,)
+    wide, narrow = (experts.width, hidden), (hidden, experts.width)
     for expert in range(experts.count):
-        for name, shape in ((names.gate, (width, hidden)), (names.up, (width, hidden)), (names.down, (hidden, width))):
+        for name, shape in ((names.gate, wide), (names.up, wide), (names.down, narrow)):
             shapes[f"{name.format(expert)}.weight"] = shape
     return shapes
 
@@ -116,6 +128,8 @@ def expert_weights(experts: Experts, hidden: int) -> int:
 
 
 def _mlp(keys: Mapping[str, Any], layer: int) -> Mlp:
+    if keys["model_type"] == LFM2:
+        return "dense" if layer < keys["num_dense_layers"] else "experts"
     if keys["model_type"] != QWEN3:
         return "dense"
     is_plain = layer in keys["mlp_only_layers"] or (layer + 1) % keys["decoder_sparse_step"]

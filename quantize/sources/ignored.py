@@ -148,6 +148,7 @@ DECODERS: Mapping[str, Mapping[str, str]] = {
         **{f"mtp_{name}": _DRAFTS for name in ("num_hidden_layers", "use_dedicated_embeddings")},
     },
     "lfm3": {},
+    "lfm2_moe": {"router_aux_loss_coef": _TRAINING, "output_router_logits": _OUTPUT},
     "gemma4_text": {},
     "lfm2": {
         **{f"block_{name}": _TRAINING for name in ("mlp_init_scale", "out_init_scale", "use_xavier_init")},

@@ -76,6 +76,22 @@ _FAMILIES: Mapping[str, LayerNames] = {
         mlp=MlpNames("feed_forward.w1_w3", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2"),
         last_norm="model.embedding_norm",
     ),
+    "lfm2_moe": LayerNames(
+        first_norm="operator_norm",
+        second_norm="ffn_norm",
+        output="out_proj",
+        query_norm="q_layernorm",
+        key_norm="k_layernorm",
+        mlp=MlpNames("feed_forward.w1_w3", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2"),
+        experts=ExpertNames(
+            router="feed_forward.gate",
+            bias="feed_forward.expert_bias",
+            gate="feed_forward.experts.{}.w1",
+            up="feed_forward.experts.{}.w3",
+            down="feed_forward.experts.{}.w2",
+        ),
+        last_norm="model.embedding_norm",
+    ),
     "lfm3": LayerNames(
         first_norm="operator_norm",
         second_norm="ffn_norm",

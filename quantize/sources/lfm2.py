@@ -1,4 +1,7 @@
-"""LFM2's configuration: layers of short convolution and of attention, in its publisher's spelling and transformers'."""
+"""LFM2's configuration: layers of short convolution and of attention, in its publisher's spelling and transformers'.
+
+The models with experts have one spelling, and plain MLPs in their first layers.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from appliance.errors import QuantizeError
+from quantize.sources.experts import expert_counts, mixture_tensors, mlps
 from quantize.sources.fields import Fields, shown
 from quantize.sources.rope import FULL
 
@@ -39,6 +43,32 @@ def lfm2_keys(fields: Fields) -> dict[str, Any]:
     }
 
 
+def lfm2_moe_keys(fields: Fields) -> dict[str, Any]:
+    """Return the canonical keys of the models with experts.
+
+    Raises:
+        QuantizeError: missing, contradictory, or not known.
+    """
+    layers = fields.count("num_hidden_layers")
+    dense = fields.value("num_dense_layers")
+    if type(dense) is not int or not 0 <= dense < layers:
+        raise QuantizeError(
+            f"num_dense_layers in {fields.where} is {shown(dense)}; a number from 0 to {layers - 1} is needed"
+        )
+    fields.fixed("head_dim", fields.count("hidden_size") // fields.count("num_attention_heads"))
+    return {
+        "norm_eps": fields.number("norm_eps"),
+        "intermediate_size": fields.count("intermediate_size"),
+        "layer_types": _layer_types(fields),
+        "num_dense_layers": dense,
+        "norm_topk_prob": fields.flag("norm_topk_prob"),
+        "use_expert_bias": fields.flag("use_expert_bias"),
+        "routed_scaling_factor": fields.number("routed_scaling_factor"),
+        **expert_counts(fields, "num_experts"),
+        **conv_keys(fields),
+    }
+
+
 def conv_keys(fields: Fields) -> dict[str, Any]:
     """Return the canonical keys of the short convolutions.
 
@@ -65,13 +95,12 @@ def lfm2_is_tied(fields: Fields) -> bool:
 def lfm2_layer(keys: Mapping[str, Any], layer: int) -> dict[str, tuple[int, ...]]:
     """Return the tensors of a layer below its prefix, by shape."""
     hidden, wide, head = keys["hidden_size"], keys["intermediate_size"], keys["head_dim"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "operator_norm.weight": (hidden,),
-        "ffn_norm.weight": (hidden,),
-        "feed_forward.w1.weight": (wide, hidden),
-        "feed_forward.w3.weight": (wide, hidden),
-        "feed_forward.w2.weight": (hidden, wide),
-    }
+    shapes: dict[str, tuple[int, ...]] = {"operator_norm.weight": (hidden,), "ffn_norm.weight": (hidden,)}
+    if mlps(keys)[layer] == "experts":
+        shapes |= mixture_tensors(keys, has_bias=keys["use_expert_bias"])
+    else:
+        shapes |= {f"feed_forward.{name}.weight": (wide, hidden) for name in ("w1", "w3")}
+        shapes["feed_forward.w2.weight"] = (hidden, wide)
     if keys["layer_types"][layer] == CONV:
         return shapes | conv_layer(keys)
     queries, others = keys["num_attention_heads"] * head, keys["num_key_value_heads"] * head

@@ -49,6 +49,31 @@ NEWER_DECODERS: dict[str, dict[str, Any]] = {
         "vocab_size": VOCAB,
         "vocab_size_per_layer_input": VOCAB,
     },
+    "lfm2_moe": {
+        "architectures": ["Lfm2MoeForCausalLM"],
+        "bos_token_id": 1,
+        "conv_L_cache": 3,
+        "conv_bias": False,
+        "eos_token_id": 0,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+        "max_position_embeddings": 256,
+        "moe_intermediate_size": 32,
+        "norm_eps": 1e-4,
+        "norm_topk_prob": True,
+        "num_attention_heads": 4,
+        "num_dense_layers": 1,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "rope_theta": 1e6,
+        "routed_scaling_factor": 1.0,
+        "tie_word_embeddings": True,
+        "use_expert_bias": True,
+        "vocab_size": VOCAB,
+    },
     "lfm3": {
         "architectures": ["Lfm3ForCausalLM"],
         "attention_bias": True,
@@ -121,7 +146,9 @@ def write_newer(folder: Path, architecture: str, **changes: Any) -> Path:
     with TensorWriter(folder / "model.safetensors", shapes) as writer:
         for name, shape in shapes.items():
             values = rng.standard_normal(shape) * (0.1 if len(shape) == 1 else 1.5 * shape[-1] ** -0.5)
-            if name.endswith("linear_attn.norm.weight") or ("norm" in name and architecture in ("lfm3", "gemma4_text")):
+            if name.endswith("linear_attn.norm.weight") or (
+                "norm" in name and architecture in ("lfm2_moe", "lfm3", "gemma4_text")
+            ):
                 values += 1
             elif name.endswith("layer_scalar"):
                 values += 0.8

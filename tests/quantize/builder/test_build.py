@@ -160,8 +160,28 @@ def test_a_model_that_transformers_4_knows_by_another_name_is_built_searched_and
     assert missed in found.path("report.html").read_text()
 
 
+def test_experts_are_built_and_witnessed_and_no_search_weighs_them(tmp_path: Path, progress: StageProgress) -> None:
+    recipe = Recipe.create(
+        name="tiny",
+        license="Apache-2.0",
+        source={"uri": str(write_decoder(tmp_path / "tiny", "qwen3_moe"))},
+        weights={"scheme": "int8"},
+        calibration={"num_windows": 4, "window_tokens": 32},
+    )
+    home, out = Home(tmp_path / "home"), tmp_path / "out"
+    evaluation = build_to_folder(recipe, home, out, progress, FORCED).manifest.evaluation
+    assert evaluation.metrics["kl_mean"] < 0.1
+    assert evaluation.witness is not None
+    assert evaluation.witness.by == "transformers"
+    assert evaluation.witness.difference is not None
+    assert evaluation.witness.difference <= 1e-3
+    with pytest.raises(QuantizeError, match="qwen3_moe cannot be built in packed: a search does not weigh experts"):
+        build_to_folder(recipe.changed({"weights.scheme": "packed"}), home, out, progress, FORCED)
+
+
 @pytest.mark.parametrize(
-    ("architecture", "scheme"), [("qwen3_5_text", "int8"), ("qwen3_5_text", "int4"), ("gemma4_text", "int4")]
+    ("architecture", "scheme"),
+    [("qwen3_5_text", "int8"), ("qwen3_5_text", "int4"), ("gemma4_text", "int4"), ("lfm2_moe", "int4")],
 )
 def test_a_model_that_torch_does_not_know_is_built_and_measured(
     architecture: str, scheme: str, tmp_path: Path, progress: StageProgress

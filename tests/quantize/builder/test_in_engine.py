@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 _CAPACITY, _SLOTS = 256, 4
 
 
-@pytest.fixture(scope="module", params=["lfm2", "qwen3_5_text", "qwen3_moe"])
+@pytest.fixture(scope="module", params=["lfm2", "qwen3_5_text", "qwen3_moe", "lfm2_moe"])
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DecoderSpec]:
     """A random model of each architecture, in int8: its graph and its prepared form in a folder beside it."""
     folder, spec = write_graph(tmp_path_factory.mktemp(request.param), request.param)

@@ -36,6 +36,7 @@ _WINDOWS = np.random.default_rng(0).integers(3, VOCAB, (6, 48))
 _ATTENTION = {
     "lfm2": 2,
     "qwen3_moe": 3,
+    "lfm2_moe": 2,
     "lfm3": 2,
     "qwen3_5_text": 2,
     "granitemoehybrid": 1,
@@ -100,7 +101,9 @@ def test_int8_weights_cost_little_and_int8_keys_and_values_little_more(hybrid: H
 def test_gates_and_routers_stay_int8(hybrid: Hybrid) -> None:
     widths = widths_by_pattern(decoder_parts(hybrid.graph, hybrid.spec), [])
     kept = {name for name, bits in widths.items() if bits == 8}
-    assert kept == {name for name in widths if name.endswith(("in_proj_ba", "self_attn/gate_proj", "mlp/gate"))}
+    assert kept == {
+        name for name in widths if name.endswith(("in_proj_ba", "self_attn/gate_proj", "mlp/gate", "feed_forward/gate"))
+    }
 
 
 def test_block_by_block_gives_the_logits_of_the_whole_graph(hybrid: Hybrid) -> None:

@@ -35,6 +35,8 @@ def main(folder: Path) -> None:
         for name, buffer in model.named_buffers():
             if name.endswith("layer_scalar"):
                 buffer.copy_(torch.rand_like(buffer) + 0.5)
+            elif name.endswith(("expert_bias", "e_score_correction_bias")):
+                buffer.copy_(torch.randn_like(buffer) * 0.5)
         rows = [torch.tensor(row)[None] for row in request["rows"]]
         logits = [model(input_ids=row).logits[0].numpy() for row in rows]
     model.save_pretrained(folder)

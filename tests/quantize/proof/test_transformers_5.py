@@ -93,6 +93,19 @@ _LFM2 = {
     "norm_eps": 1e-4,
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
 }
+_LFM2_MOE = {
+    "num_hidden_layers": 4,
+    "layer_types": ["conv", "full_attention", "conv", "full_attention"],
+    "norm_eps": 1e-4,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6},
+    "moe_intermediate_size": 32,
+    "num_dense_layers": 1,
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "norm_topk_prob": True,
+    "use_expert_bias": True,
+    "routed_scaling_factor": 1.0,
+}
 _QWEN35 = {
     "num_hidden_layers": 4,
     "head_dim": 64,
@@ -188,6 +201,16 @@ _MODELS: dict[str, dict[str, Any]] = {
     "ministral3": _MINISTRAL3,
     "mistral3": {},
     "lfm2": _LFM2,
+    "lfm2_moe": _LFM2_MOE,
+    "lfm2_moe, scaled scores as they are, experts everywhere": {
+        **_LFM2_MOE,
+        "num_dense_layers": 0,
+        "norm_topk_prob": False,
+        "routed_scaling_factor": 1.5,
+        "use_expert_bias": False,
+        "conv_bias": True,
+        "tie_word_embeddings": False,
+    },
     "lfm3": _LFM3,
     "qwen3_5_text": _QWEN35,
     "qwen3_5_text, one value for each key": {

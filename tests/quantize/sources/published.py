@@ -189,6 +189,16 @@ _LFM2_26B: Config = {
         "full_attention" if layer in (2, 5, 9, 13, 17, 21, 24, 27) else "conv" for layer in range(30)
     ],
 }  # fmt: skip
+_LFM2_MOE: Config = {
+    "architectures": ["Lfm2MoeForCausalLM"], "bos_token_id": 1, "conv_L_cache": 3, "conv_bias": False,
+    "dtype": "bfloat16", "eos_token_id": 7, "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 7168,
+    "layer_types": ["full_attention" if layer in (2, 6, 10, 14, 18, 21) else "conv" for layer in range(24)],
+    "max_position_embeddings": 128000, "model_type": "lfm2_moe", "moe_intermediate_size": 1792, "norm_eps": 1e-05,
+    "norm_topk_prob": True, "num_attention_heads": 32, "num_dense_layers": 2, "num_experts": 32,
+    "num_experts_per_tok": 4, "num_hidden_layers": 24, "num_key_value_heads": 8, "pad_token_id": 0,
+    "rope_theta": 1000000.0, "routed_scaling_factor": 1.0, "transformers_version": "4.57.0.dev0", "use_cache": True,
+    "use_expert_bias": True, "vocab_size": 65536,
+}  # fmt: skip
 _QWEN35: Config = {
     "architectures": ["Qwen3_5ForConditionalGeneration"], "image_token_id": 248056, "model_type": "qwen3_5",
     "text_config": {
@@ -247,6 +257,7 @@ DECODERS: dict[str, Config] = {
     "Gemma 3 1B": _GEMMA3_1B, "Gemma 3 270M": _GEMMA3_270M, "Gemma 3 4B": _GEMMA3_4B, "Phi-3-mini": _PHI3,
     "Phi-4-mini": _PHI4_MINI, "Mistral 7B v0.3": _MISTRAL, "SmolLM3": _SMOLLM3, "Granite 3.3 2B": _GRANITE,
     "Granite 4.0 micro": _GRANITE4, "Granite 4.0 h-1b": _GRANITE4_H, "Ministral 3 3B": _MINISTRAL3,
+    "LFM2 8B A1B": _LFM2_MOE,
     "LFM2 1.2B": _LFM2, "LFM2 2.6B": _LFM2_26B,
     "Qwen3.5 0.8B": _QWEN35,
 }  # fmt: skip
