@@ -14,8 +14,8 @@ from appliance.bundle import Bundle, DecoderSpec
 from appliance.bundle.manifest import MODEL_DATA_NAME, MODEL_NAME
 from appliance.engine.graphs.slot_arrays import layout_of
 from appliance.engine.runtime.model_runner import OrtModelRunner
-from appliance.engine.runtime.prepacked import prepacked
 from appliance.host.cores import usable_cores
+from appliance.models.loading import prepared_decoder
 
 DECODE_CONTEXT = 128  # where decode is compared: with the bound, and with the same over HTTP
 _BATCHES = (1, 2, 4, 8)
@@ -39,16 +39,7 @@ def measure_in_process(
     limit = min(engine.context_length, spec.context_length)
     plan = replace(plan, engine=replace(engine, context_length=limit))
     on_progress(f"loading {bundle.name}")
-    cache_type = None if engine.kv_cache == "auto" else engine.kv_cache
-    file = prepacked(
-        bundle,
-        cache,
-        cache_type=cache_type,
-        fast_prompts=engine.fast_prompts,
-        use_device=engine.use_device,
-        use_kernels=engine.use_kernels,
-    )
-    tuning = file.tuning.with_settings(engine.num_threads, engine.spinning)
+    file, tuning = prepared_decoder(bundle, plan.engine, cache)
     runner = OrtModelRunner(
         file,
         spec,

@@ -244,7 +244,7 @@ class BundleStore:
             self._discard(target)
         make_folder(home, mode=0o755)
         for entry in os.scandir(staged):
-            _sync_file(Path(entry.path))
+            sync_folder(Path(entry.path))
         sync_folder(staged)
         staged.rename(target)
         sync_folder(home)
@@ -257,11 +257,3 @@ class BundleStore:
         fresh.symlink_to(target.name)
         fresh.replace(home / _ACTIVE)
         sync_folder(home)
-
-
-def _sync_file(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -7,17 +7,15 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from appliance.access.keystore import ApiKey, KeyStore, Role
+from appliance.access.key_info import ApiKeyInfo, NewApiKey, describe_key, describe_new_key
+from appliance.access.keystore import KeyStore, Role
 from appliance.access.usage import read_last_use
 from appliance.cli.selection import add_device
 from appliance.home import Home, lantern_home
 from appliance.remote import open_device
 from appliance.remote.administration import RemoteAdministration
-
-if TYPE_CHECKING:  # a client does not load the server
-    from appliance.server.admin.keys import ApiKeyInfo, NewApiKey
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,11 +78,11 @@ class _KeysOfHome:
 
     async def keys(self) -> list[ApiKeyInfo]:
         used = await asyncio.to_thread(read_last_use, self._used)
-        return [_describe(key, used.get(key.id)) for key in await asyncio.to_thread(self._store.all)]
+        return [describe_key(key, used.get(key.id)) for key in await asyncio.to_thread(self._store.all)]
 
     async def create_key(self, name: str, *, role: str, rate: int | None) -> NewApiKey:
         new = await asyncio.to_thread(self._store.create, name, role=Role(role), rate=rate)
-        return {**_describe(new.key, None), "key": new.secret}
+        return describe_new_key(new)
 
     async def revoke_key(self, name: str) -> None:
         await asyncio.to_thread(self._store.revoke, name)
@@ -97,17 +95,6 @@ async def _keys(on: str | None) -> AsyncIterator[_Keys]:
         return
     async with open_device(on) as device:
         yield RemoteAdministration(device.session)
-
-
-def _describe(key: ApiKey, last_used_s: int | None) -> ApiKeyInfo:
-    return {
-        "id": key.id,
-        "name": key.name,
-        "role": key.role.value,
-        "rate": key.rate,
-        "created": key.created_s,
-        "last_used": last_used_s,
-    }
 
 
 def _print_key(name: str, key_id: str, role: str, rate: int | None, created_s: int) -> None:

@@ -119,20 +119,24 @@ def _load_decoder(
     )
 
 
-def _runner(
-    bundle: Bundle, spec: DecoderSpec, settings: EngineSettings, cache: Path, capacity: int
-) -> tuple[ModelFile, OrtModelRunner]:
-    """Load the decoder as it was chosen for this board; without the GPU, then without the kernels, if it fails so."""
-    cache_type = None if settings.kv_cache == "auto" else settings.kv_cache
+def prepared_decoder(bundle: Bundle, settings: EngineSettings, cache: Path) -> tuple[ModelFile, Tuning]:
+    """Return a decoder's prepared form and its threads, as the settings and this board have it."""
     file = prepacked(
         bundle,
         cache,
-        cache_type=cache_type,
+        cache_type=None if settings.kv_cache == "auto" else settings.kv_cache,
         fast_prompts=settings.fast_prompts,
         use_device=settings.use_device,
         use_kernels=settings.use_kernels,
     )
-    tuning = file.tuning.with_settings(settings.num_threads, settings.spinning)
+    return file, file.tuning.with_settings(settings.num_threads, settings.spinning)
+
+
+def _runner(
+    bundle: Bundle, spec: DecoderSpec, settings: EngineSettings, cache: Path, capacity: int
+) -> tuple[ModelFile, OrtModelRunner]:
+    """Load the decoder as it was chosen for this board; without the GPU, then without the kernels, if it fails so."""
+    file, tuning = prepared_decoder(bundle, settings, cache)
     try:
         runner = OrtModelRunner(
             file,

@@ -20,10 +20,11 @@ from appliance.remote.request import request_as, request_json
 from appliance.remote.update_upload import UpdateFile, push_update
 
 if TYPE_CHECKING:  # a client does not load the server
+    from appliance.access.key_info import ApiKeyInfo, NewApiKey
     from appliance.install.overview import Installation, Overview
     from appliance.server.admin.claim import ClaimedKey
     from appliance.server.admin.device import RequestInfo, RequestList
-    from appliance.server.admin.keys import ApiKeyInfo, ApiKeyList, NewApiKey
+    from appliance.server.admin.keys import ApiKeyList
     from appliance.server.admin.update import UpdateState
 
 

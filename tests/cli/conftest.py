@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from aiohttp import web
+
+from tests.web_server import served
 
 HOLD = b"(hold)"
 """In a script: keep the connection open until the client leaves."""
@@ -29,7 +32,8 @@ class Play:
     base_url: str = ""
 
 
-async def _run(play: Play, ready: threading.Event, stop: asyncio.Event) -> None:
+@contextlib.asynccontextmanager
+async def _playing(play: Play) -> AsyncIterator[web.Application]:
     async def models(request: web.Request) -> web.Response:
         play.headers.append(dict(request.headers))
         return web.json_response(play.models)
@@ -56,25 +60,13 @@ async def _run(play: Play, ready: threading.Event, stop: asyncio.Event) -> None:
 
     app = web.Application()
     app.add_routes([web.get("/v1/models", models), web.get("/health", health), web.post("/v1/chat/completions", chat)])
-    runner = web.AppRunner(app, handler_cancellation=True)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    play.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-    ready.set()
-    await stop.wait()
-    await runner.cleanup()
+    yield app
 
 
 @pytest.fixture
 def play() -> Iterator[Play]:
     """A running server and its script."""
-    playing, ready, stop = Play(), threading.Event(), asyncio.Event()
-    with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        thread = threading.Thread(target=runner.run, args=(_run(playing, ready, stop),))
-        thread.start()
-        assert ready.wait(10)
+    playing = Play()
+    with served(lambda: _playing(playing), name="play") as root_url:
+        playing.base_url = f"{root_url}/v1"
         yield playing
-        loop.call_soon_threadsafe(stop.set)
-        thread.join()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
 
+from tests.web_server import served
+
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
-_START_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +38,14 @@ class Recording:
 @contextlib.contextmanager
 def recording(root_url: str) -> Iterator[Recording]:
     """Run a proxy for the server at `root_url` until the block is left."""
-    recorded, is_started = Recording(), threading.Event()
-    loop = asyncio.new_event_loop()
-    over = asyncio.Event()
-    thread = threading.Thread(
-        target=lambda: loop.run_until_complete(_serve(root_url, recorded, is_started, over)), name="recorder"
-    )
-    thread.start()
-    try:
-        assert is_started.wait(_START_TIMEOUT_S)
+    recorded = Recording()
+    with served(lambda: _proxy(root_url, recorded), name="recorder") as own_url:
+        recorded.base_url = f"{own_url}/v1"
         yield recorded
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
-        loop.close()
 
 
-async def _serve(root_url: str, recorded: Recording, is_started: threading.Event, over: asyncio.Event) -> None:
+@contextlib.asynccontextmanager
+async def _proxy(root_url: str, recorded: Recording) -> AsyncIterator[web.Application]:
     async with aiohttp.ClientSession(auto_decompress=False) as session:
 
         async def forward(request: web.Request) -> web.StreamResponse:
@@ -63,14 +53,7 @@ async def _serve(root_url: str, recorded: Recording, is_started: threading.Event
 
         app = web.Application(client_max_size=1 << 26)
         app.router.add_route("*", "/{path:.*}", forward)
-        runner = web.AppRunner(app, handler_cancellation=True)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        recorded.base_url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        is_started.set()
-        await over.wait()
-        await runner.cleanup()
+        yield app
 
 
 async def _forward(

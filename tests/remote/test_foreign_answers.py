@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from appliance.__main__ import main
+from appliance.access import key_info
 from appliance.bench.client import OpenAIClient
 from appliance.bench.errors import BenchError, RefusalError
 from appliance.errors import BundleError, DeviceError
@@ -203,7 +204,7 @@ def test_a_measured_server_is_refused_or_counted_whatever_comes(foreign: Foreign
         (answers.SAFE_MODE, safe_mode.SafeMode),
         (answers.REQUESTS, device.RequestList),
         (answers.KEYS, keys.ApiKeyList),
-        (answers.SECRET, keys.NewApiKey),
+        (answers.SECRET, key_info.NewApiKey),
         (answers.SECRET, claim.ClaimedKey),
         (answers.UPDATE, update.UpdateState),
         (answers.UPLOAD, pieces.UploadState),

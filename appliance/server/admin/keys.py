@@ -6,12 +6,13 @@ A secret is shown once, when its key is made.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Literal
+from typing import Annotated
 
 from aiohttp import web
 from pydantic import Field, WithJsonSchema
 
-from appliance.access.keystore import ApiKey, Role
+from appliance.access.key_info import ApiKeyInfo, NewApiKey, describe_key, describe_new_key
+from appliance.access.keystore import Role
 from appliance.install.administration import Administration
 from appliance.server.admin.access import administration_of, refusals
 from appliance.server.http.body import read_as
@@ -37,30 +38,10 @@ class RateRequest(Wire):
     rate: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
 
-class ApiKeyInfo(Answer):
-    """A key, without the key; `rate` is requests a minute, null for any number.
-
-    `last_used` is the time of its last request that was admitted, null if there was none.
-    """
-
-    id: str
-    name: str
-    role: Literal["inference", "administration"]
-    rate: int | None
-    created: int
-    last_used: int | None
-
-
 class ApiKeyList(Answer):
     """Every key that was made here."""
 
     keys: list[ApiKeyInfo]
-
-
-class NewApiKey(ApiKeyInfo):
-    """A key, this once."""
-
-    key: str
 
 
 @ROUTES.get(
@@ -90,7 +71,7 @@ async def create_key(request: web.Request) -> web.Response:
     wire = await read_as(request, KeyRequest)
     with refusals():
         new = await administration.create_key(wire.name, role=wire.role, rate=wire.rate)
-    body: NewApiKey = {**_describe(new.key, None), "key": new.secret}
+    body: NewApiKey = describe_new_key(new)
     return web.json_response(body, status=HTTPStatus.CREATED)
 
 
@@ -130,16 +111,5 @@ async def revoke_key(request: web.Request) -> web.Response:
 
 async def _listed(administration: Administration) -> web.Response:
     used = administration.key_use()
-    body: ApiKeyList = {"keys": [_describe(key, used.get(key.id)) for key in await administration.keys()]}
+    body: ApiKeyList = {"keys": [describe_key(key, used.get(key.id)) for key in await administration.keys()]}
     return web.json_response(body)
-
-
-def _describe(key: ApiKey, last_used_s: int | None) -> ApiKeyInfo:
-    return {
-        "id": key.id,
-        "name": key.name,
-        "role": key.role.value,
-        "rate": key.rate,
-        "created": key.created_s,
-        "last_used": last_used_s,
-    }
