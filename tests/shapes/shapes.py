@@ -44,7 +44,7 @@ _COMMON: Config = {
 
 
 def llama(width: int = 1024, layers: int = 22) -> Config:
-    """Return a plain decoder of attention, at first of 0.3 G values."""
+    """Return a plain decoder of attention; of 0.3 G values with the default width."""
     return {
         **_COMMON,
         "architectures": ["LlamaForCausalLM"],
