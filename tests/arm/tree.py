@@ -105,6 +105,11 @@ def llama_tree() -> Tree:
     return Tree(_kept(_LLAMA_SUITE, _LLAMA_PACKAGES))
 
 
+def llama_tree_of_this_machine() -> Path:
+    """Return a folder with Debian's llama.cpp for x86-64, to run without an emulator; it is kept in the cache."""
+    return _kept(_LLAMA_SUITE, _LLAMA_PACKAGES, "amd64")
+
+
 def _with_python(root: Path, *paths: Path) -> Tree:
     variables = {"PYTHONHOME": str(root / "usr"), "PYTHONPATH": ":".join(map(str, paths))}
     return Tree(root, {**variables, "PYTHONDONTWRITEBYTECODE": "1"})

@@ -25,7 +25,9 @@ from tests.quantize.tiny import write_decoder
 _CONTEXT = 256
 
 
-def write_graph(root: Path, architecture: str, *, is_float: bool = False, **changes: Any) -> tuple[Path, DecoderSpec]:
+def write_graph(
+    root: Path, architecture: str, *, is_float: bool = False, context: int = _CONTEXT, **changes: Any
+) -> tuple[Path, DecoderSpec]:
     """Write a random model's graph, in int8 or float, with tokenizer and template; return its folder and its spec."""
     checkpoint, target, built = root / "checkpoint", root / "model", root / "float"
     root.mkdir(exist_ok=True)
@@ -35,7 +37,7 @@ def write_graph(root: Path, architecture: str, *, is_float: bool = False, **chan
         folder.mkdir()
     prepare(read_checkpoint(root / "published"), checkpoint)
     config = read_decoder_config(checkpoint)
-    spec = graph_spec(config, checkpoint, _CONTEXT)
+    spec = graph_spec(config, checkpoint, context)
     build_decoder(
         checkpoint_weights(checkpoint), config, target if is_float else built, context_length=spec.context_length
     )
