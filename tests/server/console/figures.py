@@ -62,7 +62,7 @@ def say(text: str) -> None:
 
 
 def main() -> None:
-    os.environ["LANTERN_LOG_LEVEL"] = "WARNING"  # of the device
+    os.environ.update(LANTERN_LOG_LEVEL="WARNING")  # of the device
     say(f"load average of the last minute: {os.getloadavg()[0]:.1f}")
     plain, compressed = sizes(SHELL)
     say(f"first visit: {len(SHELL)} files, {plain:,} bytes, {compressed:,} compressed")
