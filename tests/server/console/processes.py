@@ -32,6 +32,11 @@ class Device:
     def server(self) -> RunningServer:
         return RunningServer(f"http://127.0.0.1:{self.port}/v1", None, lambda call: call())  # type: ignore[arg-type]
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it, and wait until it serves."""
         self._process = process = subprocess.Popen(

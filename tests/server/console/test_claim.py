@@ -76,8 +76,9 @@ def code_of(home: Home) -> str:
 
 
 def test_from_the_link_on_the_screen_to_an_answer_of_the_owners_own_device(
-    context: BrowserContext, device: RunningServer, home: Home
+    context: BrowserContext, device: RunningServer, home: Home, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("DEBUG", logger="appliance")
     code, page = code_of(home), context.new_page()
     asked = list[str]()
     page.on("request", lambda request: asked.append(f"{request.url} {request.post_data or ''}"))
@@ -106,6 +107,10 @@ def test_from_the_link_on_the_screen_to_an_answer_of_the_owners_own_device(
     page.reload()
     expect(page.locator("#state")).to_have_text("Ready")
     assert page.evaluate("localStorage.getItem('lantern.key')") == key
+    headers = {"authorization": f"Bearer {key}"}
+    log = httpx2.get(f"{device.root_url}/admin/requests", headers=headers).text
+    assert "/admin/claim" in log
+    assert not any(secret in log + caplog.text for secret in (code, key, "capital of France"))
 
 
 def test_wrong_codes_are_told_and_end_in_a_wait(context: BrowserContext, device: RunningServer, home: Home) -> None:
