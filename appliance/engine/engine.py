@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.archive import Archive
+from appliance.engine.counts import Counts
 from appliance.engine.drafter import Draft, Drafter
-from appliance.engine.moves import SlotCopy, SlotMove, SlotSwap, StateKeep, StateRestore
+from appliance.engine.moves import SlotMove, make_moves
 from appliance.engine.places import Places
 from appliance.engine.prefixes import Prefixes
 from appliance.engine.sampler import sample, score
@@ -57,12 +58,7 @@ class Engine:
         self._keeps_states = self._pool.keeps_states
         self._places = Places(clock)
         self._num_resting = 0
-        self._num_steps = 0
-        self._num_prompt_tokens = 0
-        self._num_cached_tokens = 0
-        self._num_generated_tokens = 0
-        self._num_drafted_tokens = 0
-        self._num_accepted_tokens = 0
+        self._counts = Counts()
 
     @property
     def has_work(self) -> bool:
@@ -110,21 +106,15 @@ class Engine:
                 if self._archive is not None and self._scheduler.num_waiting:
                     self._archive.wait()
                 return outputs
-        self._num_steps += 1
+        self._counts.num_steps += 1
         return outputs
 
     def stats(self) -> EngineStats:
         """Return the counts so far; safe to read from another thread, since each is one integer."""
-        return EngineStats(
+        return self._counts.stats(
             num_slots=self._pool.num_slots,
             num_running=self._scheduler.num_running,
             num_waiting=self._scheduler.num_waiting,
-            num_steps=self._num_steps,
-            num_prompt_tokens=self._num_prompt_tokens,
-            num_cached_tokens=self._num_cached_tokens,
-            num_generated_tokens=self._num_generated_tokens,
-            num_drafted_tokens=self._num_drafted_tokens,
-            num_accepted_tokens=self._num_accepted_tokens,
         )
 
     def _admit(self) -> list[Output]:
@@ -140,8 +130,8 @@ class Engine:
             if claim is None:
                 break
             self._move(claim.moves)
-            self._num_prompt_tokens += sequence.num_prompt
-            self._num_cached_tokens += claim.num_cached
+            self._counts.num_prompt_tokens += sequence.num_prompt
+            self._counts.num_cached_tokens += claim.num_cached
             self._scheduler.start_prompt(sequence)
             self._places.forget(request.id)
             outputs.append(Admitted(request.id, claim.num_cached, self._clock()))
@@ -210,8 +200,7 @@ class Engine:
         for sequence in sequences:
             sequence.num_computed += 1
             self._pool.extend(sequence.request.id, sequence.tokens[-1:])
-        if self._keeps_states:
-            for sequence in sequences:
+            if self._keeps_states:
                 self._move(self._prefixes.checkpoint(sequence))
         return [output for i, s in enumerate(sequences) for output in self._commit(s, logits[i])]
 
@@ -257,8 +246,8 @@ class Engine:
             if self._keeps_states and not isinstance(outputs[-1], Finished):
                 self._move(self._prefixes.checkpoint(sequence))
         drafter.tried(draft, num_right, seconds)
-        self._num_drafted_tokens += len(draft.tokens)
-        self._num_accepted_tokens += num_right
+        self._counts.num_drafted_tokens += len(draft.tokens)
+        self._counts.num_accepted_tokens += num_right
         return outputs
 
     def _commit(self, sequence: Sequence, logits: NDArray[np.float32]) -> list[Output]:
@@ -283,7 +272,7 @@ class Engine:
         is_cut = len(tokens) > room
         del tokens[room:]
         sequence.tokens += tokens
-        self._num_generated_tokens += len(tokens)
+        self._counts.num_generated_tokens += len(tokens)
         at_s = self._clock()
         outputs: list[Output] = [Sampled(request.id, t, logprobs, at_s) for t in tokens]
         reason = FinishReason.LENGTH if is_cut else self._reason_to_end(sequence)
@@ -308,13 +297,4 @@ class Engine:
             self._drafter.forget(request_id)
 
     def _move(self, moves: tuple[SlotMove, ...]) -> None:
-        for move in moves:
-            match move:
-                case SlotCopy(source, target, num_tokens):
-                    self._runner.copy_slot(source, target, num_tokens)
-                case SlotSwap(a, b, num_tokens):
-                    self._runner.swap_slots(a, b, num_tokens)
-                case StateKeep(slot, place):
-                    self._runner.keep_state(slot, place)
-                case StateRestore(place, slot):
-                    self._runner.restore_state(place, slot)
+        make_moves(moves, self._runner)

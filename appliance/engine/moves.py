@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+from appliance.engine.types import ModelRunner
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +43,17 @@ class StateRestore:
 
 
 SlotMove = SlotCopy | SlotSwap | StateKeep | StateRestore
+
+
+def make_moves(moves: Iterable[SlotMove], runner: ModelRunner) -> None:
+    """Make moves in their order."""
+    for move in moves:
+        match move:
+            case SlotCopy(source, target, num_tokens):
+                runner.copy_slot(source, target, num_tokens)
+            case SlotSwap(a, b, num_tokens):
+                runner.swap_slots(a, b, num_tokens)
+            case StateKeep(slot, place):
+                runner.keep_state(slot, place)
+            case StateRestore(place, slot):
+                runner.restore_state(place, slot)

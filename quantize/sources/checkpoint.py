@@ -12,9 +12,10 @@ from typing import Any
 
 from appliance.errors import QuantizeError
 from quantize.sources.census import decoder_shapes
-from quantize.sources.decoder_keys import DECODERS, NESTED, read_decoder_keys
+from quantize.sources.decoder_keys import read_decoder_keys
 from quantize.sources.encoder_census import encoder_shapes
 from quantize.sources.encoder_config import ENCODERS, read_encoder_keys
+from quantize.sources.families import DECODERS, NESTED
 from quantize.sources.fields import Fields, read_json, shown
 from quantize.sources.folder import inside, read_weight_files
 from quantize.sources.generation import read_generation

@@ -13,6 +13,26 @@ from typing import Any
 from appliance.errors import QuantizeError
 from quantize.sources import ignored
 from quantize.sources.experts import experts_of, qwen3_moe_keys
+from quantize.sources.families import (
+    ATTENTION_BIAS,
+    BIDIRECTIONAL,
+    CLASSES,
+    GEMMA,
+    GEMMA3_DEFAULTS,
+    GRANITE,
+    HEAD_DIMS,
+    LIQUID,
+    MLP_BIAS,
+    NESTED,
+    NEWER_THAN_TORCH,
+    OWN_EMPTY,
+    OWN_WINDOWS,
+    PARTIAL,
+    PARTIAL_SINCE,
+    SCALING_SINCE,
+    TIED_BY_DEFAULT,
+    TWO_BASES,
+)
 from quantize.sources.fields import Fields, shown
 from quantize.sources.gemma4 import gemma4_keys
 from quantize.sources.granite import dense_hybrid_keys
@@ -22,51 +42,6 @@ from quantize.sources.qwen35 import qwen35_keys
 from quantize.sources.rope import Rope, check_factors, read_rope
 from quantize.sources.windows import window_keys
 
-_CLASSES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "qwen3_moe": "Qwen3MoeForCausalLM",
-    "gemma3_text": "Gemma3ForCausalLM",
-    "phi3": "Phi3ForCausalLM",
-    "mistral": "MistralForCausalLM",
-    "smollm3": "SmolLM3ForCausalLM",
-    "granite": "GraniteForCausalLM",
-    "granitemoehybrid": "GraniteMoeHybridForCausalLM",
-    "ministral3": "Ministral3ForCausalLM",
-    "lfm2": "Lfm2ForCausalLM",
-    "lfm2_moe": "Lfm2MoeForCausalLM",
-    "qwen3_5_text": "Qwen3_5ForCausalLM",
-    "lfm3": "Lfm3ForCausalLM",
-    "gemma4_text": "Gemma4ForCausalLM",
-}
-DECODERS = frozenset(_CLASSES)
-# That the workstation's transformers cannot load.
-NEWER_THAN_TORCH = frozenset({"qwen3_5_text", "lfm2_moe", "lfm3", "gemma4_text"})
-# Models for more than text, and their text part.
-NESTED = {"gemma3": "gemma3_text", "mistral3": "ministral3", "qwen3_5": "qwen3_5_text", "gemma4": "gemma4_text"}
-_GRANITE = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
-_TIED_BY_DEFAULT = frozenset({"gemma3_text", "gemma4_text", "smollm3"})
-_ATTENTION_BIAS = frozenset(
-    {
-        "llama",
-        "qwen3",
-        "qwen3_moe",
-        "gemma3_text",
-        "gemma4_text",
-        "smollm3",
-        "granite",
-        "granitemoehybrid",
-        "qwen3_5_text",
-        "lfm3",
-    }
-)
-_MLP_BIAS = frozenset({"llama", "smollm3", "granite"})
-_LIQUID = frozenset({"lfm2", "lfm2_moe", "lfm3"})
-_GEMMA = frozenset({"gemma3_text", "gemma4_text"})
-_TWO_BASES = _GEMMA | {"lfm3"}  # of positions: in layers with a window, and in all others
-_OWN_WINDOWS = frozenset({"lfm3", "gemma4_text", "qwen3_moe"})  # which are among their own keys
-_BIDIRECTIONAL = "use_bidirectional_attention"
 _OWN_KEYS = {
     "lfm2": lfm2_keys,
     "lfm2_moe": lfm2_moe_keys,
@@ -74,50 +49,6 @@ _OWN_KEYS = {
     "qwen3_5_text": qwen35_keys,
     "gemma4_text": gemma4_keys,
     "qwen3_moe": qwen3_moe_keys,
-}
-_COUNTS_OF_EXPERTS = {"num_experts", "num_local_experts"}
-_OWN_EMPTY = {  # that the family reads itself
-    "gemma4_text": {"final_logit_softcapping", "use_bidirectional_attention"},
-    "qwen3_moe": _COUNTS_OF_EXPERTS,
-    "lfm2_moe": _COUNTS_OF_EXPERTS,
-}
-_HEAD_DIMS = {
-    "qwen3": 128,
-    "gemma3_text": 256,
-    "ministral3": 128,
-    "qwen3_5_text": 256,
-    "gemma4_text": 256,
-}  # where the configuration names none
-# The family's configuration always has `rope_scaling`: since when transformers writes it. Some never have.
-_SCALING_SINCE = {
-    "qwen2": (4, 45),
-    "phi3": (4, 0),
-    "mistral": None,
-    "ministral3": None,
-    "lfm2": None,
-    "lfm2_moe": None,
-    "qwen3_5_text": None,
-    "lfm3": None,
-    "gemma4_text": None,
-}
-_PARTIAL = frozenset({"phi3", "qwen3_5_text"})  # of each head a part turns
-_PARTIAL_SINCE = (4, 49)  # transformers writes Phi-3's
-# Of the nested form of Gemma 3, whose publisher leaves out what transformers has as default.
-_GEMMA3_DEFAULTS: Mapping[str, Any] = {
-    "vocab_size": 262_208,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "hidden_activation": "gelu_pytorch_tanh",
-    "max_position_embeddings": 131_072,
-    "rms_norm_eps": 1e-6,
-    "rope_theta": 1_000_000.0,
-    "rope_local_base_freq": 10_000.0,
-    "query_pre_attn_scalar": 256,
-    "rope_scaling": None,
-    "sliding_window_pattern": 6,
-    "bos_token_id": 2,
-    "eos_token_id": 1,
 }
 
 Canonical = dict[str, Any]
@@ -158,20 +89,20 @@ def read_decoder_keys(raw: Mapping[str, Any], where: str = "config.json", *, is_
     _check_class(fields, family, is_body=is_body)
     config: Canonical = {}
     for name in ignored.MUST_BE_EMPTY:
-        if is_body and name == _BIDIRECTIONAL and family == "gemma3_text":
+        if is_body and name == BIDIRECTIONAL and family == "gemma3_text":
             config = {name: True} if fields.flag(name, False) else {}
-        elif name not in _OWN_EMPTY.get(family, ()):
+        elif name not in OWN_EMPTY.get(family, ()):
             fields.absent(name)
     config |= _base(fields, family)
     if is_body:
         config["architectures"] = [_body_class(family)]
     config |= _rope_keys(fields, config, family)
-    if family not in _OWN_WINDOWS:
+    if family not in OWN_WINDOWS:
         config |= window_keys(fields, config["num_hidden_layers"], family)
     config |= _family_keys(fields, family)
     stated = fields.has("tie_word_embeddings")
     config["tie_word_embeddings"] = (
-        lfm2_is_tied(fields) if family in _LIQUID else fields.flag("tie_word_embeddings", family in _TIED_BY_DEFAULT)
+        lfm2_is_tied(fields) if family in LIQUID else fields.flag("tie_word_embeddings", family in TIED_BY_DEFAULT)
     )
     left_out |= fields.left_out({**ignored.COMMON, **ignored.DECODERS[family]})
     return DecoderKeys(config, left_out, stated, tuple(fields.defaulted))
@@ -192,7 +123,7 @@ def _text_part(raw: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], d
     }
     kind = str(raw["model_type"])
     left_out = outer.left_out({**ignored.COMMON, **ignored.IMAGES[kind]})
-    defaults = dict(_GEMMA3_DEFAULTS if kind == "gemma3" else {})
+    defaults = dict(GEMMA3_DEFAULTS if kind == "gemma3" else {})
     if text.get("rope_parameters"):
         for name in ("rope_theta", "rope_local_base_freq", "rope_scaling"):
             defaults.pop(name, None)
@@ -204,7 +135,7 @@ def _text_part(raw: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], d
 
 def _body_class(family: str) -> str:
     """Return the class of a model without its head."""
-    prefix = _CLASSES[family].removesuffix("ForCausalLM")
+    prefix = CLASSES[family].removesuffix("ForCausalLM")
     return f"{prefix}TextModel" if family == "gemma3_text" else f"{prefix}Model"
 
 
@@ -212,9 +143,9 @@ def _check_class(fields: Fields, family: str, *, is_body: bool) -> None:
     names = fields.value("architectures")
     if names is None or (is_body and names == [_body_class(family)]):
         return
-    if names != [_CLASSES[family]]:
+    if names != [CLASSES[family]]:
         raise QuantizeError(
-            f"architectures in {fields.where} is {shown(names)}; a model that writes text is a {_CLASSES[family]}"
+            f"architectures in {fields.where} is {shown(names)}; a model that writes text is a {CLASSES[family]}"
         )
 
 
@@ -225,7 +156,7 @@ def _base(fields: Fields, family: str) -> Canonical:
         raise QuantizeError(f"{fields.where} has {heads} attention heads, which {kv_heads} key heads do not divide")
     vocab = fields.count("vocab_size")
     config: Canonical = {
-        "architectures": [_CLASSES[family]],
+        "architectures": [CLASSES[family]],
         "model_type": family,
         "dtype": "float32",
         "vocab_size": vocab,
@@ -233,27 +164,27 @@ def _base(fields: Fields, family: str) -> Canonical:
         "num_hidden_layers": fields.count("num_hidden_layers"),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
-        "head_dim": fields.count("head_dim", _HEAD_DIMS.get(family, max(1, hidden // heads))),
+        "head_dim": fields.count("head_dim", HEAD_DIMS.get(family, max(1, hidden // heads))),
         "max_position_embeddings": fields.count("max_position_embeddings"),
         "bos_token_id": fields.token("bos_token_id", vocab),
         "eos_token_id": list(fields.tokens("eos_token_id", vocab)) or None,
         "pad_token_id": None,
     }
-    if family not in _LIQUID:  # which name them otherwise
+    if family not in LIQUID:  # which name them otherwise
         config["intermediate_size"] = fields.count("intermediate_size")
         config["rms_norm_eps"] = fields.number("rms_norm_eps")
-    if family in _GEMMA:
+    if family in GEMMA:
         config["hidden_activation"] = fields.choice("hidden_activation", ("gelu_pytorch_tanh",))
         fields.fixed("hidden_act", "gelu_pytorch_tanh")
-    elif family in _LIQUID:
+    elif family in LIQUID:
         fields.fixed("hidden_act", "silu")
     else:
         config["hidden_act"] = fields.choice("hidden_act", ("silu",))
-    if family in _ATTENTION_BIAS:
+    if family in ATTENTION_BIAS:
         config["attention_bias"] = fields.flag("attention_bias", False)
     else:
         fields.fixed("attention_bias", family == "qwen2")
-    if family in _MLP_BIAS:
+    if family in MLP_BIAS:
         config["mlp_bias"] = fields.flag("mlp_bias", False)
     else:
         fields.fixed("mlp_bias", False)
@@ -261,18 +192,18 @@ def _base(fields: Fields, family: str) -> Canonical:
 
 
 def _rope_keys(fields: Fields, config: Canonical, family: str) -> Canonical:
-    rope = read_rope(fields, scaling_required=_is_written(fields, _SCALING_SINCE.get(family, (4, 0))))
+    rope = read_rope(fields, scaling_required=_is_written(fields, SCALING_SINCE.get(family, (4, 0))))
     if family == "mistral" and rope.scaling is not None:
         raise QuantizeError(f"{fields.where} asks for {rope.kind!r} RoPE, which is not known for mistral")
     partial = _partial(fields, rope, family)
     rotary_dim = int(config["head_dim"] * partial)
     check_factors(rope, rotary_dim)
     keys: Canonical = {"rope_theta": rope.theta, "rope_scaling": rope.scaling}
-    if family in _LIQUID:
+    if family in LIQUID:
         fields.fixed("theta", rope.theta)  # their publisher's older name
-    if family in _PARTIAL:
+    if family in PARTIAL:
         keys["partial_rotary_factor"] = partial
-    if family in _TWO_BASES:
+    if family in TWO_BASES:
         keys["rope_local_base_freq"] = _local_theta(fields, rope)
     if rope.kind == "longrope":
         keys |= _trained_length(fields, rope)
@@ -280,7 +211,7 @@ def _rope_keys(fields: Fields, config: Canonical, family: str) -> Canonical:
 
 
 def _partial(fields: Fields, rope: Rope, family: str) -> float:
-    if family not in _PARTIAL:
+    if family not in PARTIAL:
         fields.fixed("partial_rotary_factor", 1.0)
         if rope.partial not in (None, 1.0):
             raise QuantizeError(
@@ -292,7 +223,7 @@ def _partial(fields: Fields, rope: Rope, family: str) -> float:
         if rope.partial not in (None, value):
             raise QuantizeError(f"partial_rotary_factor and rope_parameters in {fields.where} differ")
         return value
-    if rope.partial is None and (fields.has("rope_parameters") or _is_written(fields, _PARTIAL_SINCE)):
+    if rope.partial is None and (fields.has("rope_parameters") or _is_written(fields, PARTIAL_SINCE)):
         raise fields.missing("partial_rotary_factor", "the part of each head that turns")
     return 1.0 if rope.partial is None else rope.partial
 
@@ -329,9 +260,9 @@ def _family_keys(fields: Fields, family: str) -> Canonical:
     if family in _OWN_KEYS:
         keys = _OWN_KEYS[family](fields)
     elif family == "granite":
-        keys = {name: fields.number(name) for name in _GRANITE}
+        keys = {name: fields.number(name) for name in GRANITE}
     elif family == "granitemoehybrid":
-        keys = {name: fields.number(name) for name in _GRANITE} | dense_hybrid_keys(fields)
+        keys = {name: fields.number(name) for name in GRANITE} | dense_hybrid_keys(fields)
     elif family == "gemma3_text":
         keys = {"query_pre_attn_scalar": fields.number("query_pre_attn_scalar")}
         fields.value("sliding_window_pattern")  # layer_types says it

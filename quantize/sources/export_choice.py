@@ -8,7 +8,7 @@ from appliance.errors import QuantizeError
 from appliance.host.memory import available_bytes
 from quantize.needs import Model, export_bytes
 from quantize.recipe import ExportWay, Recipe
-from quantize.sources.decoder_keys import DECODERS
+from quantize.sources.families import DECODERS
 
 _MOST_OPTIMUM_BYTES = 4_000_000_000  # that optimum may take without being asked for, however much is free
 OPTIMUM_DECODERS = frozenset({"llama", "qwen2", "qwen3", "gemma3_text", "phi3", "mistral", "smollm3", "granite"})

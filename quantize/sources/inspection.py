@@ -12,9 +12,10 @@ from quantize.needs import Model, Needs, export_bytes, needs_of, stage_needs, st
 from quantize.sources.census import decoder_shapes
 from quantize.sources.checkpoint import is_text_model, read_checkpoint
 from quantize.sources.decoder_config import decoder_config
-from quantize.sources.decoder_keys import DECODERS, read_decoder_keys, why_not_searched
+from quantize.sources.decoder_keys import read_decoder_keys, why_not_searched
 from quantize.sources.experts import expert_weights, experts_of, mlps
 from quantize.sources.export_choice import choose_export
+from quantize.sources.families import DECODERS
 from quantize.sources.folder import inside
 from quantize.sources.gguf_config import gguf_config
 from quantize.sources.gguf_file import read_gguf_checkpoint

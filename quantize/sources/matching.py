@@ -10,9 +10,10 @@ import numpy as np
 
 from appliance.errors import QuantizeError
 from quantize.sources.census import EMBEDDING, HEAD, INV_FREQ, Shapes, other_part, text_name
-from quantize.sources.decoder_keys import DECODERS, DecoderKeys
+from quantize.sources.decoder_keys import DecoderKeys
 from quantize.sources.encoder_census import POSITION_IDS, PREFIXES, unused
 from quantize.sources.encoder_config import EncoderKeys
+from quantize.sources.families import DECODERS
 from quantize.sources.gemma4 import FAMILY as GEMMA4
 from quantize.sources.gemma4 import unused_tensor
 from quantize.sources.quantized import ACTIVATION_SCALES, SCALES, Fp8, check_scale

@@ -17,7 +17,7 @@ import numpy as np
 
 from appliance.bundle.manifest import CHAT_TEMPLATE_NAME, TOKENIZER_NAME
 from quantize.sources.checkpoint import Checkpoint
-from quantize.sources.decoder_keys import DECODERS
+from quantize.sources.families import DECODERS
 from quantize.sources.folder import inside
 from quantize.sources.matching import Weights
 from quantize.sources.quantized import dequantized
