@@ -116,9 +116,11 @@ class Model:
 
     @property
     def products(self) -> list[tuple[int, int]]:
-        """The matrices (N, K) but for those with a row for each token."""
+        """The matrices (N, K), also of experts that are one tensor, but for those with a row for each token."""
         vocab = int(self.config["vocab_size"])
-        return [(shape[0], shape[1]) for shape in self.shapes if len(shape) == 2 and shape[0] != vocab]
+        plain = [(shape[0], shape[1]) for shape in self.shapes if len(shape) == 2 and shape[0] != vocab]
+        stacks = [shape for shape in self.shapes if len(shape) == 3 and shape[1] > 1]  # and no convolution
+        return plain + [(rows, columns) for count, rows, columns in stacks for _ in range(count)]
 
     @property
     def per_layer_table(self) -> int:

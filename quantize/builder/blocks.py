@@ -78,9 +78,15 @@ class Blocks:
         ]
 
     def _mlp(self, x: ir.Value, layer: int) -> ir.Value:
-        if self._parts.design.mlps[layer] == "experts":
-            return experts(self._parts, x, layer)
-        return mlp(self._parts, x, layer)
+        parts, kind = self._parts, self._parts.design.mlps[layer]
+        if kind == "dense":
+            return mlp(parts, x, layer)
+        mixture = experts(parts, x, layer)
+        if kind == "experts":
+            return mixture
+        return parts.edit.node(
+            "Add", [mixture, mlp(parts, x, layer)], f"{path_of(f'model.layers.{layer}')}/experts/both"
+        )
 
     def _mixed(self, x: ir.Value, layer: int, step: StepValues) -> Mixed:
         mixer = self._parts.design.mixers[layer]

@@ -94,14 +94,27 @@ def _weights(parts: Parts, layer: int, path: str) -> list[ir.Value | None]:
 
 def _gates_and_ups(parts: Parts, layer: int, count: int) -> Iterator[NDArray[np.float32]]:
     names = parts.design.names.experts
+    if names.joined is not None:
+        for both in parts.weights[f"model.layers.{layer}.{names.joined}.weight"].slabs(1):
+            yield _in_turn(*np.split(both[0], 2))
+        return
     for expert in range(count):
         gate, up = (_matrix(parts, layer, name, expert) for name in (names.gate, names.up))
-        yield np.stack([gate, up], axis=1).reshape(-1, gate.shape[1])
+        yield _in_turn(gate, up)
 
 
 def _downs(parts: Parts, layer: int, count: int) -> Iterator[NDArray[np.float32]]:
+    names = parts.design.names.experts
+    if names.joined is not None:
+        for down in parts.weights[f"model.layers.{layer}.{names.down}.weight"].slabs(1):
+            yield down[0]
+        return
     for expert in range(count):
-        yield _matrix(parts, layer, parts.design.names.experts.down, expert)
+        yield _matrix(parts, layer, names.down, expert)
+
+
+def _in_turn(gate: NDArray[np.float32], up: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.stack([gate, up], axis=1).reshape(-1, gate.shape[1])
 
 
 def _matrix(parts: Parts, layer: int, name: str, expert: int) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from quantize.precision.fitted import load_fitted
 from quantize.precision.matrices import HEAD, Matrix, matrices_of, quantize_graph
 from quantize.precision.parts import Part, Widths, parts_of, pieces_of
 
-_GATES = ("*/in_proj_ba", "*/self_attn/gate_proj", "*/mlp/gate", "*/feed_forward/gate")
+_GATES = ("*/in_proj_ba", "*/self_attn/gate_proj", "*/mlp/gate", "*/feed_forward/gate", "*/router/layer")
 _FORMS_ON_THE_WAY = 10  # copies of all codes, which onnxruntime holds until it has folded the last
 
 

@@ -49,8 +49,9 @@ def _layer(keys: Mapping[str, Any], layer: int) -> Shapes:
     if family == "granitemoehybrid" and keys["layer_types"][layer] == MAMBA:
         wide = keys["shared_intermediate_size"]
         mlp = {"shared_mlp.input_linear.weight": (2 * wide, hidden), "shared_mlp.output_linear.weight": (hidden, wide)}
-        return shapes | mlp | mamba_layer(keys)
+        return shapes | mlp | mamba_layer(keys) | _beside_the_mlp(keys, layer)
     products = {"self_attn.o_proj": (hidden, q)}
+    shapes |= _beside_the_mlp(keys, layer)
     has_experts = mlps(keys)[layer] == "experts"
     if has_experts:
         shapes |= mixture_tensors(keys)
@@ -76,6 +77,10 @@ def _layer(keys: Mapping[str, Any], layer: int) -> Shapes:
         if _has_bias(keys, name):
             shapes[f"{name}.bias"] = shape[:1]
     return shapes
+
+
+def _beside_the_mlp(keys: Mapping[str, Any], layer: int) -> Shapes:
+    return mixture_tensors(keys) if mlps(keys)[layer] == "both" else {}
 
 
 def _has_bias(keys: Mapping[str, Any], name: str) -> bool:

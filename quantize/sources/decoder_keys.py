@@ -35,7 +35,7 @@ from quantize.sources.families import (
 )
 from quantize.sources.fields import Fields, shown
 from quantize.sources.gemma4 import gemma4_keys
-from quantize.sources.granite import dense_hybrid_keys
+from quantize.sources.granite import hybrid_keys
 from quantize.sources.lfm2 import lfm2_is_tied, lfm2_keys, lfm2_moe_keys
 from quantize.sources.lfm3 import lfm3_keys
 from quantize.sources.qwen35 import qwen35_keys
@@ -262,7 +262,7 @@ def _family_keys(fields: Fields, family: str) -> Canonical:
     elif family == "granite":
         keys = {name: fields.number(name) for name in GRANITE}
     elif family == "granitemoehybrid":
-        keys = {name: fields.number(name) for name in GRANITE} | dense_hybrid_keys(fields)
+        keys = {name: fields.number(name) for name in GRANITE} | hybrid_keys(fields)
     elif family == "gemma3_text":
         keys = {"query_pre_attn_scalar": fields.number("query_pre_attn_scalar")}
         fields.value("sliding_window_pattern")  # layer_types says it

@@ -10,11 +10,11 @@ from appliance.errors import QuantizeError
 from quantize.sources.fields import Fields, shown
 from quantize.sources.layer_names import layer_names
 
-QWEN3, LFM2 = "qwen3_moe", "lfm2_moe"
+QWEN3, LFM2, GRANITE = "qwen3_moe", "lfm2_moe", "granitemoehybrid"
 _LFM2_EPSILON = 1e-6  # beside the sum of the scores, as transformers 5 has it
 _BLOCK = 32  # weights with one scale; the operator for experts takes whole blocks only
 
-Mlp = Literal["dense", "experts"]
+Mlp = Literal["dense", "experts", "both"]
 Scores = Literal["softmax", "sigmoid"]
 Shapes = dict[str, tuple[int, ...]]
 
@@ -47,6 +47,11 @@ def mlps(keys: Mapping[str, Any]) -> tuple[Mlp, ...]:
 
 def experts_of(keys: Mapping[str, Any]) -> Experts | None:
     """Return the experts of a canonical configuration, if it has any."""
+    if keys["model_type"] == GRANITE and keys["num_local_experts"]:
+        count, chosen, width = (
+            keys[name] for name in ("num_local_experts", "num_experts_per_tok", "intermediate_size")
+        )
+        return Experts(count, chosen, width, scores="softmax", is_normalized=True)
     if keys["model_type"] not in (QWEN3, LFM2):
         return None
     count, chosen, width = (keys[name] for name in ("num_experts", "num_experts_per_tok", "moe_intermediate_size"))
@@ -78,7 +83,7 @@ def qwen3_moe_keys(fields: Fields) -> dict[str, Any]:
     return keys
 
 
-def expert_counts(fields: Fields, count_name: str) -> dict[str, Any]:
+def expert_counts(fields: Fields, count_name: str, width_name: str = "moe_intermediate_size") -> dict[str, Any]:
     """Return the number of experts, of those that a token gets, and their width; both names of the first are read.
 
     Raises:
@@ -88,11 +93,11 @@ def expert_counts(fields: Fields, count_name: str) -> dict[str, Any]:
     count = fields.count(count_name if fields.has(count_name) or not fields.has(other) else other)
     for name in (count_name, other):
         fields.fixed(name, count)
-    chosen, width = fields.count("num_experts_per_tok"), fields.count("moe_intermediate_size")
+    chosen, width = fields.count("num_experts_per_tok"), fields.count(width_name)
     if chosen > count:
         raise QuantizeError(f"num_experts_per_tok in {fields.where} is {chosen}; there are {count} experts")
-    check_blocks(fields, "moe_intermediate_size")
-    return {count_name: count, "num_experts_per_tok": chosen, "moe_intermediate_size": width}
+    check_blocks(fields, width_name)
+    return {count_name: count, "num_experts_per_tok": chosen, width_name: width}
 
 
 def check_blocks(fields: Fields, width_name: str) -> None:
@@ -115,6 +120,11 @@ def mixture_tensors(keys: Mapping[str, Any], *, has_bias: bool = False) -> dict[
     shapes: dict[str, tuple[int, ...]] = {f"{names.router}.weight": (experts.count, hidden)}
     if has_bias and names.bias is not None:
         shapes[names.bias] = (experts.count,)
+    if names.joined is not None:
+        return shapes | {
+            f"{names.joined}.weight": (experts.count, 2 * experts.width, hidden),
+            f"{names.down}.weight": (experts.count, hidden, experts.width),
+        }
     wide, narrow = (experts.width, hidden), (hidden, experts.width)
     for expert in range(experts.count):
         for name, shape in ((names.gate, wide), (names.up, wide), (names.down, narrow)):
@@ -128,6 +138,8 @@ def expert_weights(experts: Experts, hidden: int) -> int:
 
 
 def _mlp(keys: Mapping[str, Any], layer: int) -> Mlp:
+    if keys["model_type"] == GRANITE:
+        return "both" if keys["num_local_experts"] else "dense"
     if keys["model_type"] == LFM2:
         return "dense" if layer < keys["num_dense_layers"] else "experts"
     if keys["model_type"] != QWEN3:

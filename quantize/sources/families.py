@@ -55,6 +55,7 @@ OWN_EMPTY = {  # that the family reads itself
     "gemma4_text": {"final_logit_softcapping", "use_bidirectional_attention"},
     "qwen3_moe": COUNTS_OF_EXPERTS,
     "lfm2_moe": COUNTS_OF_EXPERTS,
+    "granitemoehybrid": {"num_local_experts"},
 }
 HEAD_DIMS = {
     "qwen3": 128,

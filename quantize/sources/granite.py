@@ -1,4 +1,4 @@
-"""Granite 4's configuration for hybrids with experts, read for the models of the family without experts."""
+"""Granite 4's configuration: layers of attention or Mamba-2, each with one MLP, and some with experts beside it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from appliance.errors import QuantizeError
+from quantize.sources.experts import expert_counts
 from quantize.sources.fields import Fields, shown
 
 ATTENTION, MAMBA = "attention", "mamba"
@@ -17,19 +18,15 @@ _INFINITY = {"__float__": "Infinity"}  # as transformers 5 writes it
 _LEAST_KERNEL = 2  # a convolution over one token keeps no state
 
 
-def dense_hybrid_keys(fields: Fields) -> dict[str, Any]:
-    """Return the canonical keys of a model whose layers are attention or Mamba-2, each with one MLP.
+def hybrid_keys(fields: Fields) -> dict[str, Any]:
+    """Return the canonical keys of a model whose layers are attention or Mamba-2.
 
     Raises:
-        QuantizeError: a layer is of another kind, it has experts, or its positions are not known.
+        QuantizeError: a layer is of another kind, or its experts or positions are not known.
     """
     hidden = fields.count("hidden_size")
     types = _layer_types(fields)
-    for name in ("num_local_experts", "num_experts_per_tok"):
-        if name not in fields.names():
-            raise fields.missing(name, "which has to be 0: mixtures of experts are not known")
-    fields.absent("num_local_experts")
-    fields.value("num_experts_per_tok")  # of no experts
+    experts = _experts(fields)
     fields.fixed("head_dim", hidden // fields.count("num_attention_heads"))
     fields.fixed("normalization_function", "rmsnorm")
     if "position_embedding_type" not in fields.names():
@@ -37,8 +34,7 @@ def dense_hybrid_keys(fields: Fields) -> dict[str, Any]:
     positions = fields.choice("position_embedding_type", ("rope", "nope"), "nope")
     return {
         "layer_types": types,
-        "num_local_experts": 0,
-        "num_experts_per_tok": 0,
+        **experts,
         "shared_intermediate_size": fields.count("shared_intermediate_size"),
         "position_embedding_type": positions,
         # Without such a layer transformers still checks that its heads divide the width.
@@ -63,6 +59,21 @@ def mamba_layer(keys: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     if keys["mamba_proj_bias"]:
         shapes |= {"in_proj.bias": (size + channels + heads,), "out_proj.bias": (hidden,)}
     return {f"mamba.{name}": shape for name, shape in shapes.items()}
+
+
+def _experts(fields: Fields) -> dict[str, Any]:
+    """Return the counts of experts, whose width is `intermediate_size`; 0 of a model without."""
+    for name in ("num_local_experts", "num_experts_per_tok"):
+        if name not in fields.names():
+            raise fields.missing(name, "the experts of each layer (0 for none)")
+    count = fields.value("num_local_experts")
+    if count:
+        return expert_counts(fields, "num_local_experts", "intermediate_size")
+    if count is None:
+        fields.defaulted.append("num_local_experts")
+    fields.absent("num_local_experts")
+    fields.value("num_experts_per_tok")  # of no experts
+    return {"num_local_experts": 0, "num_experts_per_tok": 0}
 
 
 def _layer_types(fields: Fields) -> list[str]:

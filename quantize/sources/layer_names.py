@@ -22,10 +22,12 @@ class ExpertNames:
 
     Attributes:
         bias: what is added to the scores for the choice alone; None where there is none.
+        joined: gate and up of all experts, where they are one tensor, and `down` is another; else None.
     """
 
     router: str = "mlp.gate"
     bias: str | None = None
+    joined: str | None = None
     gate: str = "mlp.experts.{}.gate_proj"
     up: str = "mlp.experts.{}.up_proj"
     down: str = "mlp.experts.{}.down_proj"
@@ -66,6 +68,11 @@ _FAMILIES: Mapping[str, LayerNames] = {
     "gemma4_text": _GEMMA,
     "granitemoehybrid": LayerNames(
         mlp=MlpNames(joined="shared_mlp.input_linear", down="shared_mlp.output_linear"),
+        experts=ExpertNames(
+            router="block_sparse_moe.router.layer",
+            joined="block_sparse_moe.input_linear",
+            down="block_sparse_moe.output_linear",
+        ),
     ),
     "lfm2": LayerNames(
         first_norm="operator_norm",

@@ -133,6 +133,15 @@ GRANITE_HYBRID: dict[str, Any] = {
 }
 
 
+# The same with experts beside the MLP.
+GRANITE_EXPERTS: dict[str, Any] = {
+    **GRANITE_HYBRID,
+    "intermediate_size": 32,
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+}
+
+
 def write_decoder(folder: Path, architecture: str, *, auto_class: str = "AutoModelForCausalLM", **changes: Any) -> Path:
     """Write a causal model with random weights that are large enough to matter, and its tokenizer."""
     with quiet():

@@ -11,7 +11,7 @@ import pytest
 from tests.quantize.builder.running import ROW_LENGTHS, assert_computes, assert_no_cut_changes_a_bit, built_runner
 from tests.quantize.builder.test_equal_graphs import canonical
 from tests.quantize.fusion.test_fuse import torch_logits
-from tests.quantize.tiny import GRANITE_HYBRID, VOCAB, write_decoder
+from tests.quantize.tiny import GRANITE_EXPERTS, GRANITE_HYBRID, VOCAB, write_decoder
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +37,7 @@ _MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "Granite 4 hybrid": ("granitemoehybrid", GRANITE_HYBRID),
     "Granite 4 hybrid, biases": ("granitemoehybrid", {**GRANITE_HYBRID, "mamba_proj_bias": True}),
+    "Granite 4 hybrid with experts": ("granitemoehybrid", GRANITE_EXPERTS),
     "Phi-4-mini": (
         "phi3",
         {

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from quantize.reporting.tables import missed_target
 from quantize.sources.inspection import inspect_source
 from tests.quantize.builder.test_equal_graphs import canonical
 from tests.quantize.newer import write_newer
-from tests.quantize.tiny import FORCED, write_decoder
+from tests.quantize.tiny import FORCED, GRANITE_EXPERTS, write_decoder
 
 pytestmark = pytest.mark.slow
 
@@ -160,11 +161,16 @@ def test_a_model_that_transformers_4_knows_by_another_name_is_built_searched_and
     assert missed in found.path("report.html").read_text()
 
 
-def test_experts_are_built_and_witnessed_and_no_search_weighs_them(tmp_path: Path, progress: StageProgress) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "changes"), [("qwen3_moe", {}), ("granitemoehybrid", GRANITE_EXPERTS)], ids=["qwen3", "granite"]
+)
+def test_experts_are_built_and_witnessed_and_no_search_weighs_them(
+    architecture: str, changes: dict[str, Any], tmp_path: Path, progress: StageProgress
+) -> None:
     recipe = Recipe.create(
         name="tiny",
         license="Apache-2.0",
-        source={"uri": str(write_decoder(tmp_path / "tiny", "qwen3_moe"))},
+        source={"uri": str(write_decoder(tmp_path / "tiny", architecture, **changes))},
         weights={"scheme": "int8"},
         calibration={"num_windows": 4, "window_tokens": 32},
     )
@@ -175,7 +181,7 @@ def test_experts_are_built_and_witnessed_and_no_search_weighs_them(tmp_path: Pat
     assert evaluation.witness.by == "transformers"
     assert evaluation.witness.difference is not None
     assert evaluation.witness.difference <= 1e-3
-    with pytest.raises(QuantizeError, match="qwen3_moe cannot be built in packed: a search does not weigh experts"):
+    with pytest.raises(QuantizeError, match=f"{architecture} cannot be built in packed: a search"):
         build_to_folder(recipe.changed({"weights.scheme": "packed"}), home, out, progress, FORCED)
 
 

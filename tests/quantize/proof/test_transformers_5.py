@@ -50,6 +50,18 @@ _GRANITE4 = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 1e7},
     "tie_word_embeddings": True,
 }
+_GRANITE4_HYBRID = {
+    **_GRANITE4,
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    "position_embedding_type": "nope",
+    "mamba_d_head": 16,
+    "mamba_d_state": 32,
+    "mamba_chunk_size": 16,
+    "mamba_n_heads": 8,
+    "mamba_expand": 2,
+}
 _MINISTRAL3 = {
     "head_dim": 48,
     "rope_parameters": {
@@ -186,17 +198,12 @@ _MODELS: dict[str, dict[str, Any]] = {
     "smollm3": {"no_rope_layer_interval": 2, "tie_word_embeddings": True},
     "granite": {**_MULTIPLIERS, "tie_word_embeddings": True},
     "granitemoehybrid": _GRANITE4,
-    "granitemoehybrid, with Mamba-2": {
-        **_GRANITE4,
-        "hidden_size": 64,
-        "num_hidden_layers": 4,
-        "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
-        "position_embedding_type": "nope",
-        "mamba_d_head": 16,
-        "mamba_d_state": 32,
-        "mamba_chunk_size": 16,
-        "mamba_n_heads": 8,
-        "mamba_expand": 2,
+    "granitemoehybrid, with Mamba-2": _GRANITE4_HYBRID,
+    "granitemoehybrid, with Mamba-2 and experts": {
+        **_GRANITE4_HYBRID,
+        "intermediate_size": 32,
+        "num_local_experts": 16,
+        "num_experts_per_tok": 4,
     },
     "ministral3": _MINISTRAL3,
     "mistral3": {},

@@ -149,6 +149,10 @@ _GRANITE4_H: Config = {
     "num_key_value_heads": 4, "position_embedding_type": "nope", "shared_intermediate_size": 4096,
     "layer_types": ["attention" if layer in (5, 15, 25, 35) else "mamba" for layer in range(40)],
 }  # fmt: skip
+_GRANITE4_TINY: Config = {
+    **_GRANITE4_H, "attention_multiplier": 0.0078125, "intermediate_size": 512, "logits_scaling": 6,
+    "num_experts_per_tok": 6, "num_local_experts": 64, "shared_intermediate_size": 1024,
+}  # fmt: skip
 _MINISTRAL3: Config = {
     "architectures": ["Mistral3ForConditionalGeneration"], "dtype": "bfloat16", "image_token_index": 10,
     "model_type": "mistral3", "multimodal_projector_bias": False, "projector_hidden_act": "gelu",
@@ -256,7 +260,8 @@ DECODERS: dict[str, Config] = {
     "Qwen3 30B A3B": _QWEN3_MOE,
     "Gemma 3 1B": _GEMMA3_1B, "Gemma 3 270M": _GEMMA3_270M, "Gemma 3 4B": _GEMMA3_4B, "Phi-3-mini": _PHI3,
     "Phi-4-mini": _PHI4_MINI, "Mistral 7B v0.3": _MISTRAL, "SmolLM3": _SMOLLM3, "Granite 3.3 2B": _GRANITE,
-    "Granite 4.0 micro": _GRANITE4, "Granite 4.0 h-1b": _GRANITE4_H, "Ministral 3 3B": _MINISTRAL3,
+    "Granite 4.0 micro": _GRANITE4, "Granite 4.0 h-1b": _GRANITE4_H,
+    "Granite 4.0 h-tiny": _GRANITE4_TINY, "Ministral 3 3B": _MINISTRAL3,
     "LFM2 8B A1B": _LFM2_MOE,
     "LFM2 1.2B": _LFM2, "LFM2 2.6B": _LFM2_26B,
     "Qwen3.5 0.8B": _QWEN35,

@@ -15,11 +15,19 @@ from hypothesis import strategies as st
 from appliance.errors import QuantizeError
 from tests.quantize.newer import NEWER_DECODERS, write_newer
 from tests.quantize.sources.mutations import KINDS, Original, mutated, reading_of
-from tests.quantize.tiny import BUILT_DECODERS, DECODERS, GRANITE_HYBRID, write_decoder, write_encoder, write_reranker
+from tests.quantize.tiny import (
+    BUILT_DECODERS,
+    DECODERS,
+    GRANITE_EXPERTS,
+    GRANITE_HYBRID,
+    write_decoder,
+    write_encoder,
+    write_reranker,
+)
 
 _ENCODERS = ("bert", "roberta", "xlm-roberta", "mpnet", "nomic_bert", "modernbert")
 _RERANKERS = ("bert reranker", "xlm-roberta reranker", "modernbert reranker")
-_BIASED = ("llama with biases", "qwen2 with a window", "granite 4 hybrid")
+_BIASED = ("llama with biases", "qwen2 with a window", "granite 4 hybrid", "granite 4 with experts")
 _NUM_EXAMPLES = int(os.environ.get("LANTERN_MUTATIONS", "4"))
 
 
@@ -35,6 +43,8 @@ def original(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         write_decoder(folder, "qwen2", use_sliding_window=True, sliding_window=8, layer_types=kinds, rope_theta=1e6)
     elif name == _BIASED[2]:
         write_decoder(folder, "granitemoehybrid", **GRANITE_HYBRID)
+    elif name == _BIASED[3]:
+        write_decoder(folder, "granitemoehybrid", **GRANITE_EXPERTS)
     elif name in DECODERS | BUILT_DECODERS:
         write_decoder(folder, name)
     elif name in NEWER_DECODERS:
