@@ -113,11 +113,11 @@ def test_a_graph_without_attention_is_refused() -> None:
 
 @pytest.fixture
 def folder(bundle: Bundle, starter_home: Home, tmp_path: Path) -> Path:
-    """A prepacked form of its own, in which a trial may write."""
+    """A prepacked form of its own, in which a trial may write, beside the others, which hold the choice between them."""
     made = prepacked(bundle, starter_home.prepacked, use_device=False).path.parent
-    target = tmp_path / "prepacked" / bundle.name / made.name
-    shutil.copytree(made, target)
-    return target
+    target = tmp_path / "prepacked" / bundle.name
+    shutil.copytree(made.parent, target)
+    return target / made.name
 
 
 def test_a_trial_is_made_once_and_its_answer_kept(
