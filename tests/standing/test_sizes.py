@@ -30,7 +30,6 @@ _LARGER_FILES = {
     "tests/quantize/tiny.py": 334,
     "tests/server/admin/test_models.py": 424,
     "tests/server/console/test_chat.py": 316,
-    "tests/server/console/test_history.py": 379,
     "tests/server/console/test_quick.py": 335,
     "tests/server/responses/test_create.py": 344,
     "tests/server/responses/test_disk.py": 336,

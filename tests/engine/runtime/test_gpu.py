@@ -113,7 +113,7 @@ def test_a_graph_without_attention_is_refused() -> None:
 
 @pytest.fixture
 def folder(bundle: Bundle, starter_home: Home, tmp_path: Path) -> Path:
-    """A prepacked form of its own, in which a trial may write, beside the others, which hold the choice between them."""
+    """A prepacked form of its own, in which a trial may write, beside the others, which hold their choice."""
     made = prepacked(bundle, starter_home.prepacked, use_device=False).path.parent
     target = tmp_path / "prepacked" / bundle.name
     shutil.copytree(made.parent, target)

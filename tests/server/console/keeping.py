@@ -6,6 +6,9 @@ from typing import Any
 
 from playwright.sync_api import Page
 
+OLD_CHATS = "lantern.chats.1"
+"""The entry of localStorage in which the page before kept its chats."""
+
 _READ = """async () => {
     const database = await new Promise((resolve, reject) => {
         const request = indexedDB.open('lantern');
@@ -39,3 +42,13 @@ def wait_for_kept_answer(page: Page) -> None:
     """Wait until some of the last answer is kept; a predicate of Playwright may not be asynchronous."""
     while not any(one["role"] == "assistant" and one["content"] for one in kept(page)["messages"]):
         page.evaluate("new Promise(requestAnimationFrame)")
+
+
+def old_chat(number: int, *, num_messages: int = 4, size: int = 20) -> dict[str, Any]:
+    """A chat as the page before kept it in localStorage."""
+    messages = [
+        {"role": "user" if i % 2 == 0 else "assistant", "content": f"message {i} of chat {number} " + "x" * size}
+        for i in range(num_messages)
+    ]
+    settings = {"model": "smollm2-135m-instruct", "system": "Be short.", "temperature": "0.5"}
+    return {"id": f"chat{number}", "messages": messages, "at": 1000 + 100 * number, **settings}

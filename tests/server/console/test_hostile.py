@@ -8,7 +8,7 @@ from tests.server.console.driver import NO_PLAYWRIGHT
 
 pytest.importorskip("playwright", reason=NO_PLAYWRIGHT)
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 _PAYLOADS = [
     "<script>taken()</script>",
@@ -143,6 +143,8 @@ _MATH_ATTRIBUTES = {
 
 def test_hundreds_of_hostile_answers_become_text_and_nothing_else(page: Page) -> None:
     documents = [place.replace("{}", payload) for payload in _PAYLOADS for place in _PLACES]
+    expect(page).to_have_title("Chat – Lantern")
+    page.wait_for_load_state("networkidle")
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     before = page.title(), page.url

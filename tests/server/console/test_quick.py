@@ -17,10 +17,10 @@ from playwright.sync_api import Page, Route, expect
 from tests.conftest import RunningServer
 from tests.server.console.cable import Cable
 from tests.server.console.conftest import ADMIN_KEY, OpenView
-from tests.server.console.keeping import kept
+from tests.server.console.keeping import OLD_CHATS, kept
 from tests.server.console.test_chat import answer_with, answer_without_end, ask, wait_for_idle
 from tests.server.console.test_composer import NOTES, PICTURE, asked
-from tests.server.console.test_history import OLD, ask_and_wait, expect_names
+from tests.server.console.test_history import ask_and_wait, expect_names
 
 
 class Held:
@@ -120,7 +120,7 @@ def test_a_message_whose_file_cannot_be_taken_is_not_sent_without_it(page: Page,
 def test_options_that_are_opened_and_a_question_that_is_asked_before_the_chats_are_there(page: Page) -> None:
     answer_with(page, "an answer")
     ask_and_wait(page, "first")
-    page.evaluate("(name) => localStorage.setItem(name, '[]')", OLD)
+    page.evaluate("(name) => localStorage.setItem(name, '[]')", OLD_CHATS)
     store = Held(page, "**/moved.js")
     page.reload()
     page.get_by_text("Options").click()
