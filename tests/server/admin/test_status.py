@@ -206,7 +206,7 @@ def test_under_a_service_manager_a_restart_is_its_exit_status_and_not_too_often(
     environment = {**os.environ, "LANTERN_HOME": str(device.root / "home"), "LANTERN_API_KEY": KEY}
     environment["NOTIFY_SOCKET"] = str(tmp_path / "nobody")
     program = (
-        "import sys, appliance.service.composition as c; c._RESTART_PAUSE_S = float(sys.argv.pop(1));"
+        "import sys, appliance.service.stopping as c; c._RESTART_PAUSE_S = float(sys.argv.pop(1));"
         "from appliance.__main__ import main; sys.exit(main(sys.argv[1:]))"
     )
     running = tmp_path / "home" / "running.json"
@@ -219,9 +219,11 @@ def test_under_a_service_manager_a_restart_is_its_exit_status_and_not_too_often(
                 url = json.loads(running.read_text())["url"]
                 answer = httpx2.post(f"{url}/admin/restart", headers={"authorization": f"Bearer {KEY}"})
                 assert answer.status_code == status
-            finally:
-                if status == 409:
-                    process.send_signal(signal.SIGTERM)
+            except BaseException:
+                process.kill()
+                raise
+            if status == 409:
+                process.send_signal(signal.SIGTERM)
             assert process.wait(30) == (75 if status == 202 else 0)
 
 
