@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,16 @@ class LayerNames:
 
 
 _USUAL = LayerNames()
+_LIQUID_MLP = MlpNames("feed_forward.w1_w3", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2")
+_LFM2 = LayerNames(
+    first_norm="operator_norm",
+    second_norm="ffn_norm",
+    output="out_proj",
+    query_norm="q_layernorm",
+    key_norm="k_layernorm",
+    mlp=_LIQUID_MLP,
+    last_norm="model.embedding_norm",
+)
 _GEMMA = LayerNames(
     second_norm="pre_feedforward_layernorm",
     mixer_norm="post_attention_layernorm",
@@ -74,22 +84,9 @@ _FAMILIES: Mapping[str, LayerNames] = {
             down="block_sparse_moe.output_linear",
         ),
     ),
-    "lfm2": LayerNames(
-        first_norm="operator_norm",
-        second_norm="ffn_norm",
-        output="out_proj",
-        query_norm="q_layernorm",
-        key_norm="k_layernorm",
-        mlp=MlpNames("feed_forward.w1_w3", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2"),
-        last_norm="model.embedding_norm",
-    ),
-    "lfm2_moe": LayerNames(
-        first_norm="operator_norm",
-        second_norm="ffn_norm",
-        output="out_proj",
-        query_norm="q_layernorm",
-        key_norm="k_layernorm",
-        mlp=MlpNames("feed_forward.w1_w3", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2"),
+    "lfm2": _LFM2,
+    "lfm2_moe": replace(
+        _LFM2,
         experts=ExpertNames(
             router="feed_forward.gate",
             bias="feed_forward.expert_bias",
@@ -97,14 +94,13 @@ _FAMILIES: Mapping[str, LayerNames] = {
             up="feed_forward.experts.{}.w3",
             down="feed_forward.experts.{}.w2",
         ),
-        last_norm="model.embedding_norm",
     ),
     "lfm3": LayerNames(
         first_norm="operator_norm",
         second_norm="ffn_norm",
         mixer_norm="post_operator_norm",
         mlp_norm="post_ffn_norm",
-        mlp=MlpNames("feed_forward.w1_w3", "feed_forward.w1", "feed_forward.w3", "feed_forward.w2"),
+        mlp=_LIQUID_MLP,
         last_norm="model.embedding_norm",
     ),
 }

@@ -31,7 +31,8 @@ class RecordingRunner:
             self.num_filled[row] = max(self.num_filled[row], past + plan.input_ids.shape[1])
         return np.zeros((len(plan.logit_rows), self.vocab_size), np.float32)
 
-    # The loads of a bench in the process fill each slot from its beginning; moves between slots would be a fault.
+    # The loads of a bench in the process fill each slot from its beginning, without drafts: moves between slots, or a
+    # draft that is accepted, would be a fault.
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None:
         raise NotImplementedError
 

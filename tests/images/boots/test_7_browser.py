@@ -109,7 +109,7 @@ def workstation(new: Board, name: str, tmp_path_factory: pytest.TempPathFactory)
 def test_a_program_runs_as_the_page_shows_it(
     page: Page, name: str, program: str, workstation: tuple[Path, dict[str, str]]
 ) -> None:
-    if program == "curl" and shutil.which("curl") is None:
+    if program == "curl" and shutil.which("curl") is None:  # the program in Python is run anywhere
         pytest.skip("there is no curl here")
     page.goto(f"https://{name}/#connect")
     page.get_by_role("button", name="Make a key and put it in").click()

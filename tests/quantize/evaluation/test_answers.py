@@ -33,12 +33,13 @@ class Counting:
 
     def copy_slot(self, source: int, target: int, num_tokens: int) -> None: ...
 
+    def swap_slots(self, a: int, b: int, num_tokens: int) -> None: ...
+
+    # Answers are measured of models whose cache is keys and values, without drafts (`verify_width` is None): a state
+    # that is kept here, or a draft that is accepted, would be a fault.
     def accept_draft(self, slot: int, num_tokens: int) -> None:
         raise NotImplementedError
 
-    def swap_slots(self, a: int, b: int, num_tokens: int) -> None: ...
-
-    # Answers are measured of models whose cache is keys and values; a state that is kept here would be a fault.
     def keep_state(self, slot: int, place: int) -> None:
         raise NotImplementedError
 

@@ -45,7 +45,7 @@ def settings(open_view: OpenView, kept_server: RunningServer) -> dict[str, str]:
 @pytest.fixture
 def open_webui(wants_clients: None, settings: dict[str, str], tmp_path: Path) -> Iterator[str]:
     """The address of an Open WebUI that was started with them."""
-    if not os.environ.get("LANTERN_OPEN_WEBUI"):
+    if not os.environ.get("LANTERN_OPEN_WEBUI"):  # tests/README.md: too large for every run of the tests
         pytest.skip("set LANTERN_OPEN_WEBUI=1 to install and run Open WebUI: 1.7 GB, and minutes")
     python = aside(lambda: python_locked(PROGRAMS / "open_webui.txt"))
     with socket.create_server(("127.0.0.1", 0)) as free:
