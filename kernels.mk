@@ -22,6 +22,8 @@ ifneq (,$(findstring x86_64,$(kernel_machine)))
 product_objects += x86_quantize.o avx2.o avxvnni.o avx512vnni.o
 endif
 
+# Codes of 5 and 6 bits become bytes there, for many rows of activations.
+flags_of_families := -O3
 flags_of_dotprod := -march=armv8.2-a+dotprod
 flags_of_i8mm := -march=armv8.2-a+dotprod+i8mm
 flags_of_x86_quantize := -mavx2 -mfma

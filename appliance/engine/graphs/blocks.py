@@ -41,8 +41,8 @@ _ALIGNMENT = 64  # of a tensor in the file: else the operator copies it
 _PACKED = "/packed"
 
 Codes = NDArray[np.uint8]
-# Codes (N, blocks, bytes), scales (N, blocks), zero points or None, K, bits: the packed bytes.
-Pack = Callable[[Codes, NDArray[np.float32], Codes | None, int, int], Codes]
+# Codes (N, blocks, bytes), scales (N, blocks), zero points or None, K, bits: packed bytes, and the bits of their codes.
+Pack = Callable[[Codes, NDArray[np.float32], Codes | None, int, int], tuple[Codes, int]]
 
 
 def write_block_products(optimized: Path, target: Path, data_name: str, pack: Pack) -> None:
@@ -60,16 +60,18 @@ def write_block_products(optimized: Path, target: Path, data_name: str, pack: Pa
         raise ModelError("the model has no product of quantized weights")
     del graph.node[:]
     del graph.initializer[:]
+    bits: dict[str, int] = {}
     with target.with_name(data_name).open("wb") as file:
         for name, node in {packed_name(node): node for node in products}.items():
-            _append(graph, file, name, _packed(folder, tensors, node, pack))
+            packed, bits[name] = _packed(folder, tensors, node, pack)
+            _append(graph, file, name, packed)
         for node in nodes:
             head = _same_weights(folder, tensors, node, products) if node.op_type == _STORED_TABLE else None
             if head is not None:
-                sizes = {**_sizes(head), "has_zeros": 0}
+                sizes = {**_sizes(head), "bits": bits[packed_name(head)], "has_zeros": 0}
                 add_node(graph, _TABLE, [packed_name(head), node.input[1]], list(node.output), sizes, domain=_DOMAIN)
             elif node.op_type == STORED:
-                _multiply(graph, node)
+                _multiply(graph, node, bits[packed_name(node)])
             else:
                 graph.node.append(node)
         for name in sorted({name for node in graph.node for name in node.input} & set(tensors)):
@@ -97,7 +99,7 @@ def packed_name(node: Message) -> str:
     return f"{node.input[_CODES]}{_PACKED}"
 
 
-def _packed(folder: Path, tensors: dict[str, Message], node: Message, pack: Pack) -> Codes:
+def _packed(folder: Path, tensors: dict[str, Message], node: Message, pack: Pack) -> tuple[Codes, int]:
     size = {a.name: a.i for a in node.attribute}
     found = [tensors.get(name) for name in list(node.input)[_CODES:_ORDER]]
     codes, scales, zeros = [*found, None][:3]
@@ -164,12 +166,12 @@ def _has_zeros(node: Message) -> bool:
     return len(node.input) > _ZERO_POINTS and bool(node.input[_ZERO_POINTS])
 
 
-def _multiply(graph: Message, node: Message) -> None:
-    """Append the operators that replace a stored product."""
+def _multiply(graph: Message, node: Message, bits: int) -> None:
+    """Append the operators that replace a stored product; `bits` are those of a packed code."""
     result = node.output[0]
     bias = node.input[_BIAS] if len(node.input) > _BIAS else ""
     product = f"{result}/product" if bias else result
-    attributes = {**_sizes(node), "packed": 1, "has_zeros": int(_has_zeros(node))}
+    attributes = {**_sizes(node), "bits": bits, "packed": 1, "has_zeros": int(_has_zeros(node))}
     add_node(graph, BLOCKS, [node.input[_X], packed_name(node)], [product], attributes, domain=_DOMAIN)
     if bias:
         add_node(graph, "Add", [product, bias], [result])

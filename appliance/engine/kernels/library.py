@@ -44,6 +44,17 @@ class StoredWeights:
 
 
 @dataclass(frozen=True, slots=True)
+class PackedWeights:
+    """Weights in the order in which the kernels read them: uint8 (bytes,), with the bits of a code in it.
+
+    These are 5 or 6 where the lower 3 or 2 bits of all codes of 8 bits are empty.
+    """
+
+    memory: NDArray[np.uint8]
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
 class KernelLibrary:
     """A loaded library; `family` names the kernels that this processor takes, the fastest that it supports."""
 
@@ -55,8 +66,8 @@ class KernelLibrary:
         """Let sessions with these options run the operator."""
         register_kernels(self.path, options)
 
-    def pack(self, weights: StoredWeights) -> NDArray[np.uint8]:
-        """Return the weights as the kernels read them: the second input of an operator with packed = 1.
+    def pack(self, weights: StoredWeights) -> PackedWeights:
+        """Return the weights as the kernels read them: the second input, and the bits, of an operator with packed = 1.
 
         The layout is the same for every processor. Map it at a multiple of 64 bytes, else the operator copies it.
 
@@ -69,15 +80,16 @@ class KernelLibrary:
         rows, _, block_bytes = codes.shape
         zeros_address = None if zeros is None else zeros.ctypes.data
         shape = (rows, weights.num_columns, weights.bits, block_bytes * 8 // weights.bits)
-        size = int(self._functions.lantern_packed_size(*shape, scales.ctypes.data, zeros_address))
+        bits = int(self._functions.lantern_packed_bits(*shape, codes.ctypes.data, zeros_address))
+        size = int(self._functions.lantern_packed_size(*shape, bits, scales.ctypes.data, zeros_address))
         memory = np.empty(size + _ALIGNMENT, np.uint8)
         begin = -memory.ctypes.data % _ALIGNMENT
         packed = memory[begin : begin + size]
         if not self._functions.lantern_pack(
-            *shape, codes.ctypes.data, scales.ctypes.data, zeros_address, packed.ctypes.data
+            *shape, bits, codes.ctypes.data, scales.ctypes.data, zeros_address, packed.ctypes.data
         ):
             raise KernelLibraryError("A scale of the weights is not finite; build the bundle again")
-        return packed
+        return PackedWeights(packed, bits)
 
 
 def library_version(path: Path = LIBRARY) -> str:
@@ -133,9 +145,11 @@ def _declare(functions: ctypes.CDLL) -> None:
     shape = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_uint, ctypes.c_uint]
     functions.lantern_api_version.restype = ctypes.c_uint
     functions.lantern_family.restype = ctypes.c_char_p
-    functions.lantern_packed_size.argtypes = [*shape, *[ctypes.c_void_p] * 2]
+    functions.lantern_packed_bits.argtypes = [*shape, *[ctypes.c_void_p] * 2]
+    functions.lantern_packed_bits.restype = ctypes.c_uint
+    functions.lantern_packed_size.argtypes = [*shape, ctypes.c_uint, *[ctypes.c_void_p] * 2]
     functions.lantern_packed_size.restype = ctypes.c_size_t
-    functions.lantern_pack.argtypes = [*shape, *[ctypes.c_void_p] * 4]
+    functions.lantern_pack.argtypes = [*shape, ctypes.c_uint, *[ctypes.c_void_p] * 4]
     functions.lantern_pack.restype = ctypes.c_int
 
 

@@ -62,8 +62,9 @@ def packing(library: KernelLibrary) -> Pack:
         zeros: NDArray[np.uint8] | None,
         num_columns: int,
         bits: int,
-    ) -> NDArray[np.uint8]:
-        return library.pack(StoredWeights(codes, scales, zeros, num_columns, bits))
+    ) -> tuple[NDArray[np.uint8], int]:
+        packed = library.pack(StoredWeights(codes, scales, zeros, num_columns, bits))
+        return packed.memory, packed.bits
 
     return pack
 

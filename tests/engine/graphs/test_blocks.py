@@ -11,21 +11,18 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from appliance.engine.graphs.blocks import Pack, write_block_products
+from appliance.engine.graphs.blocks import write_block_products
 from appliance.engine.graphs.prompt import int8_product_bytes
-from appliance.engine.kernels import KernelLibrary, StoredWeights
+from appliance.engine.kernels import KernelLibrary
+from appliance.engine.runtime.kernel_trial import packing
 from appliance.errors import ModelError
 
 K, N, VOCABULARY, BLOCK = 64, 96, 128, 32
 Arrays = dict[str, NDArray[np.generic]]
 
 
-def pack_with(library: KernelLibrary) -> Pack:
-    return lambda codes, scales, zeros, columns, bits: library.pack(StoredWeights(codes, scales, zeros, columns, bits))
-
-
-def pack_nothing(*_: object) -> NDArray[np.uint8]:
-    return np.zeros(64, np.uint8)
+def pack_nothing(*_: object) -> tuple[NDArray[np.uint8], int]:
+    return np.zeros(64, np.uint8), 4
 
 
 def product(inputs: list[str], output: str, num_inputs: int, num_outputs: int, **changes: int) -> onnx.NodeProto:
@@ -49,15 +46,15 @@ def write_model(folder: Path, nodes: list[onnx.NodeProto], arrays: Arrays) -> Pa
     return path
 
 
-def two_products(folder: Path, **changes: int) -> Path:
-    """A product with zero points and a bias, and two that share the weights of the head."""
+def two_products(folder: Path, *, head_bits: int = 8, **changes: int) -> Path:
+    """A product with zero points and a bias, and two that share the weights of the head: the upper bits of 8."""
     random = np.random.default_rng(3)
     arrays: Arrays = {
         "codes": random.integers(0, 256, (N, K // BLOCK, BLOCK // 2), np.uint8),
         "scales": random.uniform(0.01, 0.05, N * K // BLOCK).astype(np.float32),
         "zeros": random.integers(0, 256, N * K // BLOCK // 2, np.uint8),
         "bias": random.standard_normal(N).astype(np.float32),
-        "head": random.integers(0, 256, (VOCABULARY, N // BLOCK, BLOCK), np.uint8),
+        "head": random.integers(0, 256, (VOCABULARY, N // BLOCK, BLOCK), np.uint8) & np.uint8(256 - (256 >> head_bits)),
         "head_scales": random.uniform(0.01, 0.05, VOCABULARY * N // BLOCK).astype(np.float32),
     }
     nodes = [
@@ -77,9 +74,12 @@ def run(path: Path, library: KernelLibrary, x: NDArray[np.float32]) -> list[NDAr
 
 
 @pytest.mark.slow
-def test_the_packed_products_compute_what_the_stored_ones_do(library: KernelLibrary, tmp_path: Path) -> None:
-    stored = two_products(tmp_path)
-    write_block_products(stored, tmp_path / "model.onnx", "weights.bin", pack_with(library))
+@pytest.mark.parametrize("head_bits", [5, 6, 8])
+def test_the_packed_products_compute_what_the_stored_ones_do(
+    library: KernelLibrary, tmp_path: Path, head_bits: int
+) -> None:
+    stored = two_products(tmp_path, head_bits=head_bits)
+    write_block_products(stored, tmp_path / "model.onnx", "weights.bin", packing(library))
     x = np.random.default_rng(4).standard_normal((7, K)).astype(np.float32)
     for name in ("stored.onnx", "stored.bin"):
         (tmp_path / name).rename(tmp_path / f"kept.{name}")
@@ -127,10 +127,10 @@ def test_the_same_products_get_int8_weights_for_prompts(tmp_path: Path) -> None:
     assert int8_product_bytes((tmp_path / "model.onnx").read_bytes()) == K * N
 
 
-def with_table(folder: Path, *, is_head: bool) -> Path:
-    """A table of embeddings in front of a head of the same codes, or of others."""
+def with_table(folder: Path, *, is_head: bool, bits: int) -> Path:
+    """A table of embeddings in front of a head of the same codes, or of others; they use the upper bits of 8."""
     random = np.random.default_rng(5)
-    codes = random.integers(0, 256, (VOCABULARY, K), np.uint8)
+    codes = random.integers(0, 256, (VOCABULARY, K), np.uint8) & np.uint8(256 - (256 >> bits))
     scales = random.uniform(0.01, 0.05, (VOCABULARY, K // BLOCK)).astype(np.float32)
     head = codes if is_head else codes[::-1]
     arrays: Arrays = {
@@ -157,12 +157,12 @@ def with_table(folder: Path, *, is_head: bool) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("is_head", [True, False])
+@pytest.mark.parametrize(("is_head", "bits"), [(True, 8), (False, 8), (True, 6), (True, 5)])
 def test_a_table_that_is_the_head_is_read_from_the_head_s_weights(
-    library: KernelLibrary, tmp_path: Path, *, is_head: bool
+    library: KernelLibrary, tmp_path: Path, *, is_head: bool, bits: int
 ) -> None:
-    stored = with_table(tmp_path, is_head=is_head)
-    write_block_products(stored, tmp_path / "model.onnx", "weights.bin", pack_with(library))
+    stored = with_table(tmp_path, is_head=is_head, bits=bits)
+    write_block_products(stored, tmp_path / "model.onnx", "weights.bin", packing(library))
     model = onnx.load(tmp_path / "model.onnx", load_external_data=False)
     names = {tensor.name for tensor in model.graph.initializer}
     assert model.graph.node[0].op_type == ("GatherBlocks" if is_head else "GatherBlockQuantized")

@@ -37,7 +37,7 @@ void make_steps(Inputs& inputs, Random& random, bool is_extreme) {
     const int exponent = is_extreme && random() % 8 == 0 ? -static_cast<int>(random() % 130) : -22;
     const float unit = std::ldexp(static_cast<float>(1024 + random() % 1024), exponent);  // as exact as a half float
     for (size_t b = 0; b < num_blocks; b++) {
-      const int step = static_cast<int>(inputs.shape.bits == 4 ? random() % 255 : random() % 256) - (inputs.shape.bits == 4 ? 127 : 0);
+      const int step = inputs.shape.bits == 8 ? static_cast<int>(random() % 256) : static_cast<int>(random() % 255) - 127;
       inputs.scales[n * num_blocks + b] = static_cast<float>(step) * unit;
     }
   }
@@ -49,14 +49,15 @@ Inputs make_inputs(const Case& shape, unsigned seed, Values values) {
   Random random(seed);
   Inputs inputs{shape, {}, {}, {}, {}};
   const size_t num_blocks = (shape.columns + shape.block - 1) / shape.block;
-  inputs.codes.resize(shape.rows * num_blocks * shape.block * shape.bits / 8);
+  inputs.codes.resize(shape.rows * num_blocks * shape.block * shape.stored_bits() / 8);
   inputs.scales.resize(shape.rows * num_blocks);
   inputs.zeros.resize(shape.rows * ((num_blocks * shape.bits + 7) / 8));
   inputs.x.resize(shape.num_rows * shape.columns);
   const bool is_extreme = values == Values::kExtreme;
   const uint8_t ends[] = {0x00, 0xff, 0x80, 0x0f};
   const unsigned kind = random() % 5;
-  for (uint8_t& code : inputs.codes) code = static_cast<uint8_t>(is_extreme && kind < 4 ? ends[kind] : random());
+  const unsigned empty = shape.stored_bits() - shape.bits;
+  for (uint8_t& code : inputs.codes) code = static_cast<uint8_t>((is_extreme && kind < 4 ? ends[kind] : random()) >> empty << empty);
   for (uint8_t& zero : inputs.zeros) zero = static_cast<uint8_t>(is_extreme ? ends[random() % 4] : random());
   std::uniform_real_distribution<float> scale(-0.02f, 0.02f);
   std::normal_distribution<float> activation;

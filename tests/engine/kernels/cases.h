@@ -12,12 +12,14 @@
 #include "pack.h"
 
 struct Case {
-  unsigned bits;
+  unsigned bits;    // of the packed codes: 5 and 6 are stored as the upper ones of 8
   unsigned block;
   bool has_zeros;
   size_t columns;   // K
   size_t rows;      // N
   size_t num_rows;  // M
+
+  unsigned stored_bits() const { return lantern::is_narrow(bits) ? 8 : bits; }
 };
 
 enum class Values { kOrdinary, kExtreme };
@@ -30,7 +32,7 @@ struct Inputs {
   std::vector<float> x;
 
   lantern::StoredWeights stored() const {
-    lantern::StoredWeights found{codes.data(), scales.data(), shape.has_zeros ? zeros.data() : nullptr, shape.rows, shape.columns, shape.bits, shape.block};
+    lantern::StoredWeights found{codes.data(), scales.data(), shape.has_zeros ? zeros.data() : nullptr, shape.rows, shape.columns, shape.stored_bits(), shape.block, shape.bits};
     found.has_steps = lantern::can_have_steps(found);
     return found;
   }

@@ -54,11 +54,15 @@ void compare(const Case& shape, unsigned seed, Values values, size_t shift = 0) 
   }
 }
 
+std::vector<bool> zero_points_of(unsigned bits) {
+  return lantern::is_narrow(bits) ? std::vector<bool>{false} : std::vector<bool>{false, true};
+}
+
 void compare_shapes() {
   unsigned seed = 0;
-  for (unsigned bits : {4u, 8u})
+  for (unsigned bits : {4u, 5u, 6u, 8u})
     for (unsigned block : {32u, 64u, 128u})
-      for (bool has_zeros : {false, true})
+      for (bool has_zeros : zero_points_of(bits))
         for (size_t rows : {1u, 15u, 16u, 17u, 51u})
           for (size_t columns : {size_t{1}, size_t{block - 1}, size_t{block}, size_t{3 * block}, size_t{5 * block + 7}})
             for (size_t num_rows = 1; num_rows <= 17; num_rows += 1 + (seed % 3 == 0 ? 3 : 0), seed++)
@@ -68,9 +72,9 @@ void compare_shapes() {
 // Rows of activations and columns of weights in more than one part.
 void compare_large_shapes() {
   unsigned seed = 1000;
-  for (unsigned bits : {4u, 8u})
+  for (unsigned bits : {4u, 5u, 6u, 8u})
     for (unsigned block : {32u, 64u, 128u})
-      for (bool has_zeros : {false, true})
+      for (bool has_zeros : zero_points_of(bits))
         for (size_t num_rows : {18u, 41u, 83u}) {
           compare({bits, block, has_zeros, 2048 + 3 * block + 5, 33, num_rows}, seed, seed % 2 ? Values::kExtreme : Values::kOrdinary);
           seed++;
@@ -81,7 +85,8 @@ void fuzz(unsigned seed, unsigned count) {
   std::mt19937 random(seed);
   for (unsigned i = 0; i < count; i++) {
     const unsigned block = 32u << random() % 3;
-    const Case shape{random() % 2 ? 4u : 8u, block, random() % 2 == 0, 1 + random() % (random() % 8 ? 700 : 2500),
+    const unsigned widths[] = {4, 5, 6, 8}, bits = widths[random() % 4];
+    const Case shape{bits, block, random() % 2 == 0 && !lantern::is_narrow(bits), 1 + random() % (random() % 8 ? 700 : 2500),
                      1 + random() % 70, 1 + random() % 60};
     compare(shape, static_cast<unsigned>(random()), random() % 2 ? Values::kExtreme : Values::kOrdinary, random() % 16);
   }

@@ -21,7 +21,13 @@ from tests.engine.kernels.graphs import Format, product_model, stored_constants,
 
 _ROOT = Path(__file__).parents[3]
 _PROCESSORS = {"neon": "cortex-a72", "dotprod": "cortex-a76", "i8mm": "max"}
-_FORMATS = [Format(4, 32), Format(4, 32, has_zeros=True), Format(8, 32), Format(8, 64), Format(8, 128)]
+_FORMATS = [
+    Format(4, 32),
+    Format(4, 32, has_zeros=True),
+    *(Format(bits, 32) for bits in (5, 6, 8)),
+    Format(8, 64),
+    Format(8, 128),
+]
 _ROWS = (1, 2, 4, 8, 64)
 _COLUMNS, _SIZE = 1536, 576  # K, N: a multiple of each block
 

@@ -15,6 +15,8 @@ Constants = dict[str, NDArray[np.uint8] | NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Format:
+    """Weights of so many bits; 5 and 6 are stored as the upper ones of 8."""
+
     bits: int
     block: int
     has_zeros: bool = False
@@ -26,17 +28,18 @@ class Format:
 def weights_of(form: Format, columns: int, rows: int) -> StoredWeights:
     """Return random weights (rows, columns)."""
     random = np.random.default_rng(5)
-    num_blocks = -(-columns // form.block)
-    codes = random.integers(0, 256, (rows, num_blocks, form.block * form.bits // 8), np.uint8)
+    num_blocks, stored_bits = -(-columns // form.block), 4 if form.bits == 4 else 8
+    codes = random.integers(0, 256, (rows, num_blocks, form.block * stored_bits // 8), np.uint8)
+    codes &= np.uint8(256 - (1 << (stored_bits - form.bits)))
     scales = random.uniform(-0.02, 0.02, (rows, num_blocks)).astype(np.float32)
     zeros = random.integers(0, 256, (rows, (num_blocks * form.bits + 7) // 8), np.uint8) if form.has_zeros else None
-    return StoredWeights(codes, scales, zeros, columns, form.bits)
+    return StoredWeights(codes, scales, zeros, columns, stored_bits)
 
 
-def with_steps(weights: StoredWeights) -> StoredWeights:
+def with_steps(weights: StoredWeights, form: Format) -> StoredWeights:
     """Return the weights with scales that are whole steps of a unit for each row, as lantern-quantize writes them."""
     random = np.random.default_rng(6)
-    low, high = (-127, 127) if weights.bits == 4 else (1, 255)
+    low, high = (1, 255) if form.bits == 8 else (-127, 127)
     steps = random.integers(low, high, weights.scales.shape, endpoint=True)
     units = random.uniform(1e-5, 1e-3, (len(steps), 1)).astype(np.float16)
     return replace(weights, scales=steps.astype(np.float32) * units.astype(np.float32))

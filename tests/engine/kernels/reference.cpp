@@ -24,16 +24,17 @@ Block quantized(const float* x, size_t count, size_t size) {
   return block;
 }
 
-// The number at `index` of numbers of `bits` that lie closely, the first in the lower half of a byte.
+// The number at `index` of numbers of `bits`: of 4 bits that lie closely, the first in the lower half of a byte; else the
+// upper bits of a byte.
 int number_at(const uint8_t* bytes, size_t index, unsigned bits) {
-  return bits == 8 ? bytes[index] : bytes[index / 2] >> (index % 2 * 4) & 15;
+  return bits == 4 ? bytes[index / 2] >> (index % 2 * 4) & 15 : bytes[index] >> (8 - bits);
 }
 
 }  // namespace
 
 std::vector<float> reference_product(const Inputs& inputs) {
   const auto [bits, size, has_zeros, columns, rows, num_rows] = inputs.shape;
-  const size_t num_blocks = (columns + size - 1) / size, row_bytes = num_blocks * size * bits / 8;
+  const size_t num_blocks = (columns + size - 1) / size, row_bytes = num_blocks * size * inputs.shape.stored_bits() / 8;
   const size_t zero_bytes = (num_blocks * bits + 7) / 8;
   std::vector<float> y(num_rows * rows);
   for (size_t m = 0; m < num_rows; m++)
@@ -45,7 +46,8 @@ std::vector<float> reference_product(const Inputs& inputs) {
         int dot = 0;
         for (size_t i = 0; i < size; i++)
           dot += (number_at(inputs.codes.data() + n * row_bytes, begin + i, bits) - zero) * block.codes[i];
-        y[m * rows + n] = std::fma(static_cast<float>(dot), inputs.scales[n * num_blocks + b] * block.scale, y[m * rows + n]);
+        const float scale = std::ldexp(inputs.scales[n * num_blocks + b], static_cast<int>(inputs.shape.stored_bits() - bits));
+        y[m * rows + n] = std::fma(static_cast<float>(dot), scale * block.scale, y[m * rows + n]);
       }
     }
   return y;

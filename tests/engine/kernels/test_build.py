@@ -35,6 +35,7 @@ def test_the_library_exports_its_own_names_only(library: KernelLibrary) -> None:
         "lantern_api_version",
         "lantern_family",
         "lantern_pack",
+        "lantern_packed_bits",
         "lantern_packed_size",
     }
 

@@ -36,7 +36,11 @@ pytestmark = pytest.mark.slow
 
 Floats = NDArray[np.float32]
 
-_FORMATS = [Format(bits, block, zeros) for bits in (4, 8) for block in (32, 64, 128) for zeros in (False, True)]
+_BLOCKS = (32, 64, 128)
+_FORMATS = [
+    *(Format(bits, block, zeros) for bits in (4, 8) for block in _BLOCKS for zeros in (False, True)),
+    *(Format(bits, block) for bits in (5, 6) for block in _BLOCKS),
+]
 
 
 def _stored_model(weights: StoredWeights, **changes: int) -> bytes:
@@ -50,11 +54,12 @@ def _stored_model(weights: StoredWeights, **changes: int) -> bytes:
 
 
 def _packed_model(library: KernelLibrary, weights: StoredWeights) -> bytes:
-    constants: Constants = {"packed": library.pack(weights)}
+    packed = library.pack(weights)
+    constants: Constants = {"packed": packed.memory}
     shape = {
         "columns": weights.num_columns,
         "rows": len(weights.codes),
-        "bits": weights.bits,
+        "bits": packed.bits,
         "block_size": block_of(weights),
     }
     return product_model(DOMAIN, OPERATOR, constants, **shape, packed=1, has_zeros=int(weights.zeros is not None))
@@ -127,7 +132,8 @@ def test_an_infinity_makes_its_own_row_nan_and_no_other(library: KernelLibrary) 
 
 
 def _gather_model(library: KernelLibrary, weights: StoredWeights) -> bytes:
-    shape = {"K": weights.num_columns, "N": len(weights.codes), "bits": weights.bits, "block_size": block_of(weights)}
+    packed = library.pack(weights)
+    shape = {"K": weights.num_columns, "N": len(weights.codes), "bits": packed.bits, "block_size": block_of(weights)}
     node = onnx.helper.make_node(
         "GatherBlocks", ["packed", "x"], ["y"], domain=DOMAIN, **shape, has_zeros=int(weights.zeros is not None)
     )
@@ -136,7 +142,7 @@ def _gather_model(library: KernelLibrary, weights: StoredWeights) -> bytes:
         "rows",
         [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.INT64, None)],
         [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
-        [onnx.numpy_helper.from_array(library.pack(weights), "packed")],
+        [onnx.numpy_helper.from_array(packed.memory, "packed")],
     )
     opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid(DOMAIN, 1)]
     return bytes(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString())
@@ -168,7 +174,8 @@ def test_packed_weights_are_mapped_from_a_file_of_their_own(library: KernelLibra
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"bits": 5}, "bits is 5"),
+        ({"bits": 5}, "bits is 5"),  # of packed weights alone
+        ({"bits": 7, "packed": 1}, "bits is 7"),
         ({"block_size": 16}, "block_size is 16"),
         ({"columns": 0}, "K is 0"),
         ({"columns": 128}, "codes is"),
@@ -196,7 +203,7 @@ def test_scales_that_are_steps_of_a_unit_take_a_byte_and_give_the_same_bits(
     library: KernelLibrary, form: Format
 ) -> None:
     columns, rows = 6 * form.block + 5, 64
-    stepped = with_steps(weights_of(form, columns, rows))
+    stepped = with_steps(weights_of(form, columns, rows), form)
     beside = weights_of(form, columns, rows + 1)  # one row whose scales are no steps: floats for all rows
     beside.codes[:rows], beside.scales[:rows] = stepped.codes, stepped.scales
     if stepped.zeros is not None and beside.zeros is not None:
@@ -206,7 +213,32 @@ def test_scales_that_are_steps_of_a_unit_take_a_byte_and_give_the_same_bits(
     assert np.array_equal(found, wanted[..., :rows])
     num_scales = rows * stepped.scales.shape[1]
     floats = weights_of(form, columns, rows)
-    assert len(library.pack(floats)) - len(library.pack(stepped)) == pytest.approx(3 * num_scales - 4 * rows, abs=64)
+    sizes = [len(library.pack(w).memory) for w in (floats, stepped)]
+    assert sizes[0] - sizes[1] == pytest.approx(3 * num_scales - 4 * rows, abs=64)
+
+
+@pytest.mark.parametrize("form", _FORMATS, ids=str)
+def test_codes_are_packed_in_the_fewest_bits_that_hold_them(library: KernelLibrary, form: Format) -> None:
+    packed = library.pack(with_steps(weights_of(form, columns=1024, rows=64), form))
+    assert packed.bits == form.bits
+    extra = 1024 // form.block * (2 if form.has_zeros else 1)  # steps, and zero points
+    assert len(packed.memory) == pytest.approx(64 * (1024 * form.bits // 8 + extra), abs=512)
+
+
+def test_one_code_with_a_lower_bit_keeps_all_of_them_at_eight(library: KernelLibrary) -> None:
+    weights = weights_of(Format(5, 32), columns=64, rows=20)
+    assert library.pack(weights).bits == 5
+    weights.codes[3, 1, 7] |= 4
+    assert library.pack(weights).bits == 6
+    weights.codes[19, 0, 0] |= 1
+    assert library.pack(weights).bits == 8
+
+
+def test_codes_with_zero_points_and_very_long_rows_stay_at_eight_bits(library: KernelLibrary) -> None:
+    weights = weights_of(Format(5, 32), columns=64, rows=20)
+    zeros = np.full((20, 2), 128, np.uint8)
+    assert library.pack(StoredWeights(weights.codes, weights.scales, zeros, 64, 8)).bits == 8
+    assert library.pack(weights_of(Format(5, 32), columns=(1 << 15) + 1, rows=1)).bits == 8
 
 
 def test_activations_of_another_width_are_refused(library: KernelLibrary) -> None:

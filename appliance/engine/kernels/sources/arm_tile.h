@@ -3,7 +3,7 @@
 
 #include <arm_neon.h>
 
-#include "block_product.h"
+#include "codes.h"
 
 namespace lantern {
 
@@ -21,6 +21,14 @@ LANTERN_INLINE int8x16_t next_codes(const int8_t*& codes) {
   codes += 16;
   asm("" : "+r"(codes), "+w"(loaded));  // in a register, else each four of them are loaded by themselves
   return loaded;
+}
+
+// The next `kVectors` times sixteen activations of each row: a[k][m] are those of row m.
+template <int kVectors, int kRows>
+LANTERN_INLINE void load_step(const int8_t** codes, int8x16_t (*a)[kRows]) {
+#pragma GCC unroll 8
+  for (int m = 0; m < kRows; m++) a[0][m] = next_codes(codes[m]);
+  if constexpr (kVectors > 1) load_step<kVectors - 1, kRows>(codes, a + 1);
 }
 
 // Four steps as floats: each byte becomes the highest one of 32 bits, from which one instruction makes the number.
@@ -61,12 +69,55 @@ struct TileScales {
   }
 };
 
+// The codes of a group of columns with 5 or 6 bits for four rows of the tile, one vector for each four columns. `bytes`:
+// those of these rows in each chunk.
+LANTERN_INLINE void vectors_of_6_bits(const uint8x16_t* bytes, int8x16_t* vectors) {
+  const uint8x16_t mask = vdupq_n_u8(63), fourth = vsriq_n_u8(vshrq_n_u8(bytes[0], 2), bytes[1], 4);
+  vectors[0] = vreinterpretq_s8_u8(vandq_u8(bytes[0], mask));
+  vectors[1] = vreinterpretq_s8_u8(vandq_u8(bytes[1], mask));
+  vectors[2] = vreinterpretq_s8_u8(vandq_u8(bytes[2], mask));
+  vectors[3] = vreinterpretq_s8_u8(vsriq_n_u8(fourth, bytes[2], 6));
+}
+
+LANTERN_INLINE void vectors_of_5_bits(const uint8x16_t* bytes, int8x16_t* vectors) {
+  const uint8x16_t mask = vdupq_n_u8(31), eighth = vsriq_n_u8(vshrq_n_u8(bytes[4], 3), bytes[1], 6);
+  vectors[0] = vreinterpretq_s8_u8(vandq_u8(bytes[0], mask));
+  vectors[1] = vreinterpretq_s8_u8(vandq_u8(bytes[1], mask));
+  vectors[2] = vreinterpretq_s8_u8(vandq_u8(bytes[2], mask));
+  vectors[3] = vreinterpretq_s8_u8(vandq_u8(bytes[3], mask));
+  vectors[4] = vreinterpretq_s8_u8(vandq_u8(bytes[4], mask));
+  vectors[5] = vreinterpretq_s8_u8(vsriq_n_u8(vshrq_n_u8(bytes[0], 3), vshlq_n_u8(bytes[1], 1), 6));
+  vectors[6] = vreinterpretq_s8_u8(vsriq_n_u8(vshrq_n_u8(bytes[2], 3), vshlq_n_u8(bytes[3], 1), 6));
+  vectors[7] = vreinterpretq_s8_u8(vsriq_n_u8(eighth, bytes[3], 7));
+}
+
+template <unsigned kBits>
+LANTERN_INLINE void vectors_of(const uint8x16_t* bytes, int8x16_t* vectors) {
+  if constexpr (kBits == 5) vectors_of_5_bits(bytes, vectors);
+  else vectors_of_6_bits(bytes, vectors);
+}
+
+// The bytes of a group for eight rows of the tile, in two fours: neighbours, which one instruction loads.
+template <unsigned kBits>
+struct Eight {
+  static constexpr int kChunks = bytes_of_group(kBits) / kChunk;
+  uint8x16_t bytes[2][kChunks];
+
+  LANTERN_INLINE_MEMBER explicit Eight(const uint8_t* chunks) {
+#pragma GCC unroll 8
+    for (int i = 0; i < kChunks; i++) {
+      bytes[0][i] = vld1q_u8(chunks + i * kChunk);
+      bytes[1][i] = vld1q_u8(chunks + i * kChunk + 16);
+    }
+  }
+};
+
 // Write -zero * sum for the sixteen rows of a tile.
 template <unsigned kBits, bool kHasZeros>
 LANTERN_INLINE void offsets(const int8_t* zeros, int32_t sum, int32x4_t* offset) {
   if (!kHasZeros) {
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) offset[i] = vdupq_n_s32(kBits == 4 ? -8 * sum : 0);
+    for (int i = 0; i < 4; i++) offset[i] = vdupq_n_s32(-middle_of(kBits) * sum);
     return;
   }
   const int8x16_t bytes = vld1q_s8(zeros);

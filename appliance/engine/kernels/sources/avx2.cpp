@@ -1,7 +1,7 @@
 // AVX2 without VNNI: products of unsigned by signed bytes, added pairwise in 16 bits and again in 32.
 //
 // A pair fits into 16 bits: the magnitudes of 8-bit codes are at most 128, and 2 * 128 * 127 < 2^15; of 4-bit codes the sum
-// of eight pairs fits as well (16 * 15 * 127 < 2^15).
+// of eight pairs fits as well (16 * 15 * 127 < 2^15), of 5-bit codes that of four, of 6-bit codes that of two.
 
 #include "avx2_tile.h"
 
@@ -27,31 +27,34 @@ struct Dots {
     }
   }
 
-  template <unsigned kBlock, int kRows>
-  LANTERN_INLINE void multiply_4_bits(const uint8_t* chunks, const int8_t* codes, size_t row_bytes, __m256i* dots) {
-    for (unsigned begin = 0; begin < kBlock; begin += 32) {
-      __m256i pairs[kRows];
+  // Pairs are added up in 16 bits as long as they fit.
+  template <unsigned kBits, unsigned kBlock, int kRows>
+  LANTERN_INLINE void multiply_few_bits(const uint8_t* chunks, const int8_t* codes, size_t row_bytes, __m256i* dots) {
+    constexpr unsigned kColumns = kBits == 6 ? 16 : 32, kVectors = kColumns / 4, kSum = kBits == 4 ? 8 : kBits == 5 ? 4 : 2;
 #pragma GCC unroll 4
-      for (int m = 0; m < kRows; m++) pairs[m] = _mm256_setzero_si256();
+    for (unsigned begin = 0; begin < kBlock; begin += kColumns) {
+      __m256i vectors[kVectors];
 #pragma GCC unroll 4
-      for (unsigned k = begin; k < begin + 32; k += 8) {
-        const __m256i bytes = load_half(chunks + k * 8), low = low_codes(bytes), high = high_codes(bytes);
+      for (unsigned k = 0; k < kColumns; k += columns_of_group(kBits)) load_codes<kBits>(chunks + (begin + k) * 2 * kBits, vectors + k / 4);
 #pragma GCC unroll 4
-        for (int m = 0; m < kRows; m++) {
-          const int8_t* row = codes + m * row_bytes + k;
-          pairs[m] = _mm256_add_epi16(pairs[m], _mm256_maddubs_epi16(low, four_codes(row)));
-          pairs[m] = _mm256_add_epi16(pairs[m], _mm256_maddubs_epi16(high, four_codes(row + 4)));
+      for (int m = 0; m < kRows; m++) {
+        const int8_t* row = codes + m * row_bytes + begin;
+#pragma GCC unroll 4
+        for (unsigned first = 0; first < kVectors; first += kSum) {
+          __m256i pairs = _mm256_maddubs_epi16(vectors[first], four_codes(row + first * 4));
+#pragma GCC unroll 8
+          for (unsigned i = first + 1; i < first + kSum; i++)
+            pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(vectors[i], four_codes(row + i * 4)));
+          dots[m] = _mm256_add_epi32(dots[m], _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
         }
       }
-#pragma GCC unroll 4
-      for (int m = 0; m < kRows; m++) dots[m] = _mm256_add_epi32(dots[m], _mm256_madd_epi16(pairs[m], _mm256_set1_epi16(1)));
     }
   }
 
   template <unsigned kBits, unsigned kBlock, int kRows>
   LANTERN_INLINE void multiply(const uint8_t* chunks, const int8_t* codes, size_t row_bytes, __m256i* dots) {
     if constexpr (kBits == 8) multiply_8_bits<kBlock, kRows>(chunks, codes, row_bytes, dots);
-    else multiply_4_bits<kBlock, kRows>(chunks, codes, row_bytes, dots);
+    else multiply_few_bits<kBits, kBlock, kRows>(chunks, codes, row_bytes, dots);
   }
 };
 
@@ -66,6 +69,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kAvx2{"avx2", is_supported, quantize_x86, kAnyRows, nullptr, kKernels};
+const Family kAvx2{"avx2", is_supported, quantize_x86, kAnyRows, nullptr, kAnyRows, kKernels};
 
 }  // namespace lantern

@@ -6,6 +6,7 @@
 
 #include <immintrin.h>
 
+#include "codes.h"
 #include "family_list.h"
 #include "x86_quantize.h"
 
@@ -20,13 +21,45 @@ LANTERN_INLINE __m256i four_codes(const int8_t* codes) {
 
 LANTERN_INLINE __m256i load_half(const uint8_t* chunk) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(chunk)); }
 
-LANTERN_INLINE __m256i low_codes(__m256i bytes) { return _mm256_and_si256(bytes, _mm256_set1_epi8(15)); }
+LANTERN_INLINE __m256i low(__m256i bytes, char mask) { return _mm256_and_si256(bytes, _mm256_set1_epi8(mask)); }
 
-LANTERN_INLINE __m256i high_codes(__m256i bytes) { return low_codes(_mm256_srli_epi16(bytes, 4)); }
+// Bits that `mask` keeps of bytes moved to the right.
+LANTERN_INLINE __m256i moved(__m256i bytes, int places, char mask) {
+  return _mm256_and_si256(_mm256_srli_epi16(bytes, places), _mm256_set1_epi8(mask));
+}
+
+LANTERN_INLINE __m256i joined(__m256i a, __m256i b) { return _mm256_or_si256(a, b); }
+
+// The codes of a group with fewer than 8 bits, a vector for each four columns.
+template <unsigned kBits>
+LANTERN_INLINE void load_codes(const uint8_t* chunks, __m256i* codes) {
+  const __m256i a = load_half(chunks);
+  if constexpr (kBits == 4) {
+    codes[0] = low(a, 15);
+    codes[1] = moved(a, 4, 15);
+  } else if constexpr (kBits == 6) {
+    const __m256i b = load_half(chunks + kChunk), c = load_half(chunks + 2 * kChunk);
+    codes[0] = low(a, 63);
+    codes[1] = low(b, 63);
+    codes[2] = low(c, 63);
+    codes[3] = joined(joined(moved(a, 2, 0x30), moved(b, 4, 0x0c)), moved(c, 6, 0x03));
+  } else {
+    const __m256i b = load_half(chunks + kChunk), c = load_half(chunks + 2 * kChunk), d = load_half(chunks + 3 * kChunk);
+    const __m256i e = load_half(chunks + 4 * kChunk);
+    codes[0] = low(a, 31);
+    codes[1] = low(b, 31);
+    codes[2] = low(c, 31);
+    codes[3] = low(d, 31);
+    codes[4] = low(e, 31);
+    codes[5] = joined(moved(a, 3, 0x1c), moved(b, 5, 0x03));
+    codes[6] = joined(moved(c, 3, 0x1c), moved(d, 5, 0x03));
+    codes[7] = joined(joined(moved(e, 3, 0x1c), moved(b, 6, 0x02)), moved(d, 7, 0x01));
+  }
+}
 
 template <int kOffset, unsigned kBits, bool kHasZeros>
 LANTERN_INLINE __m256i offset_of(const int8_t* zeros, int32_t sum) {
-  if (!kHasZeros) return _mm256_set1_epi32(-(kBits == 4 ? 8 : kOffset) * sum);
+  if (!kHasZeros) return _mm256_set1_epi32(-(kBits == 8 ? kOffset : middle_of(kBits)) * sum);
   __m256i zero = _mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(zeros)));
   if (kBits == 8) zero = _mm256_add_epi32(zero, _mm256_set1_epi32(kOffset));
   return _mm256_mullo_epi32(zero, _mm256_set1_epi32(-sum));
@@ -57,7 +90,7 @@ LANTERN_INLINE void multiply_half(const Weights& weights, size_t tile, int first
     for (int m = 0; m < kRows; m++)
       dots[m] = offset_of<Dots::kOffset, kBits, kHasZeros>(kHasZeros ? zeros + b * kTileRows : nullptr, rows.sums[b * rows.num_rows + m]);
     Dots::template multiply<kBits, kBlock, kRows>(chunks + b * kTileRows * kBlock * kBits / 8, rows.codes + b * kBlock, row_bytes, dots);
-    const __m256 scale = scales_of<kHasSteps, kBits == 4>(scales, steps, units, b);
+    const __m256 scale = scales_of<kHasSteps, kBits != 8>(scales, steps, units, b);
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; m++) {
       const __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(rows.scales[b * rows.num_rows + m]));

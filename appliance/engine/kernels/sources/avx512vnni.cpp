@@ -2,6 +2,7 @@
 
 #include <immintrin.h>
 
+#include "codes.h"
 #include "family_list.h"
 #include "x86_quantize.h"
 
@@ -18,29 +19,71 @@ LANTERN_INLINE __m512i four_codes(const int8_t* codes) {
 // Minus the sums of activations times what the unsigned codes are above the weights.
 template <unsigned kBits, bool kHasZeros>
 LANTERN_INLINE __m512i offset_of(const int8_t* zeros, int32_t sum) {
-  if (!kHasZeros) return _mm512_set1_epi32((kBits == 4 ? -8 : -128) * sum);
+  if (!kHasZeros) return _mm512_set1_epi32((kBits == 8 ? -128 : -middle_of(kBits)) * sum);
   __m512i zero = _mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(zeros)));
   if (kBits == 8) zero = _mm512_add_epi32(zero, _mm512_set1_epi32(128));
   return _mm512_mullo_epi32(zero, _mm512_set1_epi32(-sum));
 }
 
+LANTERN_INLINE __m512i chunk_at(const uint8_t* chunks, size_t i) { return _mm512_loadu_si512(chunks + i * kChunk); }
+
+LANTERN_INLINE __m512i low(__m512i bytes, char mask) { return _mm512_and_si512(bytes, _mm512_set1_epi8(mask)); }
+
+// Bits that `mask` keeps of bytes moved to the right.
+LANTERN_INLINE __m512i moved(__m512i bytes, unsigned places, char mask) {
+  return _mm512_and_si512(_mm512_srli_epi16(bytes, places), _mm512_set1_epi8(mask));
+}
+
+// The same, beside the bits of `others`.
+LANTERN_INLINE __m512i beside(__m512i others, __m512i bytes, unsigned places, char mask) {
+  constexpr int kOrAnd = 0xf8;  // a | (b & c)
+  return _mm512_ternarylogic_epi32(others, _mm512_srli_epi16(bytes, places), _mm512_set1_epi8(mask), kOrAnd);
+}
+
+// Columns whose codes are made at once: with 8 bits two chunks, else a group.
+constexpr unsigned columns_of_step(unsigned bits) { return bits == 8 ? 8 : columns_of_group(bits); }
+
+// The unsigned codes of a step, a vector for each four columns.
+template <unsigned kBits>
+LANTERN_INLINE void load_codes(const uint8_t* chunks, __m512i* codes) {
+  const __m512i a = chunk_at(chunks, 0);
+  if constexpr (kBits == 4) {
+    codes[0] = low(a, 15);
+    codes[1] = moved(a, 4, 15);
+  } else if constexpr (kBits == 8) {
+    const __m512i sign = _mm512_set1_epi8(-128);
+    codes[0] = _mm512_xor_si512(a, sign);
+    codes[1] = _mm512_xor_si512(chunk_at(chunks, 1), sign);
+  } else if constexpr (kBits == 6) {
+    const __m512i b = chunk_at(chunks, 1), c = chunk_at(chunks, 2);
+    codes[0] = low(a, 63);
+    codes[1] = low(b, 63);
+    codes[2] = low(c, 63);
+    codes[3] = beside(beside(moved(a, 2, 0x30), b, 4, 0x0c), c, 6, 0x03);
+  } else {
+    const __m512i b = chunk_at(chunks, 1), c = chunk_at(chunks, 2), d = chunk_at(chunks, 3), e = chunk_at(chunks, 4);
+    codes[0] = low(a, 31);
+    codes[1] = low(b, 31);
+    codes[2] = low(c, 31);
+    codes[3] = low(d, 31);
+    codes[4] = low(e, 31);
+    codes[5] = beside(moved(a, 3, 0x1c), b, 5, 0x03);
+    codes[6] = beside(moved(c, 3, 0x1c), d, 5, 0x03);
+    codes[7] = beside(beside(moved(e, 3, 0x1c), b, 6, 0x02), d, 7, 0x01);
+  }
+}
+
 template <unsigned kBits, unsigned kBlock, int kRows>
 LANTERN_INLINE void multiply_block(const uint8_t* chunks, const int8_t* codes, size_t row_bytes, __m512i* dots) {
-  const __m512i mask = _mm512_set1_epi8(15), sign = _mm512_set1_epi8(-128);
+  constexpr unsigned kStep = columns_of_step(kBits);
 #pragma GCC unroll 8
-  for (unsigned k = 0; k < kBlock; k += 8) {
-    __m512i first = _mm512_loadu_si512(chunks + k * 2 * kBits), second;
-    if (kBits == 4) {
-      second = _mm512_and_si512(_mm512_srli_epi16(first, 4), mask);
-      first = _mm512_and_si512(first, mask);
-    } else {
-      first = _mm512_xor_si512(first, sign);
-      second = _mm512_xor_si512(_mm512_loadu_si512(chunks + k * 2 * kBits + 64), sign);
-    }
+  for (unsigned k = 0; k < kBlock; k += kStep) {
+    __m512i vectors[kStep / 4];
+    load_codes<kBits>(chunks + k * 2 * kBits, vectors);
 #pragma GCC unroll 8
-    for (int m = 0; m < kRows; m++) dots[m] = _mm512_dpbusd_epi32(dots[m], first, four_codes(codes + m * row_bytes + k));
+    for (unsigned i = 0; i < kStep / 4; i++)
 #pragma GCC unroll 8
-    for (int m = 0; m < kRows; m++) dots[m] = _mm512_dpbusd_epi32(dots[m], second, four_codes(codes + m * row_bytes + k + 4));
+      for (int m = 0; m < kRows; m++) dots[m] = _mm512_dpbusd_epi32(dots[m], vectors[i], four_codes(codes + m * row_bytes + k + i * 4));
   }
 }
 
@@ -68,7 +111,7 @@ LANTERN_INLINE void multiply_part(const Weights& weights, size_t tile, const Act
 #pragma GCC unroll 8
     for (int m = 0; m < kRows; m++) dots[m] = offset_of<kBits, kHasZeros>(kHasZeros ? zeros + b * kTileRows : nullptr, rows.sums[b * rows.num_rows + m]);
     multiply_block<kBits, kBlock, kRows>(chunks + b * kTileRows * kBlock * kBits / 8, rows.codes + b * kBlock, row_bytes, dots);
-    const __m512 scale = scales_of<kHasSteps, kBits == 4>(scales, steps, units, b);
+    const __m512 scale = scales_of<kHasSteps, kBits != 8>(scales, steps, units, b);
 #pragma GCC unroll 8
     for (int m = 0; m < kRows; m++) {
       const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(rows.scales[b * rows.num_rows + m]));
@@ -108,6 +151,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kAvx512Vnni{"avx512vnni", is_supported, quantize_x86, kAnyRows, nullptr, kKernels};
+const Family kAvx512Vnni{"avx512vnni", is_supported, quantize_x86, kAnyRows, nullptr, kAnyRows, kKernels};
 
 }  // namespace lantern

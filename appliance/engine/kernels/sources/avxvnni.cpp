@@ -12,23 +12,23 @@ struct Dots {
 
   template <unsigned kBits, unsigned kBlock, int kRows>
   LANTERN_INLINE void multiply(const uint8_t* chunks, const int8_t* codes, size_t row_bytes, __m256i* dots) {
+    constexpr unsigned kStep = kBits == 8 ? 8 : columns_of_group(kBits);
     const __m256i sign = _mm256_set1_epi8(-128);
 #pragma GCC unroll 8
-    for (unsigned k = 0; k < kBlock; k += 8) {
-      __m256i first = load_half(chunks + k * 2 * kBits), second;
-      if (kBits == 4) {
-        second = high_codes(first);
-        first = low_codes(first);
+    for (unsigned k = 0; k < kBlock; k += kStep) {
+      const uint8_t* step = chunks + k * 2 * kBits;
+      __m256i vectors[kStep / 4];
+      if constexpr (kBits == 8) {
+        vectors[0] = _mm256_xor_si256(load_half(step), sign);
+        vectors[1] = _mm256_xor_si256(load_half(step + kChunk), sign);
       } else {
-        first = _mm256_xor_si256(first, sign);
-        second = _mm256_xor_si256(load_half(chunks + k * 2 * kBits + 64), sign);
+        load_codes<kBits>(step, vectors);
       }
 #pragma GCC unroll 4
-      for (int m = 0; m < kRows; m++) {
-        const int8_t* row = codes + m * row_bytes + k;
-        dots[m] = _mm256_dpbusd_avx_epi32(dots[m], first, four_codes(row));
-        dots[m] = _mm256_dpbusd_avx_epi32(dots[m], second, four_codes(row + 4));
-      }
+      for (int m = 0; m < kRows; m++)
+#pragma GCC unroll 8
+        for (unsigned i = 0; i < kStep / 4; i++)
+          dots[m] = _mm256_dpbusd_avx_epi32(dots[m], vectors[i], four_codes(codes + m * row_bytes + k + i * 4));
     }
   }
 };
@@ -48,6 +48,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kAvxVnni{"avxvnni", is_supported, quantize_x86, kAnyRows, nullptr, kKernels};
+const Family kAvxVnni{"avxvnni", is_supported, quantize_x86, kAnyRows, nullptr, kAnyRows, kKernels};
 
 }  // namespace lantern

@@ -1,4 +1,4 @@
-// Products of float activations with weights of 4 or 8 bits in blocks: the types, and the arithmetic that every family keeps.
+// Products of float activations with weights of 4, 5, 6 or 8 bits in blocks: the types, and the arithmetic that every family keeps.
 //
 // y[m][n] = sum over blocks b of dot[m][n][b] * (weight_scale[n][b] * activation_scale[m][b])
 //
@@ -27,18 +27,26 @@ constexpr size_t kLargestBlock = 128;
 constexpr float kSmallestPeak = 0x1p-96f;
 constexpr size_t kAlignment = 64;       // of each area of the packed weights
 constexpr size_t kMostStepBlocks = 512; // of a row whose scales are steps: the floats of a tile may lie on the stack
+constexpr size_t kMostNarrowColumns = 1 << 15;  // of a row whose codes have 5 or 6 bits: the bytes of a tile may lie there too
+
+// 5 and 6 bits: what a bundle keeps as the upper bits of 8.
+constexpr bool is_narrow(unsigned bits) { return bits == 5 || bits == 6; }
+
+// The code that stands for zero, where there are no zero points; codes of 8 bits are packed less that.
+constexpr int middle_of(unsigned bits) { return bits == 8 ? 0 : 1 << (bits - 1); }
 
 // Packed weights. Rows of W are tiles of kTileRows, filled up with rows of zeros. The codes of a tile lie block after
 // block, in chunks of 64 bytes: 4 bytes of each row in turn. With 8 bits a chunk holds 4 signed codes (less 128) of each
-// row; with 4 bits 8 codes, the first four in the low halves of the bytes and the next four in the high ones. Scales and
-// zero points have kTileRows entries a block of a tile. Zero points with 8 bits are less 128, as the codes.
+// row; with 4 bits 8 codes, the first four in the low halves of the bytes and the next four in the high ones. codes.h has
+// the layout of 5 and 6 bits. Scales and zero points have kTileRows entries a block of a tile. Zero points with 8 bits are
+// less 128, as the codes; with 5 and 6 bits there are none.
 //
 // Scales are steps where all those of a row are whole multiples of one number, its unit, as lantern-quantize makes them: a
-// byte instead of a float. step * unit is exactly the scale. A step is signed with 4 bits, and unsigned with 8.
+// byte instead of a float. step * unit is exactly the scale. A step is unsigned with 8 bits, and signed with fewer.
 struct Weights {
   const uint8_t* codes;
   const float* scales;   // null: steps and units
-  const int8_t* zeros;   // null: 8 with 4 bits, 0 with 8
+  const int8_t* zeros;   // null: middle_of(bits)
   const uint8_t* steps;
   const float* units;    // of each row
   size_t rows;          // N
@@ -69,20 +77,31 @@ inline Activations row_of(const Activations& rows, size_t m, size_t num_blocks, 
 // Write one tile's columns of the result for `num_rows` rows: y[i * stride + 0 .. kTileRows - 1].
 using Kernel = void (*)(const Weights& weights, size_t tile, const Activations& rows, size_t num_rows, float* y, size_t stride);
 
-// A kernel for each format: by bits (4, 8), block (32, 64, 128) and zero points (none, some).
+// A kernel for each format: by bits (4, 5, 6, 8), block (32, 64, 128) and zero points (none, some).
 struct Kernels {
-  Kernel by_format[2][3][2];
+  Kernel by_format[4][3][2];
 
   Kernel for_weights(const Weights& weights) const {
-    return by_format[weights.bits == 8][weights.block == 128 ? 2 : weights.block == 64][weights.zeros != nullptr];
+    const unsigned bits = weights.bits == 8 ? 3 : weights.bits - 4;
+    return by_format[bits][weights.block == 128 ? 2 : weights.block == 64][weights.zeros != nullptr];
   }
 };
 
-#define LANTERN_KERNELS_OF_BLOCK(name, bits, block) {name<bits, block, false>, name<bits, block, true>}
-#define LANTERN_KERNELS_OF_BITS(name, bits) \
-  {LANTERN_KERNELS_OF_BLOCK(name, bits, 32), LANTERN_KERNELS_OF_BLOCK(name, bits, 64), LANTERN_KERNELS_OF_BLOCK(name, bits, 128)}
+#define LANTERN_KERNELS_OF_BITS(name, bits)                                                                         \
+  {                                                                                                                 \
+    {name<bits, 32, false>, name<bits, 32, true>}, {name<bits, 64, false>, name<bits, 64, true>}, {                 \
+      name<bits, 128, false>, name<bits, 128, true>                                                                 \
+    }                                                                                                               \
+  }
+#define LANTERN_KERNELS_OF_NARROW(name, bits) {{name<bits, 32, false>}, {name<bits, 64, false>}, {name<bits, 128, false>}}
 // The table of the instances of template <unsigned kBits, unsigned kBlock, bool kHasZeros> name.
-#define LANTERN_KERNELS(name) {{LANTERN_KERNELS_OF_BITS(name, 4), LANTERN_KERNELS_OF_BITS(name, 8)}}
+#define LANTERN_KERNELS(name)                                                                                       \
+  {                                                                                                                 \
+    {                                                                                                               \
+      LANTERN_KERNELS_OF_BITS(name, 4), LANTERN_KERNELS_OF_NARROW(name, 5), LANTERN_KERNELS_OF_NARROW(name, 6),     \
+          LANTERN_KERNELS_OF_BITS(name, 8)                                                                          \
+    }                                                                                                               \
+  }
 
 constexpr size_t kAnyRows = SIZE_MAX;
 
@@ -98,6 +117,10 @@ struct Family {
   // kTileRows for each of its blocks.
   size_t most_rows_with_steps;
   void (*write_scales)(const uint8_t* steps, const float* units, bool is_signed, size_t num_blocks, float* scales);
+
+  // Rows of activations up to which the kernels read codes of 5 and 6 bits. For more, those of a tile are written as 8 bits
+  // before, and its scales as floats.
+  size_t most_rows_with_narrow;
 
   Kernels kernels;
 };

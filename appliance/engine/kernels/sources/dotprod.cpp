@@ -41,16 +41,51 @@ LANTERN_INLINE void multiply_chunk_4_bits(const uint8_t*& chunks, const int8x16_
   multiply_4_columns<kLane + 1, kRows>(high, codes, dots);
 }
 
+// dots[m] += the vectors of a group from `kVector` on times their lanes of the activations.
+template <int kVector, int kVectors, int kRows>
+LANTERN_INLINE void multiply_vectors(const int8x16_t* vectors, const int8x16_t (*codes)[kRows], int32x4_t (*dots)[4], int i) {
+  if constexpr (kVector < kVectors) {
+#pragma GCC unroll 8
+    for (int m = 0; m < kRows; m++) dots[m][i] = vdotq_laneq_s32(dots[m][i], vectors[kVector], codes[kVector / 4][m], kVector % 4);
+    multiply_vectors<kVector + 1, kVectors, kRows>(vectors, codes, dots, i);
+  }
+}
+
+// A group of columns with 5 or 6 bits, for the eight rows of the tile from row 8 * kHalf on.
+template <unsigned kBits, int kHalf, int kRows>
+LANTERN_INLINE void multiply_eight(const uint8_t* chunks, const int8x16_t (*codes)[kRows], int32x4_t (*dots)[4]) {
+  constexpr int kVectors = columns_of_group(kBits) / 4;
+  const Eight<kBits> eight(chunks + kHalf * 32);
+  int8x16_t vectors[kVectors];
+  vectors_of<kBits>(eight.bytes[0], vectors);
+  multiply_vectors<0, kVectors, kRows>(vectors, codes, dots, 2 * kHalf);
+  vectors_of<kBits>(eight.bytes[1], vectors);
+  multiply_vectors<0, kVectors, kRows>(vectors, codes, dots, 2 * kHalf + 1);
+}
+
 template <unsigned kBits, int kRows>
-LANTERN_INLINE void multiply_16_columns(const uint8_t*& chunks, const int8x16_t* codes, int32x4_t (*dots)[4]) {
-  if constexpr (kBits == 4) {
-    multiply_chunk_4_bits<0, kRows>(chunks, codes, dots);
-    multiply_chunk_4_bits<2, kRows>(chunks, codes, dots);
+LANTERN_INLINE void multiply_group(const uint8_t*& chunks, const int8x16_t (*codes)[kRows], int32x4_t (*dots)[4]) {
+  multiply_eight<kBits, 0, kRows>(chunks, codes, dots);
+  multiply_eight<kBits, 1, kRows>(chunks, codes, dots);
+  chunks += bytes_of_group(kBits);
+}
+
+// Columns that are read together: whole groups, and whole vectors of activations.
+constexpr unsigned columns_of_step(unsigned bits) { return bits == 5 ? 32 : 16; }
+
+// The columns of a step; codes[k][m]: sixteen activations of row m.
+template <unsigned kBits, int kRows>
+LANTERN_INLINE void multiply_columns(const uint8_t*& chunks, const int8x16_t (*codes)[kRows], int32x4_t (*dots)[4]) {
+  if constexpr (is_narrow(kBits)) {
+    multiply_group<kBits, kRows>(chunks, codes, dots);
+  } else if constexpr (kBits == 4) {
+    multiply_chunk_4_bits<0, kRows>(chunks, codes[0], dots);
+    multiply_chunk_4_bits<2, kRows>(chunks, codes[0], dots);
   } else {
-    multiply_chunk_8_bits<0, kRows>(chunks, codes, dots);
-    multiply_chunk_8_bits<1, kRows>(chunks, codes, dots);
-    multiply_chunk_8_bits<2, kRows>(chunks, codes, dots);
-    multiply_chunk_8_bits<3, kRows>(chunks, codes, dots);
+    multiply_chunk_8_bits<0, kRows>(chunks, codes[0], dots);
+    multiply_chunk_8_bits<1, kRows>(chunks, codes[0], dots);
+    multiply_chunk_8_bits<2, kRows>(chunks, codes[0], dots);
+    multiply_chunk_8_bits<3, kRows>(chunks, codes[0], dots);
   }
 }
 
@@ -70,17 +105,16 @@ LANTERN_INLINE void multiply_part(const Weights& weights, size_t tile, const Act
   const int8_t *codes[kRows], *last = rows.codes + row_bytes;
 #pragma GCC unroll 8
   for (int m = 0; m < kRows; m++) codes[m] = rows.codes + m * row_bytes;
-  TileScales<kHasSteps, kBits == 4> scales(weights, tile);
+  TileScales<kHasSteps, kBits != 8> scales(weights, tile);
   float32x4_t result[kRows][4] = {};
   for (size_t entry = 0; codes[0] != last; entry += rows.num_rows) {
     int32x4_t dots[kRows][4];
     begin_dots<kBits, kHasZeros, kRows>(zeros, rows.sums + entry, dots);
 #pragma GCC unroll 8
-    for (unsigned k = 0; k < kBlock; k += 16) {
-      int8x16_t a[kRows];
-#pragma GCC unroll 8
-      for (int m = 0; m < kRows; m++) a[m] = next_codes(codes[m]);
-      multiply_16_columns<kBits, kRows>(chunks, a, dots);
+    for (unsigned k = 0; k < kBlock; k += columns_of_step(kBits)) {
+      int8x16_t a[columns_of_step(kBits) / 16][kRows];
+      load_step<columns_of_step(kBits) / 16, kRows>(codes, a);
+      multiply_columns<kBits, kRows>(chunks, a, dots);
     }
     float32x4_t scale[4];
     scales.next(scale);
@@ -270,7 +304,8 @@ void multiply_rows(const Weights& weights, size_t tile, const Activations& rows,
   if (num_rows == 1 && weights.steps) return multiply_some<kBits, kBlock, kHasZeros, true, 1>(weights, tile, rows, y, stride);
   if (num_rows == 1) return multiply_some<kBits, kBlock, kHasZeros, false, 1>(weights, tile, rows, y, stride);
   if (weights.steps) return multiply_few<kBits, kBlock, kHasZeros, true>(weights, tile, rows, num_rows, y, stride);
-  multiply_several<kBits, kBlock, kHasZeros>(weights, tile, rows, num_rows, y, stride);
+  if constexpr (is_narrow(kBits)) multiply_few<kBits, kBlock, kHasZeros, false>(weights, tile, rows, num_rows, y, stride);
+  else multiply_several<kBits, kBlock, kHasZeros>(weights, tile, rows, num_rows, y, stride);
 }
 
 bool is_supported() { return getauxval(AT_HWCAP) & HWCAP_ASIMDDP; }
@@ -279,6 +314,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kDotprod{"dotprod", is_supported, quantize_arm, 3, write_scales_arm, kKernels};
+const Family kDotprod{"dotprod", is_supported, quantize_arm, 3, write_scales_arm, 5, kKernels};
 
 }  // namespace lantern

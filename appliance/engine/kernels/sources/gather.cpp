@@ -2,7 +2,7 @@
 // has them. A table of embeddings that is the head as well is so in the file and in memory once.
 //
 // Inputs: the memory that lantern_pack wrote, uint8; indices (...), int64, from -N to N - 1. Output: (..., K) float.
-// Attributes: K, N, bits, block_size, has_zeros, as those of MatMulBlocks.
+// Attributes: K, N, bits, block_size, has_zeros, as those of MatMulBlocks with packed = 1.
 
 #include "gather.h"
 
@@ -17,7 +17,7 @@ constexpr size_t kMostDimensions = 8;
 
 OrtStatus* ORT_API_CALL create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** created) {
   StoredWeights stored{};
-  if (OrtStatus* status = read_attributes(api, info, &stored)) return status;
+  if (OrtStatus* status = read_attributes(api, info, true, &stored)) return status;
   auto* kernel = new (std::nothrow) LoadedWeights{api, best_family(), {}, nullptr};
   if (!kernel) return api->CreateStatus(ORT_EP_FAIL, "GatherBlocks: no memory for the operator");
   OrtStatus* status = map_weights(api, info, 0, stored, kernel);

@@ -121,12 +121,13 @@ LANTERN_INLINE void multiply_part(const Weights& weights, size_t tile, int first
 
 template <unsigned kBits, unsigned kBlock, bool kHasZeros>
 void multiply_rows(const Weights& weights, size_t tile, const Activations& rows, size_t num_rows, float* y, size_t stride) {
-  const size_t num_blocks = weights.num_blocks(), whole = num_rows / (2 * kPairs) * (2 * kPairs);
-  for (size_t m = 0; m < whole; m += 2 * kPairs) {
-    const Activations part = row_of(rows, m, num_blocks, kBlock);
-    multiply_part<kBits, kBlock, kHasZeros>(weights, tile, 0, part, y + m * stride, stride);
-    multiply_part<kBits, kBlock, kHasZeros>(weights, tile, 8, part, y + m * stride + 8, stride);
-  }
+  const size_t num_blocks = weights.num_blocks(), whole = is_narrow(kBits) ? 0 : num_rows / (2 * kPairs) * (2 * kPairs);
+  if constexpr (!is_narrow(kBits))
+    for (size_t m = 0; m < whole; m += 2 * kPairs) {
+      const Activations part = row_of(rows, m, num_blocks, kBlock);
+      multiply_part<kBits, kBlock, kHasZeros>(weights, tile, 0, part, y + m * stride, stride);
+      multiply_part<kBits, kBlock, kHasZeros>(weights, tile, 8, part, y + m * stride + 8, stride);
+    }
   if (whole == num_rows) return;
   const Kernel rest = kDotprod.kernels.for_weights(weights);
   rest(weights, tile, row_of(rows, whole, num_blocks, kBlock), num_rows - whole, y + whole * stride, stride);
@@ -138,6 +139,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kI8mm{"i8mm", is_supported, quantize_arm, 3, write_scales_arm, kKernels};
+const Family kI8mm{"i8mm", is_supported, quantize_arm, 3, write_scales_arm, 5, kKernels};
 
 }  // namespace lantern

@@ -2,7 +2,8 @@
 //
 // Two products of signed bytes fit into 16 bits (2 * 128 * 127 < 2^15), and sixteen of a byte with an unsigned half byte
 // (16 * 15 * 127 < 2^15); so sums of 8-bit codes are widened every 8 columns, sums of 4-bit codes every 64. In a block of 32
-// a sum of 4-bit codes has eight products, so that two are added up before they are widened.
+// a sum of 4-bit codes has eight products, so that two are added up before they are widened. Codes of 5 and 6 bits are
+// widened with each group of 32 or 16 columns (8 * 31 * 127 and 4 * 63 * 127 < 2^15).
 
 #include <arm_neon.h>
 
@@ -111,6 +112,50 @@ LANTERN_INLINE void multiply_block_4_bits(const uint8_t*& chunks, const int8_t**
   }
 }
 
+// Four activations of each row for the vectors of a group from `kVector` on.
+template <int kVector, int kVectors, int kRows>
+LANTERN_INLINE void write_fours(const int8x16_t (*codes)[kRows], int8x16_t (*fours)[kRows]) {
+  if constexpr (kVector < kVectors) {
+#pragma GCC unroll 2
+    for (int m = 0; m < kRows; m++) fours[kVector][m] = four_of<kVector % 4>(codes[kVector / 4][m]);
+    write_fours<kVector + 1, kVectors, kRows>(codes, fours);
+  }
+}
+
+// A group with codes of 5 or 6 bits, for the four rows of the tile from row 4 * `i` on.
+template <unsigned kBits, int kRows>
+LANTERN_INLINE void multiply_four(const uint8x16_t* bytes, const int8x16_t (*fours)[kRows], int32x4_t (*sums)[8], int i, bool is_first) {
+  constexpr unsigned kVectors = columns_of_group(kBits) / 4;
+  int8x16_t vectors[kVectors];
+  vectors_of<kBits>(bytes, vectors);
+#pragma GCC unroll 2
+  for (int m = 0; m < kRows; m++) {
+    int16x8_t narrow[2];
+#pragma GCC unroll 8
+    for (unsigned vector = 0; vector < kVectors; vector++) add_products(narrow, vectors[vector], fours[vector][m], vector == 0);
+    widen(sums[m][2 * i], narrow[0], is_first);
+    widen(sums[m][2 * i + 1], narrow[1], is_first);
+  }
+}
+
+// A block with codes of 5 or 6 bits, group after group.
+template <unsigned kBits, unsigned kBlock, int kRows>
+LANTERN_INLINE void multiply_block_narrow(const uint8_t*& chunks, const int8_t** codes, int32x4_t (*sums)[8]) {
+  constexpr unsigned kColumns = columns_of_group(kBits), kVectors = kColumns / 4;
+#pragma GCC unroll 8
+  for (unsigned k = 0; k < kBlock; k += kColumns, chunks += bytes_of_group(kBits)) {
+    int8x16_t a[kColumns / 16][kRows], fours[kVectors][kRows];
+    load_step<kColumns / 16, kRows>(codes, a);
+    write_fours<0, kVectors, kRows>(a, fours);
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+      const Eight<kBits> eight(chunks + half * 32);
+      multiply_four<kBits, kRows>(eight.bytes[0], fours, sums, 2 * half, k == 0);
+      multiply_four<kBits, kRows>(eight.bytes[1], fours, sums, 2 * half + 1, k == 0);
+    }
+  }
+}
+
 template <unsigned kBits, unsigned kBlock, bool kHasZeros, bool kHasSteps, int kRows>
 LANTERN_INLINE void multiply_part(const Weights& weights, size_t tile, const Activations& rows, float* y, size_t stride) {
   const size_t num_blocks = weights.num_blocks(), row_bytes = num_blocks * kBlock;
@@ -119,11 +164,12 @@ LANTERN_INLINE void multiply_part(const Weights& weights, size_t tile, const Act
   const int8_t *codes[kRows], *last = rows.codes + row_bytes;
 #pragma GCC unroll 2
   for (int m = 0; m < kRows; m++) codes[m] = rows.codes + m * row_bytes;
-  TileScales<kHasSteps, kBits == 4> scales(weights, tile);
+  TileScales<kHasSteps, kBits != 8> scales(weights, tile);
   float32x4_t result[kRows][4] = {};
   for (size_t entry = 0; codes[0] != last; entry += rows.num_rows) {
     int32x4_t sums[kRows][8];
     if constexpr (kBits == 8) multiply_block_8_bits<kBlock, kRows>(chunks, codes, sums);
+    else if constexpr (is_narrow(kBits)) multiply_block_narrow<kBits, kBlock, kRows>(chunks, codes, sums);
     else multiply_block_4_bits<kBlock, kRows>(chunks, codes, sums);
     float32x4_t scale[4];
     scales.next(scale);
@@ -134,7 +180,7 @@ LANTERN_INLINE void multiply_part(const Weights& weights, size_t tile, const Act
 #pragma GCC unroll 4
       for (int i = 0; i < 4; i++) {
         int32x4_t dot = kBits == 4 && kBlock == 32 ? sums[m][2 * i] : vpaddq_s32(sums[m][2 * i], sums[m][2 * i + 1]);
-        if (kBits == 4 || kHasZeros) dot = vaddq_s32(dot, offset[i]);
+        if (kBits != 8 || kHasZeros) dot = vaddq_s32(dot, offset[i]);
         const float32x4_t factor = vmulq_n_f32(scale[i], rows.scales[entry + m]);
         result[m][i] = vfmaq_f32(result[m][i], vcvtq_f32_s32(dot), factor);
       }
@@ -169,6 +215,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kNeon{"neon", is_supported, quantize_arm, 2, write_scales_arm, kKernels};
+const Family kNeon{"neon", is_supported, quantize_arm, 2, write_scales_arm, 11, kKernels};
 
 }  // namespace lantern

@@ -3,37 +3,19 @@
 // Inputs: activations (..., K) float; codes (N, blocks, block_size * bits / 8) uint8; scales (N * blocks) float; zero points
 // (N * ceil(blocks * bits / 8)) uint8, optional. Attributes: K, N, bits (4 or 8), block_size (32, 64 or 128). With the
 // attribute packed = 1 the second input is the memory that lantern_pack wrote, used where it lies, and there is no third;
-// has_zeros = 1 says that the memory holds zero points.
+// bits are then those of lantern_packed_bits, 5 and 6 among them, and has_zeros = 1 says that the memory holds zero points.
 
-#include <cstdlib>
 #include <new>
 
 #include "gather.h"
 #include "library.h"
 #include "operator_inputs.h"
+#include "scratch.h"
 
 namespace lantern {
 namespace {
 
-// Memory of a thread that runs the operator: for the codes, scales and sums of activations, kept for the next product.
-class Scratch {
- public:
-  ~Scratch() { std::free(memory_); }
-
-  uint8_t* of_size(size_t size) {
-    if (size <= size_) return memory_;
-    std::free(memory_);
-    memory_ = static_cast<uint8_t*>(std::aligned_alloc(kAlignment, (size + kAlignment - 1) / kAlignment * kAlignment));
-    size_ = memory_ ? size : 0;
-    return memory_;
-  }
-
- private:
-  uint8_t* memory_ = nullptr;
-  size_t size_ = 0;
-};
-
-thread_local Scratch scratch;
+thread_local Scratch scratch;  // for the codes, scales and sums of activations
 
 OrtStatus* pack_weights(const OrtApi* api, const OrtKernelInfo* info, StoredWeights stored, LoadedWeights* kernel) {
   const size_t num_blocks = (stored.columns + stored.block - 1) / stored.block, entries = stored.rows * num_blocks;
@@ -44,6 +26,7 @@ OrtStatus* pack_weights(const OrtApi* api, const OrtKernelInfo* info, StoredWeig
   if (OrtStatus* status = constant_input(api, info, 2, "scales", entries, &stored.scales)) return status;
   if (num_inputs > 3)
     if (OrtStatus* status = constant_input(api, info, 3, "zero points", zeros_size, &stored.zeros)) return status;
+  stored.packed_bits = narrowest_bits(stored);
   stored.has_steps = can_have_steps(stored);
   kernel->memory = allocate(packed_size(stored));
   if (!kernel->memory) return api->CreateStatus(ORT_EP_FAIL, "MatMulBlocks: no memory for the packed weights");
@@ -53,10 +36,10 @@ OrtStatus* pack_weights(const OrtApi* api, const OrtKernelInfo* info, StoredWeig
 
 OrtStatus* ORT_API_CALL create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** created) {
   StoredWeights stored{};
-  if (OrtStatus* status = read_attributes(api, info, &stored)) return status;
+  const bool is_packed = attribute(api, info, "packed") != 0;
+  if (OrtStatus* status = read_attributes(api, info, is_packed, &stored)) return status;
   auto* kernel = new (std::nothrow) LoadedWeights{api, best_family(), {}, nullptr};
   if (!kernel) return api->CreateStatus(ORT_EP_FAIL, "MatMulBlocks: no memory for the operator");
-  const bool is_packed = attribute(api, info, "packed") != 0;
   OrtStatus* status = is_packed ? map_weights(api, info, 1, stored, kernel) : pack_weights(api, info, stored, kernel);
   if (status) delete kernel;
   else *created = kernel;

@@ -69,17 +69,17 @@ OrtStatus* constant_input(const OrtApi* api, const OrtKernelInfo* info, size_t i
   return nullptr;
 }
 
-inline OrtStatus* read_attributes(const OrtApi* api, const OrtKernelInfo* info, StoredWeights* stored) {
+inline OrtStatus* read_attributes(const OrtApi* api, const OrtKernelInfo* info, bool is_packed, StoredWeights* stored) {
   const int64_t columns = attribute(api, info, "K"), rows = attribute(api, info, "N");
   const int64_t bits = attribute(api, info, "bits"), block = attribute(api, info, "block_size");
   constexpr int64_t kLargest = int64_t{1} << 30;
   if (columns < 1 || columns > kLargest) return invalid(api, "K", columns);
   if (rows < 1 || rows > kLargest) return invalid(api, "N", rows);
-  if (bits != 4 && bits != 8) return invalid(api, "bits", bits);
+  if (bits != 4 && bits != 8 && !(is_packed && is_narrow(static_cast<unsigned>(bits)))) return invalid(api, "bits", bits);
   if (block != 32 && block != 64 && block != 128) return invalid(api, "block_size", block);
   stored->columns = static_cast<size_t>(columns);
   stored->rows = static_cast<size_t>(rows);
-  stored->bits = static_cast<unsigned>(bits);
+  stored->bits = stored->packed_bits = static_cast<unsigned>(bits);
   stored->block = static_cast<unsigned>(block);
   return nullptr;
 }
@@ -91,6 +91,7 @@ inline OrtStatus* map_weights(const OrtApi* api, const OrtKernelInfo* info, size
   static const uint8_t kSome = 0;
   StoredWeights sizes = stored;
   sizes.zeros = attribute(api, info, "has_zeros") ? &kSome : nullptr;
+  if (is_narrow(sizes.bits) && sizes.zeros) return invalid(api, "has_zeros", 1);
   size_t size = 0;
   if (OrtStatus* status = constant_size(api, info, index, "codes", &size)) return status;
   sizes.has_steps = size < packed_size(sizes);  // weights have steps only where that takes less memory

@@ -3,6 +3,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "codes.h"
+
 namespace lantern {
 namespace {
 
@@ -12,23 +14,31 @@ Weights without_areas(const StoredWeights& stored) {
   Weights weights{};
   weights.rows = stored.rows;
   weights.columns = stored.columns;
-  weights.bits = stored.bits;
+  weights.bits = stored.packed_bits;
   weights.block = stored.block;
   return weights;
 }
 
-// The byte of a chunk: a signed code, or the codes k and k + 4 in one.
-uint8_t packed_byte(const StoredWeights& stored, const uint8_t* block, size_t k) {
-  if (stored.bits == 8) return block[k] ^ 0x80;
-  const unsigned low = block[k / 2] >> (k % 2 * 4) & 15;
-  const unsigned high = block[(k + 4) / 2] >> (k % 2 * 4) & 15;
-  return static_cast<uint8_t>(low | high << 4);
+// A code of a block, as it is packed.
+uint8_t packed_code(const StoredWeights& stored, const uint8_t* block, size_t k) {
+  if (stored.bits == 4) return block[k / 2] >> (k % 2 * 4) & 15;
+  return stored.packed_bits == 8 ? block[k] ^ 0x80 : static_cast<uint8_t>(block[k] >> (8 - stored.packed_bits));
 }
 
 void pack_block(const StoredWeights& stored, const uint8_t* block, size_t row, uint8_t* packed) {
-  const size_t codes_of_chunk = 32 / stored.bits;
-  for (size_t k = 0; k < stored.block; k += codes_of_chunk)
-    for (size_t i = 0; i < 4; i++) packed[k / codes_of_chunk * 64 + row * 4 + i] = packed_byte(stored, block, k + i);
+  const unsigned bits = stored.packed_bits;
+  const size_t columns = columns_of_group(bits);
+  for (size_t k = 0; k < stored.block; k += columns, packed += bytes_of_group(bits))
+    for (size_t i = 0; i < 4; i++) {
+      uint8_t codes[8];
+      for (size_t vector = 0; vector < columns / 4; vector++) codes[vector] = packed_code(stored, block, k + vector * 4 + i);
+      write_group(bits, codes, packed + row * 4 + i);
+    }
+}
+
+// A scale of the bundle, for packed codes: a power of two times as large, where these have fewer bits.
+float packed_scale(const StoredWeights& stored, float scale) {
+  return scale * static_cast<float>(1u << (stored.bits - stored.packed_bits));
 }
 
 int8_t packed_zero(const StoredWeights& stored, const uint8_t* zeros, size_t block) {
@@ -42,12 +52,12 @@ size_t scales_size(const Weights& weights, bool has_steps) {
   return has_steps ? aligned(entries) + aligned(weights.num_tiles() * kTileRows * sizeof(float)) : aligned(entries * sizeof(float));
 }
 
-int most_steps(unsigned bits) { return bits == 4 ? 127 : 255; }
+int most_steps(unsigned bits) { return bits == 8 ? 255 : 127; }
 
 // Whole steps of a unit in a scale; a number that does not fit if they are not exactly the scale.
 int steps_in(float scale, float unit, unsigned bits) {
   const float steps = std::nearbyint(scale / unit);
-  const bool fits = std::fabs(steps) <= static_cast<float>(most_steps(bits)) && (bits == 4 || steps >= 0);
+  const bool fits = std::fabs(steps) <= static_cast<float>(most_steps(bits)) && (bits != 8 || steps >= 0);
   return fits && steps * unit == scale ? static_cast<int>(steps) : 256;
 }
 
@@ -74,12 +84,20 @@ float unit_of(const float* scales, size_t count, unsigned bits) {
 
 }  // namespace
 
+unsigned narrowest_bits(const StoredWeights& stored) {
+  if (stored.bits != 8 || stored.zeros || stored.columns > kMostNarrowColumns) return stored.bits;
+  const size_t size = stored.rows * without_areas(stored).num_blocks() * stored.block;
+  uint8_t used = 0;
+  for (size_t i = 0; i < size; i++) used |= stored.codes[i];
+  return used & 3 ? 8 : used & 4 ? 6 : 5;
+}
+
 bool can_have_steps(const StoredWeights& stored) {
   const Weights weights = without_areas(stored);
   const size_t num_blocks = weights.num_blocks();
   if (num_blocks > kMostStepBlocks || scales_size(weights, true) >= scales_size(weights, false)) return false;
   for (size_t n = 0; n < stored.rows; n++)
-    if (unit_of(stored.scales + n * num_blocks, num_blocks, stored.bits) == 0) return false;
+    if (unit_of(stored.scales + n * num_blocks, num_blocks, stored.packed_bits) == 0) return false;
   return true;
 }
 
@@ -116,14 +134,14 @@ Weights pack(const StoredWeights& stored, uint8_t* memory) {
   std::memset(memory, 0, packed_size(stored));
   for (size_t n = 0; n < stored.rows; n++) {
     const size_t tile = n / kTileRows, row = n % kTileRows;
-    const float unit = steps ? unit_of(stored.scales + n * num_blocks, num_blocks, stored.bits) : 0;
-    if (steps) units[n] = unit;
+    const float unit = steps ? unit_of(stored.scales + n * num_blocks, num_blocks, stored.packed_bits) : 0;
+    if (steps) units[n] = packed_scale(stored, unit);
     for (size_t b = 0; b < num_blocks; b++) {
       const float scale = stored.scales[n * num_blocks + b];
-      if (!std::isfinite(scale)) return without_areas(stored);
+      if (!std::isfinite(packed_scale(stored, scale))) return without_areas(stored);
       const size_t entry = tile * num_blocks + b;
-      if (steps) steps[entry * kTileRows + row] = static_cast<uint8_t>(steps_in(scale, unit, stored.bits));
-      else scales[entry * kTileRows + row] = scale;
+      if (steps) steps[entry * kTileRows + row] = static_cast<uint8_t>(steps_in(scale, unit, stored.packed_bits));
+      else scales[entry * kTileRows + row] = packed_scale(stored, scale);
       if (zeros) zeros[entry * kTileRows + row] = packed_zero(stored, stored.zeros + n * stored_zeros, b);
       pack_block(stored, stored.codes + (n * num_blocks + b) * stored_block, row, memory + entry * weights.block_bytes());
     }
@@ -135,26 +153,22 @@ namespace {
 
 float scale_at(const Weights& weights, size_t entry, size_t row) {
   if (!weights.steps) return weights.scales[entry];
-  const int step = weights.bits == 4 ? static_cast<int8_t>(weights.steps[entry]) : weights.steps[entry];
+  const int step = weights.bits == 8 ? weights.steps[entry] : static_cast<int8_t>(weights.steps[entry]);
   return static_cast<float>(step) * weights.units[row];
 }
 
 }  // namespace
 
 void unpack_row(const Weights& weights, size_t row, float* y) {
-  const size_t tile = row / kTileRows, codes_of_chunk = 32 / weights.bits, num_blocks = weights.num_blocks();
-  const uint8_t* codes = weights.codes + tile * weights.tile_bytes() + row % kTileRows * 4;
-  const int middle = weights.bits == 4 ? 8 : 0;
-  for (size_t b = 0; b < num_blocks; b++, codes += weights.block_bytes()) {
+  const size_t tile = row / kTileRows, num_blocks = weights.num_blocks();
+  const uint8_t* block = weights.codes + tile * weights.tile_bytes();
+  for (size_t b = 0; b < num_blocks; b++, block += weights.block_bytes()) {
     const size_t entry = (tile * num_blocks + b) * kTileRows + row % kTileRows, begin = b * weights.block;
     const size_t count = weights.columns - begin < weights.block ? weights.columns - begin : weights.block;
-    const int zero = weights.zeros ? weights.zeros[entry] : middle;
+    const int zero = weights.zeros ? weights.zeros[entry] : middle_of(weights.bits);
     const float scale = scale_at(weights, entry, row);
-    for (size_t k = 0; k < count; k++) {
-      const uint8_t byte = codes[k / codes_of_chunk * 64 + k % 4];
-      const int code = weights.bits == 8 ? static_cast<int8_t>(byte) : byte >> (k & 4) & 15;
-      y[begin + k] = static_cast<float>(code - zero) * scale;
-    }
+    for (size_t k = 0; k < count; k++)
+      y[begin + k] = static_cast<float>(code_at(weights.bits, block, row % kTileRows, k) - zero) * scale;
   }
 }
 

@@ -15,8 +15,13 @@ struct StoredWeights {
   size_t columns;
   unsigned bits;
   unsigned block;
+  unsigned packed_bits;  // `bits`, or what narrowest_bits() tells
   bool has_steps = false;
 };
+
+// The fewest bits that hold the codes: 5 or 6 if the lower 3 or 2 bits of all codes of 8 are empty, else `bits`. The scales
+// of the packed weights are then 8 or 4 times those of the bundle, which changes no bit of a product.
+unsigned narrowest_bits(const StoredWeights& stored);
 
 // True if the scales can be packed as steps of a unit for each row, and take less memory so.
 bool can_have_steps(const StoredWeights& stored);

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 
+#include "codes.h"
 #include "family_list.h"
 
 namespace lantern {
@@ -40,25 +41,18 @@ void quantize(const float* x, size_t columns, unsigned block, const Activations&
   }
 }
 
-int code_at(const Weights& weights, const uint8_t* block, size_t row, size_t k) {
-  const size_t codes_of_chunk = 32 / weights.bits;
-  const uint8_t byte = block[k / codes_of_chunk * 64 + row * 4 + k % 4];
-  if (weights.bits == 8) return static_cast<int8_t>(byte);
-  return k % 8 < 4 ? byte & 15 : byte >> 4;
-}
-
 int32_t dot_of(const Weights& weights, size_t entry, size_t row, const int8_t* activations) {
   const uint8_t* block = weights.codes + entry * weights.block_bytes();
-  const int zero = weights.zeros ? weights.zeros[entry * kTileRows + row] : weights.bits == 4 ? 8 : 0;
+  const int zero = weights.zeros ? weights.zeros[entry * kTileRows + row] : middle_of(weights.bits);
   int32_t dot = 0;
-  for (size_t k = 0; k < weights.block; k++) dot += (code_at(weights, block, row, k) - zero) * activations[k];
+  for (size_t k = 0; k < weights.block; k++) dot += (code_at(weights.bits, block, row, k) - zero) * activations[k];
   return dot;
 }
 
 float scale_of(const Weights& weights, size_t tile, size_t b, size_t row) {
   const size_t entry = (tile * weights.num_blocks() + b) * kTileRows + row;
   if (!weights.steps) return weights.scales[entry];
-  const int step = weights.bits == 4 ? static_cast<int8_t>(weights.steps[entry]) : weights.steps[entry];
+  const int step = weights.bits == 8 ? weights.steps[entry] : static_cast<int8_t>(weights.steps[entry]);
   return static_cast<float>(step) * weights.units[tile * kTileRows + row];
 }
 
@@ -82,6 +76,6 @@ bool is_supported() { return true; }
 
 }  // namespace
 
-const Family kPortable{"portable", is_supported, quantize, kAnyRows, nullptr, LANTERN_KERNELS(multiply)};
+const Family kPortable{"portable", is_supported, quantize, kAnyRows, nullptr, kAnyRows, LANTERN_KERNELS(multiply)};
 
 }  // namespace lantern
