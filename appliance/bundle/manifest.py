@@ -64,7 +64,7 @@ class DecoderSpec(_Record):
     If layers differ in their keys and values, `kv_shapes` has (heads, width) for each layer, and None for a layer that
     reads those of another one or has none; `num_kv_heads` and `head_dim` are then those of the first that has some. If
     the file stores weights in fewer bits than the engine computes with, `weights_bytes` is their size once loaded,
-    and `loading_bytes` their size while they are unpacked.
+    and `loading_bytes` the memory that devices of 0.1.0 need to unpack them.
     """
 
     kind: Literal["decoder"] = "decoder"
@@ -225,11 +225,6 @@ class Manifest(_Record):
         files = sum(f.size_bytes for f in self.files if f.name in {MODEL_NAME, MODEL_DATA_NAME})
         unpacked = self.model.weights_bytes if isinstance(self.model, DecoderSpec) else None
         return max(files, unpacked or 0)
-
-    @property
-    def loading_bytes(self) -> int:
-        """Bytes in use while the weights are unpacked; 0 if none are."""
-        return self.model.loading_bytes or 0 if isinstance(self.model, DecoderSpec) else 0
 
     def to_bytes(self) -> bytes:
         """Return canonical JSON: sorted keys, no blanks, UTF-8, a final newline."""

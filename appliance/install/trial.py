@@ -42,7 +42,7 @@ class TrialLimits:
 
     def memory_bytes(self, manifest: Manifest) -> int:
         """Return the address space for this bundle; libraries and stacks reserve more of it than they ever use."""
-        return self.base_bytes + int(self.weights_factor * manifest.loaded_bytes) + manifest.loading_bytes
+        return self.base_bytes + int(self.weights_factor * manifest.loaded_bytes)
 
 
 class Trial:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import onnxruntime as ort
 
+from appliance.engine.graphs.planes import join_planes
 from appliance.engine.kernels import register_kernels
 from appliance.engine.runtime.kv_cache import CacheType
 from appliance.engine.runtime.provider import CPU, providers_of, session_options
@@ -91,10 +93,11 @@ class ModelFile:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if self.kernels is not None:
             return self._load_with_kernels(path, options, self.kernels)
-        if self.device is None:
+        if self.device is not None:
+            return load_bundle_graph(path, self.device.weights, options, providers_of(self.device.provider))
+        if self.is_optimized:
             return ort.InferenceSession(str(path), options, providers=[CPU])
-        options.add_session_config_entry(_WEIGHTS_FOLDER, str(self.device.weights))
-        return ort.InferenceSession(path.read_bytes(), options, providers=providers_of(self.device.provider))
+        return load_bundle_graph(path, path.parent, options, [CPU])
 
     def _load_with_kernels(self, path: Path, options: ort.SessionOptions, kernels: Path) -> ort.InferenceSession:
         """Load a graph of the kernels' form with the weights that all its graphs share, or one of the stock form."""
@@ -104,6 +107,33 @@ class ModelFile:
         session = ort.InferenceSession(str(path), options, providers=[CPU])
         session.lantern_weights = held  # onnxruntime keeps addresses only
         return session
+
+
+def load_bundle_graph(
+    path: Path,
+    weights: Path,
+    options: ort.SessionOptions,
+    providers: Sequence[str],
+    *,
+    scratch: Path | None = None,
+) -> ort.InferenceSession:
+    """Load a graph as a bundle has it, whose weights lie in the folder `weights`, its planes joined before.
+
+    `scratch` is a folder for the joined ones, which take memory without it.
+    """
+    model = path.read_bytes()
+    joined = join_planes(model, weights, scratch)
+    if joined is None and path.parent == weights:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights))
+    if joined is None:
+        return ort.InferenceSession(model, options, providers=providers)
+    graph, codes = joined
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in codes.values()]
+    options.add_external_initializers(list(codes), values)
+    session = ort.InferenceSession(graph, options, providers=providers)
+    session.lantern_weights = (values, codes)  # onnxruntime keeps addresses only
+    return session
 
 
 def variant_path(model: Path, name: Variant) -> Path:

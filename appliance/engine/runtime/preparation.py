@@ -21,7 +21,7 @@ from appliance.engine.graphs.prompt import with_int8_products, write_int8_produc
 from appliance.engine.graphs.replay import replay_graph
 from appliance.engine.graphs.slot_arrays import has_state
 from appliance.engine.graphs.variants import verify_graph, with_int8_kv
-from appliance.engine.runtime.model_file import ModelFile, variant_path
+from appliance.engine.runtime.model_file import ModelFile, load_bundle_graph, variant_path
 from appliance.engine.runtime.product import int8_products_are_exact
 from appliance.engine.runtime.provider import CPU, session_options
 from appliance.engine.runtime.tuning import (
@@ -55,7 +55,7 @@ def optimize(source: Path, target: Path, data_name: str) -> ort.InferenceSession
     options.add_session_config_entry(
         "session.optimized_model_external_initializers_min_size_in_bytes", str(_MIN_EXTERNAL_BYTES)
     )
-    return ort.InferenceSession(str(source), options, providers=[CPU])
+    return load_bundle_graph(source, source.parent, options, [CPU], scratch=target.parent)
 
 
 def write(source: Path, folder: Path) -> None:

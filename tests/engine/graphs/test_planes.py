@@ -1,0 +1,122 @@
+"""Planes of 5 and 6 bits become the bytes that onnxruntime would make of them; nothing else of the graph changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from appliance.engine.graphs.planes import join_planes
+from appliance.engine.runtime.model_file import load_bundle_graph
+from appliance.errors import ModelError
+from quantize.graph import nbits
+from quantize.graph.codec import Bits, round_to_nearest
+from quantize.graph.edit import Editor
+from quantize.graph.files import save_graph
+
+K, N = 96, 64
+
+
+def write_head(folder: Path, bits: Bits, *, with_table: bool) -> Path:
+    """Write a graph from x (S, K) and ids (S,) to y, and rows of the same table, as lantern-quantize does."""
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["S", K]))
+    ids = ir.Value(name="ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["S"]))
+    graph = ir.Graph([x, ids], [], nodes=[], opset_imports={"": 21, "com.microsoft": 1}, name="head")
+    edit = Editor(graph)
+    stored = round_to_nearest(np.random.default_rng(3).normal(size=(N, K)).astype(np.float32), bits)
+    y, by_block = nbits.product(edit, x, stored, "head", "y", None)
+    outputs = [y, edit.node("Identity", [ids], "same_ids")]
+    if with_table:
+        rows = nbits.rows_of(edit, "embed", stored, nbits.codes_of(y), y.producer())
+        outputs.append(nbits.lookup(edit, rows, ids, by_block, stored, "rows"))
+    for value in outputs:
+        value.type = ir.TensorType(ir.DataType.INT64 if value.name == "same_ids" else ir.DataType.FLOAT)
+        graph.outputs.append(value)
+    graph.sort()
+    save_graph(ir.Model(graph, ir_version=10), folder, {})
+    return folder / "model.onnx"
+
+
+@pytest.mark.parametrize("with_table", [True, False])
+@pytest.mark.parametrize("bits", [5, 6])
+def test_the_joined_graph_gives_the_same_bits(tmp_path: Path, bits: Bits, *, with_table: bool) -> None:
+    path = write_head(tmp_path, bits, with_table=with_table)
+    feeds = {"x": np.random.default_rng(4).normal(size=(5, K)).astype(np.float32), "ids": np.arange(5)}
+    plain = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feeds)
+    joined = load_bundle_graph(path, tmp_path, ort.SessionOptions(), ["CPUExecutionProvider"]).run(None, feeds)
+    assert [value.tobytes() for value in plain] == [value.tobytes() for value in joined]
+
+
+def test_no_node_is_left_that_joins_planes(tmp_path: Path) -> None:
+    path = write_head(tmp_path, 5, with_table=True)
+    found = join_planes(path.read_bytes(), tmp_path)
+    assert found is not None
+    model, joined = onnx.load_from_string(found[0]), found[1]
+    assert {node.op_type for node in model.graph.node} == {
+        "Cast",
+        "Mul",
+        "MatMulNBits",
+        "GatherBlockQuantized",
+        "Identity",
+    }
+    assert {name: codes.shape for name, codes in joined.items()} == {
+        "head.codes": (N, K // 32, 32),
+        "embed.codes": (N, K),
+    }
+    assert all(not (codes & 7).any() for codes in joined.values())
+    assert np.shares_memory(joined["head.codes"], joined["embed.codes"])  # one copy in memory
+
+
+def test_joined_planes_may_lie_in_a_file_that_goes_with_them(tmp_path: Path) -> None:
+    path = write_head(tmp_path, 6, with_table=True)
+    (scratch := tmp_path / "scratch").mkdir()
+    plain, mapped = (join_planes(path.read_bytes(), tmp_path, place) for place in (None, scratch))
+    assert plain is not None
+    assert mapped is not None
+    assert plain[0] == mapped[0]
+    for name, codes in mapped[1].items():
+        assert np.array_equal(codes, plain[1][name])
+        assert not codes.flags.writeable
+    assert np.shares_memory(mapped[1]["head.codes"], mapped[1]["embed.codes"])
+    assert list(scratch.iterdir()) == []
+    feeds = {"x": np.ones((2, K), np.float32), "ids": np.arange(2)}
+    found = [
+        load_bundle_graph(path, tmp_path, ort.SessionOptions(), ["CPUExecutionProvider"], scratch=place).run(
+            None, feeds
+        )
+        for place in (None, scratch)
+    ]
+    assert [value.tobytes() for value in found[0]] == [value.tobytes() for value in found[1]]
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_graph_without_planes_is_loaded_as_it_is(tmp_path: Path, bits: Bits) -> None:
+    assert join_planes(write_head(tmp_path, bits, with_table=True).read_bytes(), tmp_path) is None
+
+
+def _model(nodes: list[onnx.NodeProto], **constants: np.ndarray) -> bytes:
+    outputs = [helper.make_tensor_value_info("y", TensorProto.UINT8, None)]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.UINT8, None)]
+    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, tensors)
+    return bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]).SerializeToString())
+
+
+def test_what_depends_on_an_input_stays(tmp_path: Path) -> None:
+    model = _model([helper.make_node("BitwiseOr", ["x", "a"], ["y"])], a=np.ones(4, np.uint8))
+    assert join_planes(model, tmp_path) is None
+
+
+def test_planes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("BitwiseOr", ["a", "b"], ["c"]), helper.make_node("BitwiseAnd", ["c", "x"], ["y"])]
+    model = _model(nodes, a=np.ones(4, np.uint8), b=np.ones(3, np.uint8))
+    with pytest.raises(ModelError, match="the planes of c do not fit"):
+        join_planes(model, tmp_path)
+    wide = _model(nodes, a=np.ones(4, np.int32), b=np.ones(4, np.int32))
+    with pytest.raises(ModelError, match="the planes of c are not bytes"):
+        join_planes(wide, tmp_path)
