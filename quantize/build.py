@@ -130,13 +130,14 @@ def input_sha256(recipe: Recipe, source_sha256: str, kind: Kind) -> str:
     fields = recipe.model_dump(mode="json", exclude={"source", "why", "measured", "export"})
     fields["calibration"] = recipe.calibration.identity()
     fields["evaluation"] = recipe.evaluation.identity()
-    if recipe.target == ANY:  # bundles of 0.1.0 have neither this field nor `head`
+    if recipe.target == ANY:  # bundles of 0.1.0 have neither this field nor `head`, `int6` and `int5`
         del fields["target"]
     for name in ("matryoshka_dimensions", "scoring"):  # nor these
         if not fields[name]:
             del fields[name]
-    if recipe.weights.head == "int8":
-        del fields["weights"]["head"]
+    for name, default in (("head", "int8"), ("int6", []), ("int5", [])):
+        if fields["weights"][name] == default:
+            del fields["weights"][name]
     versions = {canonical.name: canonical.version, **kind.versions(recipe), "package": package.VERSION}
     return content_key({"recipe": fields, "source": source_sha256, "versions": versions, "tools": tool_versions()})
 

@@ -136,7 +136,7 @@ def _takes_quality(parser: argparse.ArgumentParser) -> None:
         "--scheme",
         choices=("auto", "int4", "int8", "packed"),
         help="the form of stored matrices (default: int8); auto searches which stay int8; packed also takes 5 and 6 "
-        "bits, which decode as slowly as int8",
+        "bits, which only Lantern's kernels read as they are",
     )
     parser.add_argument(
         "--for",

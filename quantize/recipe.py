@@ -49,15 +49,18 @@ class SourcePart(_Part):
 class WeightsPart(_Part):
     """The form of stored matrices; `smoothing` is the share of their inputs' unevenness that they take over.
 
-    `int8` holds patterns (fnmatch) of the names that an int4 decoder keeps in int8. `auto` finds them: the smallest
-    file with a KL of at most `max_kl`, or the best one of at most `max_mb` (1e6 bytes of model.onnx and its data).
-    `packed` does so with 5 and 6 bits as well, which a device computes as int8: fewer bytes, decoded as slowly as int8.
-    `head` is the form of an int4 decoder's head, which every token reads whole.
+    `int8`, `int6` and `int5` hold patterns (fnmatch) of the names to which an int4 decoder gives more bits. `auto`
+    finds those in int8: the smallest file with a KL of at most `max_kl`, or the best one of at most `max_mb` (1e6 bytes
+    of model.onnx and its data). `packed` does so with 5 and 6 bits as well. Lantern's kernels read these as they are;
+    the stock operators compute them as int8. `head` is the form of an int4 decoder's head, which every token reads
+    whole.
     """
 
     scheme: Scheme = "int8"
     int8: tuple[str, ...] = ("*/k_proj", "*/v_proj")
-    head: Literal["int8", "int4"] = "int8"
+    int6: tuple[str, ...] = ()
+    int5: tuple[str, ...] = ()
+    head: Literal["int8", "int6", "int5", "int4"] = "int8"
     max_kl: Annotated[float, Field(gt=0)] | None = None
     max_mb: Annotated[float, Field(gt=0)] | None = None
     smoothing: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -73,8 +76,8 @@ class WeightsPart(_Part):
             raise ValueError("max_kl and max_mb are for the schemes auto and packed")
         if self.max_kl and self.max_mb:
             raise ValueError("give max_kl or max_mb, not both")
-        if self.head == "int4" and self.scheme != "int4":
-            raise ValueError("a head in int4 is for the scheme int4")
+        if self.scheme != "int4" and (self.head != "int8" or self.int6 or self.int5):
+            raise ValueError("int6, int5 and the head's form are for the scheme int4")
         return self
 
 

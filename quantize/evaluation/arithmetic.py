@@ -10,9 +10,11 @@ arithmetic of this workstation: what their second product multiplies is no value
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ from quantize.graph.edit import Editor, constant_of, refuse
 from quantize.pipeline import PARTIAL
 from quantize.progress import Progress
 
+_MEASURED_NAME = "measured.json"
 _PRODUCT, _EXPERTS = "MatMulNBits", "QMoE"
 _FLOAT_ACTIVATIONS = 0  # the accuracy level
 _SCALES, _ZERO_POINTS = 2, 3  # inputs of the product
@@ -39,16 +42,32 @@ _SMALLEST_SPAN = 1e-30  # keeps a division finite; zeros have codes of zero at a
 
 
 def arithmetic_metrics(
-    reference: Reference, folder: Path, spec: DecoderSpec, here: Metrics, scratch: Path, progress: Progress
+    reference: Reference,
+    folder: Path,
+    spec: DecoderSpec,
+    known: Mapping[Arithmetic, Metrics],
+    scratch: Path,
+    progress: Progress,
 ) -> Metrics:
-    """Measure the loss by each arithmetic; `here` are the metrics of this workstation, which computes with one."""
+    """Measure the loss by each arithmetic that is not `known` yet, as that of this workstation is, or of a search."""
     found: Metrics = {}
     for name, part in zip(ARITHMETICS, progress.parts(len(ARITHMETICS)), strict=True):
-        metrics = here
-        if name != stock_arithmetic(processor_kind()):
+        metrics = known.get(name)
+        if metrics is None:
             metrics = evaluate_with(reference, folder, spec, name, scratch, part).metrics
         found |= {metric_name(key, name): metrics[key] for key in ("kl_mean", "top1_agreement")}
         part.advance_to(1.0)
+    return found
+
+
+def save_measured(folder: Path, arithmetic: Arithmetic, metrics: Metrics) -> None:
+    """Write what was measured by one arithmetic, for an evaluation of the same weights."""
+    (folder / _MEASURED_NAME).write_text(json.dumps({arithmetic: dict(metrics)}))
+
+
+def load_measured(folder: Path) -> dict[Arithmetic, Metrics]:
+    """Read what an earlier stage measured."""
+    found: dict[Arithmetic, Metrics] = json.loads((folder / _MEASURED_NAME).read_text())
     return found
 
 

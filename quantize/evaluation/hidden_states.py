@@ -33,6 +33,17 @@ class HiddenStates:
         found = {at: values[name] for _, at, values in walk(folder, last, feeds, progress) if values}
         return cls(folder, tuple(np.asarray(found[at], np.float32) for at in range(len(texts))), product)
 
+    def save(self, path: Path) -> None:
+        """Write the values, one array a text, to an .npz file."""
+        np.savez(path, *self.by_text)
+
+    @classmethod
+    def load(cls, folder: Path, path: Path) -> Self:
+        """Read the values of the float graph of a folder."""
+        with np.load(path) as arrays:
+            by_text = tuple(arrays[f"arr_{at}"] for at in range(len(arrays)))
+        return cls(folder, by_text, blocks_of(folder, [LOGITS])[-1])
+
     def head(self) -> Callable[[int, range], NDArray[np.float32]]:
         """Load the head, and return the function that gives a text's logits (positions, V) at some positions."""
         session = self.product.session(self.folder, prepack=False)

@@ -1,8 +1,9 @@
 """The stored form of a matrix: codes of 4, 5, 6 or 8 bits in blocks of 32 inputs, with a scale for each block.
 
 A scale is a whole number of its row's unit, so that it takes one byte. The file holds the same numbers with which
-MatMulNBits computes: code - 2^(bits-1), times the scale. The kernel reads 4 and 8 bits; 5 and 6 lie in the file as
-two planes, the low four bits and those above, which are joined to 8 when the model is loaded.
+MatMulNBits computes: code - 2^(bits-1), times the scale. The operator reads 4 and 8 bits; 5 and 6 lie in the file as
+two planes, the low four bits and those above, which become the upper bits of 8 when the model is loaded. Lantern's
+kernels pack them to 5 and 6 bits again.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ from quantize.precision.fitted import Errors, save_errors, save_fitted
 from quantize.precision.kv_scales import KvPeaks
 from quantize.precision.matrices import Matrix, matrices_of, plain_products
 from quantize.precision.mixtures import Mixture, mixtures_of
+from quantize.precision.parts import Patterns
 from quantize.precision.segments import run_segments
 from quantize.precision.workers import Inline, Message, Workers
 from quantize.progress import Progress
@@ -86,15 +87,15 @@ def fit_matrices(
     progress: Progress,
     *,
     smoothed: Path | None = None,
-    int8: Sequence[str] | None = None,
+    patterns: Patterns | None = None,
     num_workers: int | None = None,
 ) -> None:
     """Quantize every matrix by GPTQ in the given widths; the head is rounded, if the widths include its own.
 
     The same pass over the texts gives the scales of keys and values.
 
-    `smoothed` is a folder with factors, with which values and matrices are taken. `int8` are patterns of the parts that
-    will be stored in 8 bits, if that is decided: all others then need 4 alone.
+    `smoothed` is a folder with factors, with which values and matrices are taken. `patterns` name the parts that
+    will have more than 4 bits, if that is decided: each part is then fitted in its own width alone.
     `num_workers` is 0 for none beside this process, and None for as many as cores and memory allow.
 
     Raises:
@@ -106,10 +107,10 @@ def fit_matrices(
     peaks = KvPeaks(fused)
     if set(HEAD_WIDTHS) <= set(widths):
         errors |= _fit_head(next(matrix for matrix in every if matrix.is_head), target)
-    num_widths = len(widths) if int8 is None else 1
+    num_widths = len(widths) if patterns is None else 1
     if num_workers is None:
         num_workers = choose_num_workers(products, windows.size, num_widths, available_bytes())
-    setup = _setup_message(fused, target, widths, spec, smoothed, int8)
+    setup = _setup_message(fused, target, widths, spec, smoothed, patterns)
     with tempfile.TemporaryDirectory(dir=target, prefix=PARTIAL) as scratch, _pool(setup, num_workers) as pool:
         groups = groups_of(products, windows.size)
         names = [[name for product in group for name in product.values] for group in groups]
@@ -204,7 +205,7 @@ def _setup_message(
     widths: Sequence[Bits],
     spec: DecoderSpec,
     smoothed: Path | None,
-    int8: Sequence[str] | None,
+    patterns: Patterns | None,
 ) -> Message:
     """Return the first message for a worker: all that its tasks have in common."""
     return {
@@ -212,7 +213,7 @@ def _setup_message(
         "target": str(target.absolute()),
         "smoothed": None if smoothed is None else str(smoothed.absolute()),
         "widths": list(widths),
-        "int8": None if int8 is None else list(int8),
+        "patterns": None if patterns is None else [[bits, list(names)] for bits, names in patterns.items()],
         "spec": spec.model_dump(mode="json"),
     }
 

@@ -22,7 +22,7 @@ from quantize.precision.matrices import Matrix, plain_products
 from quantize.precision.mixed import widths_by_pattern
 from quantize.precision.mixtures import Mixture, mixtures_of
 from quantize.precision.moments import second_moments
-from quantize.precision.parts import parts_of
+from quantize.precision.parts import Patterns, parts_of
 from quantize.precision.workers import Message, serve
 
 
@@ -31,7 +31,7 @@ def start(setup: Message) -> Callable[[Message], Message]:
     graph = ir.load(Path(setup["fused"]) / MODEL_NAME).graph
     matrices, mixtures = plain_products(graph), {mixture.rows: mixture for mixture in mixtures_of(graph)}
     spec, widths = DecoderSpec.model_validate(setup["spec"]), tuple(setup["widths"])
-    target, int8 = Path(setup["target"]), setup["int8"]
+    target, patterns = Path(setup["target"]), _patterns(setup)
     factors = Factors() if setup["smoothed"] is None else Factors.load(Path(setup["smoothed"]))
 
     def run(task: Message) -> Message:
@@ -42,11 +42,11 @@ def start(setup: Message) -> Callable[[Message], Message]:
             if task["scores"] is not None:
                 mixture = mixtures[task["value"]]
                 scores = np.memmap(task["scores"], np.float32, "r").reshape(-1, mixture.count)
-                needed = widths if int8 is None else _decided(mixture.up, int8, spec)
+                needed = widths if patterns is None else _decided(mixture.up, patterns, spec)
                 errors |= _fit_mixture(mixture, rows, scores, target, needed)
             del rows  # whose pages count as memory of this process
             for matrix in [m for m in matrices if m.input_name == task["value"]]:
-                needed = widths if int8 is None else _decided(matrix, int8, spec)
+                needed = widths if patterns is None else _decided(matrix, patterns, spec)
                 weight = factors.apply(matrix.name, matrix.weight())
                 errors |= _fit_matrix(matrix, weight, moments, target, needed, spec)
         return {"value": task["value"], "errors": errors}
@@ -54,9 +54,14 @@ def start(setup: Message) -> Callable[[Message], Message]:
     return run
 
 
-def _decided(matrix: Matrix, int8: Sequence[str], spec: DecoderSpec) -> list[Bits]:
+def _patterns(setup: Message) -> Patterns | None:
+    found: dict[Bits, list[str]] | None = None if setup["patterns"] is None else dict(setup["patterns"])
+    return found
+
+
+def _decided(matrix: Matrix, patterns: Patterns, spec: DecoderSpec) -> list[Bits]:
     """Return the widths that the parts of a matrix will have."""
-    return sorted(set(widths_by_pattern(parts_of(matrix, spec), int8).values()))
+    return sorted(set(widths_by_pattern(parts_of(matrix, spec), patterns).values()))
 
 
 def _fit_matrix(

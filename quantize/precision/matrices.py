@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from appliance.errors import QuantizeError
 from quantize.graph import nbits
-from quantize.graph.codec import BLOCK, Bits, QuantizedMatrix, round_to_nearest
+from quantize.graph.codec import BLOCK, KERNEL_BITS, Bits, QuantizedMatrix, round_to_nearest
 from quantize.graph.edit import Editor, constant_of, gives_logits, refuse, replace_value
 from quantize.graph.factors import matrix_name
 
@@ -114,8 +114,8 @@ def quantize_graph(
 ) -> dict[str, str]:
     """Replace every matrix and the embedding in place; return the tensors that share bytes, for `save_graph`.
 
-    `quantize` gives one piece, or several whose outputs follow one another. The head is one piece of 6 or 8
-    bits, and so is the embedding. A table of per-layer embeddings is rounded to `per_layer_bits`.
+    `quantize` gives one piece, or several whose outputs follow one another. The head is one piece, and so is the
+    embedding. A table of per-layer embeddings is rounded to `per_layer_bits`.
     """
     edit = Editor(model.graph)
     gather, *others = _lookups(model.graph) or [None]
@@ -217,6 +217,8 @@ def _replace_experts(edit: Editor, node: ir.Node, stored: Sequence[tuple[Matrix,
         listed = " and ".join(f"{name} in {bits} bits" for name, bits in widths.items())
         raise QuantizeError(f"{listed}: all matrices of a layer's experts have one width")
     (first, up), (_, down) = stored
+    if up.bits not in KERNEL_BITS:
+        raise QuantizeError(f"{first.name} in {up.bits} bits: experts have 4 or 8")
     count = first.num_experts
     weights = [nbits.expert_weights(edit, quantized, count, matrix.name, node) for matrix, quantized in stored]
     output = nbits.experts(edit, node, *weights, bits=up.bits)

@@ -13,8 +13,8 @@ from quantize.graph.codec import KERNEL_BITS, QuantizedMatrix, round_to_nearest
 from quantize.graph.factors import Factors
 from quantize.graph.files import save_graph
 from quantize.precision.fitted import load_fitted
-from quantize.precision.matrices import HEAD, Matrix, matrices_of, quantize_graph
-from quantize.precision.parts import Part, Widths, parts_of, pieces_of
+from quantize.precision.matrices import Matrix, matrices_of, quantize_graph
+from quantize.precision.parts import Part, Patterns, Widths, parts_of, pieces_of
 
 _GATES = ("*/in_proj_ba", "*/self_attn/gate_proj", "*/mlp/gate", "*/feed_forward/gate", "*/router/layer")
 _FORMS_ON_THE_WAY = 10  # copies of all codes, which onnxruntime holds until it has folded the last
@@ -26,17 +26,19 @@ def decoder_parts(fused: Path, spec: DecoderSpec, *, with_head: bool = False) ->
     return [part for matrix in matrices for part in parts_of(matrix, spec)]
 
 
-def widths_by_pattern(parts: Sequence[Part], int8: Sequence[str]) -> Widths:
-    """Give int8 to the parts that a pattern of `int8` names and to the gates, else int4.
+def widths_by_pattern(parts: Sequence[Part], patterns: Patterns) -> Widths:
+    """Give each part the largest width of which a pattern names it, the gates int8, and all others int4.
 
     Gates are one row for each head, which multiplies a whole head or stays in a state for as long as it remembers, and
     one row for each expert, which chooses all that a token gets of the layer.
     """
-    return {part.name: 8 if part.matches((*int8, *_GATES)) else 4 for part in parts}
+    every: Patterns = {**patterns, 8: (*patterns.get(8, ()), *_GATES)}
+    wide = sorted(every, reverse=True)
+    return {part.name: next((bits for bits in wide if part.matches(every[bits])), 4) for part in parts}
 
 
 def unpacked_bytes(parts: Sequence[Part], widths: Widths) -> tuple[int, int]:
-    """Return the memory that unpacking to 8 bits takes beyond the file: bytes that stay, and bytes during the load.
+    """Return the memory that planes as 8 bits take beyond the file: what stays, and what devices of 0.1.0 need at load.
 
     A head is kept in two forms.
     """
@@ -60,16 +62,17 @@ def write_mixed(
     smoothed: Path | None = None,
     head: Path | None = None,
 ) -> None:
-    """Write each part in its width; a head that has none in 4 bits from the folder `head`, else rounded to int8.
+    """Write each part in its width; a head that has none is rounded to int8, one of the folder `head` comes from there.
 
     `smoothed` is the folder with the factors of the fit.
     """
 
     def quantize(matrix: Matrix) -> Sequence[QuantizedMatrix]:
         if matrix.is_head and matrix.name not in widths:
-            return [round_to_nearest(matrix.view(), 8) if head is None else load_fitted(head, HEAD, 4)]
+            return [round_to_nearest(matrix.view(), 8)]
+        folder = head if matrix.is_head and head is not None else fit
         parts = parts_of(matrix, spec)
-        stored = {bits: load_fitted(fit, matrix.name, bits) for bits in sorted({widths[part.name] for part in parts})}
+        stored = {bits: load_fitted(folder, matrix.name, bits) for bits in {widths[part.name] for part in parts}}
         return pieces_of(parts, widths, stored)
 
     model = Factors.load(smoothed).load_graph(fused)

@@ -15,6 +15,7 @@ from quantize.graph.codec import Bits, QuantizedMatrix, matrix_bytes
 from quantize.precision.matrices import HEAD, Matrix
 
 Widths = Mapping[str, Bits]  # by the parts' names
+Patterns = Mapping[Bits, Sequence[str]]  # of the names of parts, for each width above 4 bits
 
 _QKV = "qkv_proj"
 # Other projections that are one product: two of equal size.

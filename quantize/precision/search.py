@@ -6,7 +6,7 @@ bytes are the target, a step that no longer fits, as the embedding's may be, mak
 one product keep one width: apart, queries, keys and values would have a tenth less KL, in three products.
 
 The price of a width is its bytes in the file. They are those that each token reads on every board as well, since
-Lantern's kernels pack 4 and 8 bits into as many; 5 and 6 bits, which save bytes of the file alone, are read as 8.
+Lantern's kernels pack 4, 5, 6 and 8 bits into as many; only the stock operators read 5 and 6 bits as 8.
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ class Order:
 def smallest_within(order: Order, max_kl: float, measure: Measure, progress: Progress) -> list[Try]:
     """Try allocations for the smallest with a KL of at most `max_kl`, and return all tries, the chosen one last.
 
-    If not even the widest form throughout is good enough, that one is chosen.
+    If not even the widest form throughout is good enough, that one is chosen. It is measured only where the steps
+    before it do not reach the target.
     """
     tries: dict[int, Try] = {}
 
@@ -118,14 +119,21 @@ def smallest_within(order: Order, max_kl: float, measure: Measure, progress: Pro
         progress.advance_to(len(tries) / _MAX_TRIES)
         return tries[num_steps]
 
-    low, high = run(0), run(len(order.steps))  # misses the target, and reaches it
+    low, high = (
+        run(0),
+        None,
+    )  # misses the target, and reaches it; None is the widest form, measured only if it is needed
     if low.kl_mean <= max_kl:
         high = low
-    while len(tries) < _MAX_TRIES and high.num_steps - low.num_steps > 1:
-        if max_kl * _CLOSE_ENOUGH <= high.kl_mean <= max_kl:
+    while low is not high and len(tries) < _MAX_TRIES - 1:
+        if high is not None and high.kl_mean >= max_kl * _CLOSE_ENOUGH:
             break
-        found = run(_between(order, low, high, max_kl))
+        between = range(low.num_steps + 1, len(order.steps) if high is None else high.num_steps)
+        if not between:
+            break
+        found = run(_between(order, low, high, max_kl, between))
         low, high = (low, found) if found.kl_mean <= max_kl else (found, high)
+    high = high or run(len(order.steps))
     return [*(t for t in tries.values() if t != high), high]
 
 
@@ -185,13 +193,16 @@ def _steps(members: Sequence[Part], damage: Mapping[Bits, float]) -> list[Wideni
     return steps
 
 
-def _between(order: Order, low: Try, high: Try, max_kl: float) -> int:
-    """Find where the prediction, scaled to both ends on a logarithmic axis, meets the target."""
-    ends = [_log(order.predicted(t.num_steps)) for t in (low, high)]
-    real = [_log(t.kl_mean) for t in (low, high)]
-    share = (_log(max_kl) - real[0]) / (real[1] - real[0]) if real[0] != real[1] else 0.5
-    wanted = ends[0] + share * (ends[1] - ends[0])
-    inside = range(low.num_steps + 1, high.num_steps)
+def _between(order: Order, low: Try, high: Try | None, max_kl: float, inside: range) -> int:
+    """Find where the prediction, scaled to both ends on a logarithmic axis, meets the target.
+
+    Where no upper end was measured, the prediction is scaled to the lower one alone.
+    """
+    begin, real = _log(order.predicted(low.num_steps)), _log(low.kl_mean)
+    slope = 1.0
+    if high is not None and _log(high.kl_mean) != real:
+        slope = (_log(order.predicted(high.num_steps)) - begin) / (_log(high.kl_mean) - real)
+    wanted = begin + slope * (_log(max_kl) - real)
     return next((n for n in inside if _log(order.predicted(n)) <= wanted), inside[-1])
 
 

@@ -20,7 +20,7 @@ from quantize.cli import main
 from quantize.evaluation import texts
 from quantize.package import tokenizer_bytes
 from quantize.progress import StageProgress
-from quantize.recipe import CalibrationPart, Recipe, WeightsPart
+from quantize.recipe import CalibrationPart, Recipe
 from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
 from quantize.spec import decoder_spec
 from tests.quantize.tiny import FORCED, TEMPLATE, change_json, write_bigrams, write_decoder, write_encoder
@@ -49,7 +49,7 @@ def test_a_built_bundle_opens_and_says_what_it_is(built: tuple[Home, Path]) -> N
     bundle = open_bundle(folder, TrustedKeys.load(home.trusted_keys))
     spec = bundle.manifest.model
     assert isinstance(spec, DecoderSpec)
-    assert (spec.weights_bytes, bundle.manifest.loading_bytes) == (None, 0)
+    assert (spec.weights_bytes, spec.loading_bytes) == (None, None)
     assert spec.eos_token_ids == (0, 2)
     assert spec.context_length == 256
     assert bundle.manifest.source.uri == "folder:tiny-llama"
@@ -172,19 +172,6 @@ def test_a_missed_gate_stops_the_build_and_force_records_it(
     metrics = manifest["evaluation"]["metrics"]
     assert 0 < metrics["kl_mean_floats"] < metrics["kl_mean_rows"]
     assert manifest["evaluation"]["witness"]["overruled"] is False
-
-
-def test_a_packed_bundle_says_what_it_takes_in_memory(llama: Path, tmp_path: Path, progress: StageProgress) -> None:
-    weights = WeightsPart(scheme="packed", max_kl=1.0)
-    recipe = decoder_recipe(llama).model_copy(update={"weights": weights})
-    bundle = build_to_folder(recipe, Home(tmp_path / "home"), tmp_path / "out", progress, FORCED)
-    spec = bundle.manifest.model
-    assert isinstance(spec, DecoderSpec)
-    file_bytes = sum(bundle.path(name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
-    assert spec.weights_bytes is not None
-    assert file_bytes < spec.weights_bytes == bundle.manifest.loaded_bytes < bundle.manifest.loading_bytes
-    nodes = onnx.load(bundle.path("model.onnx"), load_external_data=False).graph.node
-    assert [node.name for node in nodes if node.op_type == "BitwiseOr"] == ["/lm_head.codes"]
 
 
 def test_an_encoder_is_built_installed_and_known_to_be_current(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from appliance.errors import QuantizeError
 from quantize.build import input_sha256
 from quantize.evaluation.metrics import failed_gates
 from quantize.kinds import KINDS
-from quantize.recipe import RECIPES, STARTER_NAMES, GatesPart, Recipe, shipped_recipe
+from quantize.recipe import RECIPES, STARTER_NAMES, GatesPart, Recipe, WeightsPart, shipped_recipe
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -40,6 +41,13 @@ def test_a_recipe_that_is_not_valid_names_the_field(tmp_path: Path, text: str, s
     (tmp_path / "r.toml").write_text(text)
     with pytest.raises(QuantizeError, match=said):
         Recipe.load(tmp_path / "r.toml")
+
+
+@pytest.mark.parametrize("part", [{"int5": ("*",)}, {"int6": ("*",)}, {"head": "int5"}])
+@pytest.mark.parametrize("scheme", ["int8", "auto", "packed"])
+def test_widths_that_the_scheme_does_not_take_are_refused(scheme: str, part: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match="are for the scheme int4"):
+        WeightsPart.model_validate({"scheme": scheme, **part})
 
 
 def test_scoring_is_read_strictly_and_changes_the_identity() -> None:

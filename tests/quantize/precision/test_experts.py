@@ -139,6 +139,15 @@ def test_two_widths_in_one_layer_are_refused_by_name(model: tuple[Path, DecoderS
         quantize_graph(graph, quantize)
 
 
+@pytest.mark.parametrize("bits", [5, 6])
+def test_experts_in_a_width_that_their_operator_has_not_are_refused(
+    model: tuple[Path, DecoderSpec], bits: Bits
+) -> None:
+    graph = ir.load(model[0] / "model.onnx")
+    with pytest.raises(QuantizeError, match=rf"experts/up in {bits} bits: experts have 4 or 8"):
+        quantize_graph(graph, lambda matrix: [round_to_nearest(matrix.view(), bits)])
+
+
 def logits(folder: Path) -> NDArray[np.float32]:
     from quantize.evaluation.segments import feeds_of
 

@@ -70,7 +70,9 @@ def test_a_scheme_that_is_decided_fits_each_matrix_in_the_widths_that_it_will_ha
 ) -> None:
     for name, int8 in (("every", None), ("decided", ["*/k_proj", "layers.1/mlp/*"])):
         (tmp_path / name).mkdir()
-        fit_matrices(fused[0], tmp_path / name, (4, 8), _WINDOWS, fused[1], SILENT, int8=int8)
+        fit_matrices(
+            fused[0], tmp_path / name, (4, 8), _WINDOWS, fused[1], SILENT, patterns=None if int8 is None else {8: int8}
+        )
     every, decided = (
         {path.name: path.read_bytes() for path in (tmp_path / name).glob("*.npz")} for name in ("every", "decided")
     )

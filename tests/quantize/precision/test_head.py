@@ -75,10 +75,11 @@ def test_its_outputs_are_closer_than_those_of_rounded_weights(model: Model) -> N
 
 
 def test_the_graph_has_it_in_4_bits_and_the_embedding_too_if_they_are_one(model: Model, tmp_path: Path) -> None:
-    widths = widths_by_pattern(decoder_parts(model.graph, model.spec), ["*"])
+    widths = widths_by_pattern(decoder_parts(model.graph, model.spec), {8: ["*"]})
     for name, head in (("int4", model.head), ("int8", None)):
         (tmp_path / name).mkdir()
-        write_mixed(model.graph, model.fit, tmp_path / name, model.spec, widths, head=head)
+        wanted = widths if head is None else {**widths, HEAD: 4}
+        write_mixed(model.graph, model.fit, tmp_path / name, model.spec, wanted, head=head)
     graph = onnx.load(tmp_path / "int4/model.onnx", load_external_data=False).graph
     bits = {
         node.op_type: attribute(node, "bits") for node in graph.node if reads(node, ("lm_head.codes", "embed.codes"))

@@ -88,7 +88,7 @@ def test_int8_weights_cost_little_and_int8_keys_and_values_little_more(hybrid: H
     weights.mkdir()
     cached.mkdir()
     parts = decoder_parts(hybrid.graph, hybrid.spec)
-    write_mixed(hybrid.graph, hybrid.fitted, weights, hybrid.spec, widths_by_pattern(parts, ["*"]))
+    write_mixed(hybrid.graph, hybrid.fitted, weights, hybrid.spec, widths_by_pattern(parts, {8: ["*"]}))
     before, after = logits(hybrid.graph), logits(weights)
     assert np.abs(after - before).mean() < 0.1 * before.std()
     write_int8_cache(weights, hybrid.fitted, cached, hybrid.spec)
@@ -99,7 +99,7 @@ def test_int8_weights_cost_little_and_int8_keys_and_values_little_more(hybrid: H
 
 
 def test_gates_and_routers_stay_int8(hybrid: Hybrid) -> None:
-    widths = widths_by_pattern(decoder_parts(hybrid.graph, hybrid.spec), [])
+    widths = widths_by_pattern(decoder_parts(hybrid.graph, hybrid.spec), {})
     kept = {name for name, bits in widths.items() if bits == 8}
     assert kept == {
         name for name in widths if name.endswith(("in_proj_ba", "self_attn/gate_proj", "mlp/gate", "feed_forward/gate"))

@@ -82,7 +82,7 @@ def test_parts_are_named_like_the_checkpoints_projections(fitted: Fitted) -> Non
 
 def test_one_products_parts_can_differ_in_width(fitted: Fitted, tmp_path: Path) -> None:
     int8 = ["layers.0/self_attn/k_proj", "layers.1/mlp/up_proj"]
-    write_mixed(fitted.fused, fitted.fit, tmp_path, fitted.spec, widths_by_pattern(fitted.parts, int8))
+    write_mixed(fitted.fused, fitted.fit, tmp_path, fitted.spec, widths_by_pattern(fitted.parts, {8: int8}))
     nodes = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph.node
     widths = {
         n.input[1]: next(a.i for a in n.attribute if a.name == "bits") for n in nodes if n.op_type == "MatMulNBits"
@@ -95,7 +95,7 @@ def test_one_products_parts_can_differ_in_width(fitted: Fitted, tmp_path: Path) 
 
 
 def test_the_smallest_file_is_known_from_the_shapes(fitted: Fitted, tmp_path: Path) -> None:
-    write_mixed(fitted.fused, fitted.fit, tmp_path, fitted.spec, widths_by_pattern(fitted.parts, []))
+    write_mixed(fitted.fused, fitted.fit, tmp_path, fitted.spec, widths_by_pattern(fitted.parts, {}))
     size_bytes = sum(path.stat().st_size for path in tmp_path.iterdir())
     config = read_checkpoint(fitted.checkpoint).config
     assert smallest_bytes(config, (4, 8), with_overhead=False) <= size_bytes
@@ -107,8 +107,8 @@ def test_parts_of_one_product_are_read_apart_without_a_copy(fitted: Fitted, tmp_
     (tmp_path / "mixed").mkdir()
     (tmp_path / "whole").mkdir()
     int8 = ["*/self_attn/[qk]_proj", "*/up_proj"]
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "mixed", fitted.spec, widths_by_pattern(fitted.parts, int8))
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "whole", fitted.spec, widths_by_pattern(fitted.parts, []))
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "mixed", fitted.spec, widths_by_pattern(fitted.parts, {8: int8}))
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "whole", fitted.spec, widths_by_pattern(fitted.parts, {}))
     counts = {
         name: Counter(n.op_type for n in onnx.load(tmp_path / name / "model.onnx", load_external_data=False).graph.node)
         for name in ("mixed", "whole")
@@ -128,7 +128,7 @@ def test_more_int8_is_closer_to_float(fitted: Fitted, tmp_path: Path) -> None:
     found = []
     for name, int8 in (("none", []), ("attention", ["*/self_attn/*"]), ("all", ["*"])):
         (tmp_path / name).mkdir()
-        write_mixed(fitted.fused, fitted.fit, tmp_path / name, fitted.spec, widths_by_pattern(fitted.parts, int8))
+        write_mixed(fitted.fused, fitted.fit, tmp_path / name, fitted.spec, widths_by_pattern(fitted.parts, {8: int8}))
         found.append(mean_kl(fitted.fused, tmp_path / name, fitted.spec))
     assert found[0] > found[1] > found[2]
 
@@ -149,7 +149,7 @@ def test_each_width_is_closer_to_float_than_the_one_below_and_takes_the_bytes_th
 
 
 def test_a_head_of_six_bits_gives_the_embedding_its_rows_too(fitted: Fitted, tmp_path: Path) -> None:
-    int8 = widths_by_pattern(fitted.parts, ["*"])
+    int8 = widths_by_pattern(fitted.parts, {8: ["*"]})
     for name, widths in (("eight", int8), ("six", {**int8, "lm_head": 6})):
         (tmp_path / name).mkdir()
         write_mixed(fitted.fused, fitted.fit, tmp_path / name, fitted.spec, widths)
@@ -164,7 +164,7 @@ def test_later_evaluations_need_the_float_model_no_more(fitted: Fitted, tmp_path
         (tmp_path / name).mkdir()
     for path in fitted.fused.iterdir():
         shutil.copy(path, tmp_path / "float")
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "int4", fitted.spec, widths_by_pattern(fitted.parts, []))
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "int4", fitted.spec, widths_by_pattern(fitted.parts, {}))
     with Reference(tmp_path / "float", fitted.checkpoint, fitted.spec, tmp_path / "scratch") as reference:
         first = evaluate_decoder(reference, tmp_path / "int4", fitted.spec, SILENT)
         shutil.rmtree(tmp_path / "float")
@@ -187,7 +187,7 @@ def test_hidden_states_block_by_block_give_the_logits_of_the_whole_graph(fitted:
 
 def test_a_reference_that_is_too_large_for_a_file_is_computed_anew_alike(fitted: Fitted, tmp_path: Path) -> None:
     (tmp_path / "int4").mkdir()
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "int4", fitted.spec, widths_by_pattern(fitted.parts, []))
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "int4", fitted.spec, widths_by_pattern(fitted.parts, {}))
     found = []
     for most_bytes in (1 << 30, 0):
         with Reference(fitted.fused, fitted.checkpoint, fitted.spec, tmp_path, most_kept_bytes=most_bytes) as reference:
@@ -207,13 +207,13 @@ def test_gradients_foretell_what_int4_costs_each_part(fitted: Fitted, tmp_path: 
     assert set(foretold) == set(errors) - {"lm_head"} == {part.name for part in fitted.parts}
     assert all(found.share(8) < 0.1 for found in errors.values())
     (tmp_path / "int8").mkdir()
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "int8", fitted.spec, widths_by_pattern(fitted.parts, ["*"]))
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "int8", fitted.spec, widths_by_pattern(fitted.parts, {8: ["*"]}))
     base = mean_kl(fitted.fused, tmp_path / "int8", fitted.spec)
     for part in [part for part in fitted.parts if part.name.startswith("layers.1/")]:
         folder = tmp_path / part.name.replace("/", ".")
         folder.mkdir()
         others = [other.name for other in fitted.parts if other != part]
-        write_mixed(fitted.fused, fitted.fit, folder, fitted.spec, widths_by_pattern(fitted.parts, others))
+        write_mixed(fitted.fused, fitted.fit, folder, fitted.spec, widths_by_pattern(fitted.parts, {8: others}))
         found = mean_kl(fitted.fused, folder, fitted.spec) - base
         assert abs(foretold[part.name] - found) < 0.5 * found + base, part.name
 
@@ -221,7 +221,7 @@ def test_gradients_foretell_what_int4_costs_each_part(fitted: Fitted, tmp_path: 
 def test_int8_keys_and_values_cost_little_and_take_a_quarter(fitted: Fitted, tmp_path: Path) -> None:
     (tmp_path / "weights").mkdir()
     (tmp_path / "int8").mkdir()
-    write_mixed(fitted.fused, fitted.fit, tmp_path / "weights", fitted.spec, widths_by_pattern(fitted.parts, ["*"]))
+    write_mixed(fitted.fused, fitted.fit, tmp_path / "weights", fitted.spec, {part.name: 8 for part in fitted.parts})
     spec = write_int8_cache(tmp_path / "weights", fitted.fit, tmp_path / "int8", fitted.spec)
     whole = logits(tmp_path / "int8", spec, _HELD_OUT[0])
     reference = logits(fitted.fused, fitted.spec, _HELD_OUT[0])
