@@ -34,7 +34,7 @@ class SearchPart(TypedDict):
 
 
 class DecidedPart(TypedDict):
-    """Widths that a recipe decides where no search does: patterns of the parts with more than 4 bits; the head's bits."""
+    """The widths that a recipe decides: patterns of the parts with more than 4 bits, and the head's bits."""
 
     patterns: Patterns
     head_bits: Bits
@@ -187,7 +187,7 @@ def head(target: Path, bits: Bits, progress: Progress, *, fused: Path, calibrati
     fit_head(fused, target, load_windows(calibration), progress, bits=bits)
 
 
-@stage("weights", version=6)
+@stage("weights", version=7)
 def weights(
     target: Path,
     part: DecidedPart | None,

@@ -38,16 +38,12 @@ def widths_by_pattern(parts: Sequence[Part], patterns: Patterns) -> Widths:
 
 
 def unpacked_bytes(parts: Sequence[Part], widths: Widths) -> tuple[int, int]:
-    """Return the memory that planes as 8 bits take beyond the file: what stays, and what devices of 0.1.0 need at load.
-
-    A head is kept in two forms.
-    """
+    """Return the bytes that planes take as 8 bits beyond the file, and those that devices of 0.1.0 need at load."""
     kept = codes = 0
     for part in parts:
         bits = widths.get(part.name, 8)
         if bits not in KERNEL_BITS:
-            forms = 2 if part.is_head else 1
-            kept += part.size_bytes(8) - part.size_bytes(bits) + (forms - 1) * part.num_codes
+            kept += part.size_bytes(8) - part.size_bytes(bits)
             codes += part.num_codes
     return kept, _FORMS_ON_THE_WAY * codes
 
