@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from appliance.host.files import locked
 from images.apt_sources import trixie_sources
 from images.chroot import entering
 from images.raspberry_pi.base import packages
@@ -82,11 +83,12 @@ def image_debian(folder: Path) -> Chroot:
 def _tarball(chosen: list[str], architecture: str) -> Path:
     digest = hashlib.sha256("\n".join(chosen).encode()).hexdigest()[:8]
     tarball = cache() / f"test-trixie-{architecture}-{digest}.tar"
-    if not tarball.exists():
-        staged = tarball.with_name(f".{tarball.name}")
-        options = ["--variant=minbase", f"--architectures={architecture}", f"--include={','.join(chosen)}"]
-        run("mmdebstrap", *options, '--aptopt=APT::Install-Recommends "false"', "trixie", staged, *trixie_sources())
-        staged.rename(tarball)
+    with locked(tarball.with_name(f"{tarball.name}.lock")):  # another process of the tests may make it as well
+        if not tarball.exists():
+            staged = tarball.with_name(f".{tarball.name}")
+            options = ["--variant=minbase", f"--architectures={architecture}", f"--include={','.join(chosen)}"]
+            run("mmdebstrap", *options, '--aptopt=APT::Install-Recommends "false"', "trixie", staged, *trixie_sources())
+            staged.rename(tarball)
     return tarball
 
 
