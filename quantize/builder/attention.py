@@ -25,7 +25,7 @@ class Attention:
 
         A layer without keys and values adds none to those that another layer has just written, and keeps nothing.
         """
-        name, prefix = f"model.layers.{layer}.self_attn", f"/layers.{layer}/attn"
+        name, prefix = f"model.layers.{layer}.{self._design.names.attention}", f"/layers.{layer}/attn"
         rotation, config, source = self._design.rotations[layer], self._config, self._design.kv_layers[layer]
         gate: ir.Value | None = None
         if source == layer:

@@ -15,6 +15,7 @@ from quantize.builder.per_layer import PerLayerInputs
 from quantize.builder.short_conv import short_conv
 from quantize.graph.rope_tables import RopeTables
 from quantize.sources.census import EMBEDDING, HEAD
+from quantize.sources.decoder_design import Mixer
 
 
 class Blocks:
@@ -43,22 +44,27 @@ class Blocks:
         """Norm what the first layer reads."""
         return self._parts.norm(x, f"model.layers.0.{self._parts.design.names.first_norm}")
 
-    def layer(self, normed: ir.Value, x: ir.Value, layer: int, step: StepValues) -> tuple[ir.Value, ir.Value, Mixed]:
-        """Compute a layer from its normed rows and the residual sum; return both for the next one, and its mixer."""
+    def layer(
+        self, normed: ir.Value, x: ir.Value, layer: int, step: StepValues
+    ) -> tuple[ir.Value, ir.Value, tuple[ir.Value, ...]]:
+        """Compute a layer from its normed rows and the residual sum; return both for the next one, and what it keeps.
+
+        Each of its parts, a mixer and an MLP or one of them, has a norm before it, which comes with the sum before.
+        """
         parts, names, name = self._parts, self._parts.design.names, f"model.layers.{layer}"
-        is_last = layer + 1 == parts.config.num_layers
-        following = names.last_norm if is_last else f"model.layers.{layer + 1}.{names.first_norm}"
-        mixed = self._mixed(normed, layer, step)
-        y = mixed.output if names.mixer_norm is None else parts.norm(mixed.output, f"{name}.{names.mixer_norm}")
-        normed, x = parts.summed_norm(x, self._residual(y, f"{path_of(name)}/mixer"), f"{name}.{names.second_norm}")
-        y = self._mlp(normed, layer)
-        y = y if names.mlp_norm is None else parts.norm(y, f"{name}.{names.mlp_norm}")
-        y = self._residual(y, f"{path_of(name)}/mlp")
-        if self._per_layer is None:
-            normed, x = parts.summed_norm(x, y, following)
-            return normed, x, mixed
-        x = self._per_layer.add(parts.edit.node("Add", [x, y], f"{path_of(name)}/mlp/sum"), layer)
-        return parts.norm(x, following), x, mixed
+        has_mlp, kept = parts.design.mlps[layer] is not None, tuple[ir.Value, ...]()
+        mixer = parts.design.mixers[layer]
+        if mixer is not None:
+            mixed = self._mixed(mixer, normed, layer, step)
+            kept = mixed.present
+            y = mixed.output if names.mixer_norm is None else parts.norm(mixed.output, f"{name}.{names.mixer_norm}")
+            following = f"{name}.{names.second_norm}" if has_mlp else self._following(layer)
+            normed, x = parts.summed_norm(x, self._residual(y, f"{path_of(name)}/mixer"), following)
+        if has_mlp:
+            y = self._mlp(normed, layer)
+            y = y if names.mlp_norm is None else parts.norm(y, f"{name}.{names.mlp_norm}")
+            normed, x = self._behind_mlp(x, self._residual(y, f"{path_of(name)}/mlp"), layer)
+        return normed, x, kept
 
     def head(self, hidden: ir.Value, logit_rows: ir.Value) -> ir.Value:
         """Compute the logits (rows, vocabulary) of the rows that are asked for."""
@@ -77,6 +83,21 @@ class Blocks:
             0
         ]
 
+    def _following(self, layer: int) -> str:
+        """Return the name of the norm behind a layer."""
+        names = self._parts.design.names
+        is_last = layer + 1 == self._parts.config.num_layers
+        return names.last_norm if is_last else f"model.layers.{layer + 1}.{names.first_norm}"
+
+    def _behind_mlp(self, x: ir.Value, y: ir.Value, layer: int) -> tuple[ir.Value, ir.Value]:
+        """Add an MLP's output, and what the tokens give a layer, to the residual sum; return its norm and the sum."""
+        parts, following = self._parts, self._following(layer)
+        if self._per_layer is None:
+            return parts.summed_norm(x, y, following)
+        path = path_of(f"model.layers.{layer}")
+        x = self._per_layer.add(parts.edit.node("Add", [x, y], f"{path}/mlp/sum"), layer)
+        return parts.norm(x, following), x
+
     def _mlp(self, x: ir.Value, layer: int) -> ir.Value:
         parts, kind = self._parts, self._parts.design.mlps[layer]
         if kind == "dense":
@@ -88,8 +109,7 @@ class Blocks:
             "Add", [mixture, mlp(parts, x, layer)], f"{path_of(f'model.layers.{layer}')}/experts/both"
         )
 
-    def _mixed(self, x: ir.Value, layer: int, step: StepValues) -> Mixed:
-        mixer = self._parts.design.mixers[layer]
+    def _mixed(self, mixer: Mixer, x: ir.Value, layer: int, step: StepValues) -> Mixed:
         if mixer == "conv":
             return short_conv(self._parts, x, layer, step)
         if mixer == "delta":

@@ -3,7 +3,7 @@
 Beside keys and values (runtime/model_runner.py) a layer may keep the columns of a convolution, `past_conv.I`
 (B, channels, kernel - 1), and recurrent matrices, `past_recurrent.I` (B, heads, key_dim, value_dim), both float32;
 `present_conv.I` and `present_recurrent.I` have the same shapes. A state begins as zeros. A layer that reads the keys
-and values of another one has none of these.
+and values of another one has none of these, and neither has one that is an MLP alone.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def _layers(blocks: Blocks, config: DecoderConfig, step: StepValues) -> tuple[li
     blocks.prepare(step.input_ids, x)
     normed = blocks.first_norm(x)
     for layer in range(config.num_layers):
-        normed, x, mixed = blocks.layer(normed, x, layer, step)
-        present.append(mixed.present)
+        normed, x, kept = blocks.layer(normed, x, layer, step)
+        present.append(kept)
     return present, blocks.head(normed, step.logit_rows)
 
 

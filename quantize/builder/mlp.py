@@ -1,4 +1,4 @@
-"""The gated MLP: down(activation(gate) * up)."""
+"""The MLP: down(activation(gate) * up), or down(activation(up)) without a gate."""
 
 from __future__ import annotations
 
@@ -16,6 +16,25 @@ _GELU_CUBE, _GELU_WIDTH = np.float32(0.044715), np.float32(np.sqrt(2 / np.pi))
 def mlp(parts: Parts, x: ir.Value, layer: int) -> ir.Value:
     """Compute a layer's MLP; gate and up are one product."""
     names, block = parts.design.names.mlp, f"model.layers.{layer}"
+    if names.gate is None:
+        up = f"{block}.{names.up}"
+        path = path_of(up).rpartition("/")[0]
+        return parts.product(activation_of(parts)(parts.product(x, [up]), f"{path}/act_fn"), [f"{block}.{names.down}"])
+    return _gated(parts, x, block)
+
+
+def activation_of(parts: Parts) -> Callable[[ir.Value, str], ir.Value]:
+    """Return the function that writes the nodes of the model's activation, below a path."""
+    match parts.design.activation:
+        case "silu":
+            return parts.silu
+        case "relu2":
+            return parts.squared_relu
+    return _Gelu(parts).of
+
+
+def _gated(parts: Parts, x: ir.Value, block: str) -> ir.Value:
+    names = parts.design.names.mlp
     joined = f"{block}.{names.joined}"
     if f"{joined}.weight" in parts.weights:
         width = parts.weights[f"{joined}.weight"].shape[0] // 2
@@ -28,11 +47,6 @@ def mlp(parts: Parts, x: ir.Value, layer: int) -> ir.Value:
     path = path_of(joined).rpartition("/")[0]
     product = parts.edit.node("Mul", [activation_of(parts)(gate, f"{path}/act_fn"), up], f"{path}/Mul")
     return parts.product(product, [f"{block}.{names.down}"])
-
-
-def activation_of(parts: Parts) -> Callable[[ir.Value, str], ir.Value]:
-    """Return the function that writes the nodes of the model's activation, below a path."""
-    return parts.silu if parts.design.activation == "silu" else _Gelu(parts).of
 
 
 def _halves(parts: Parts, product: ir.Value, name: str, width: int) -> list[ir.Value]:

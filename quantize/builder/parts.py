@@ -98,6 +98,11 @@ class Parts:
         """Compute x * sigmoid(x)."""
         return self.edit.node("Mul", [x, self.edit.node("Sigmoid", [x], f"{path}/Sigmoid")], f"{path}/Mul")
 
+    def squared_relu(self, x: ir.Value, path: str) -> ir.Value:
+        """Compute max(x, 0) ** 2."""
+        positive = self.edit.node("Relu", [x], f"{path}/Relu")
+        return self.edit.node("Mul", [positive, positive], f"{path}/Mul")
+
     def scaled(self, x: ir.Value, scale: float, path: str) -> ir.Value:
         """Multiply by a number, unless it is 1."""
         if scale == 1.0:

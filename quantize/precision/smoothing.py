@@ -62,7 +62,7 @@ def smooth(model: ir.Model, moments: Mapping[str, Float32], strength: float) -> 
         producer = value.producer()
         if producer is None or len(list(value.uses())) != len(group):
             continue
-        gamma = producer.inputs[_NORM_WEIGHTS[producer.op_type]] if producer.op_type in _NORM_WEIGHTS else None
+        gamma = _gamma(producer)
         if gamma is not None:
             if constant_of(gamma) is None or len(list(gamma.uses())) != 1:
                 continue
@@ -84,6 +84,17 @@ def smooth(model: ir.Model, moments: Mapping[str, Float32], strength: float) -> 
         assert array is not None
         factors.constants[str(value.name)] = np.ascontiguousarray(array / by, np.float32)
     return factors
+
+
+def _gamma(producer: ir.Node) -> ir.Value | None:
+    """Return the factors of a norm, which a norm in groups has in a product behind it."""
+    if producer.op_type in _NORM_WEIGHTS:
+        return producer.inputs[_NORM_WEIGHTS[producer.op_type]]
+    if producer.op_type != "Mul":
+        return None
+    return next(
+        (value for value in producer.inputs if (array := constant_of(value)) is not None and array.ndim == 1), None
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +126,8 @@ def _linear_source(producer: ir.Node, by_output: Mapping[ir.Value, Matrix], want
     if producer.op_type == "GroupQueryAttention":
         return _values(producer, by_output, wanted)
     if producer.op_type == "Mul":
-        return _up(producer, by_output, wanted)
+        is_square = producer.inputs[0] is producer.inputs[1]
+        return (_squared if is_square else _up)(producer, by_output, wanted)
     return None
 
 
@@ -155,6 +167,15 @@ def _up(product: ir.Node, by_output: Mapping[ir.Value, Matrix], wanted: Float32)
         start = list(split.outputs).index(value) * len(wanted)
         return _Source(matrix, slice(start, start + len(wanted)), wanted, wanted, bias)
     return None
+
+
+def _squared(square: ir.Node, by_output: Mapping[ir.Value, Matrix], wanted: Float32) -> _Source | None:
+    """Find the rows of up before relu(up) ** 2, to which the square roots of the factors belong."""
+    relu = square.inputs[0].producer()
+    if relu is None or relu.op_type != "Relu" or len(list(relu.outputs[0].uses())) != len(square.inputs):
+        return None
+    matrix, bias = _product_of(relu.inputs[0], by_output)
+    return None if matrix is None else _Source(matrix, slice(None), np.sqrt(wanted), wanted, bias)
 
 
 def _without_bias(value: ir.Value) -> tuple[ir.Value, ir.Value | None]:

@@ -13,6 +13,8 @@ from quantize.sources.granite import MAMBA, mamba_layer
 from quantize.sources.layer_names import layer_names
 from quantize.sources.lfm2 import lfm2_layer
 from quantize.sources.lfm3 import lfm3_layer
+from quantize.sources.nemotron import FAMILY as NEMOTRON
+from quantize.sources.nemotron import nemotron_layer, plain_name
 from quantize.sources.qwen35 import qwen35_layer
 
 Shapes = dict[str, tuple[int, ...]]
@@ -97,6 +99,7 @@ _LAYERS: Mapping[str, Callable[[Mapping[str, Any], int], Shapes]] = {
     "lfm2_moe": lfm2_layer,
     "lfm3": lfm3_layer,
     GEMMA4: gemma4_layer,
+    NEMOTRON: nemotron_layer,
 }
 
 INV_FREQ = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb(_local)?\.inv_freq")
@@ -121,8 +124,10 @@ def other_part(name: str) -> str | None:
     return next((why for prefix, why in _OTHER_PARTS.items() if plain.startswith(prefix)), None)
 
 
-def text_name(name: str) -> str:
-    """Return the name of a text model's tensor within a model for more than text."""
+def canonical_name(name: str, family: str) -> str:
+    """Return the canonical name of a tensor, which may be that within a model for more than text."""
+    if family == NEMOTRON:
+        return plain_name(name)
     for prefix, plain in _TEXT_PREFIXES:
         if name.startswith(prefix):
             return plain + name.removeprefix(prefix)

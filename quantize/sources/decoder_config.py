@@ -100,7 +100,7 @@ def decoder_config(keys: Mapping[str, Any], generation: Mapping[str, Any]) -> De
 def _max_positions(keys: Mapping[str, Any]) -> int:
     """Return the positions for which one table of frequencies holds."""
     length: int = keys["max_position_embeddings"]
-    scaling = keys["rope_scaling"] or {}
+    scaling = keys.get("rope_scaling") or {}
     if scaling.get("rope_type") == "longrope" and scaling["short_factor"] != scaling["long_factor"]:
         return min(length, int(keys["original_max_position_embeddings"]))
     if QUERY_SCALE in scaling:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,14 +13,15 @@ from quantize.sources.gemma4 import head_dim, kv_layer
 from quantize.sources.layer_names import LayerNames, layer_names
 from quantize.sources.rotations import Rotation, rotations
 
-Activation = Literal["silu", "gelu_tanh"]
+Activation = Literal["silu", "gelu_tanh", "relu2"]
 OutputGate = Literal["channels", "heads"]
 Mixer = Literal["attention", "conv", "delta", "mamba"]
 
 # By the layer's type; all others are kinds of attention.
-_MIXERS: Mapping[str, Mixer] = {"conv": "conv", "linear_attention": "delta", "mamba": "mamba"}
+_MIXERS: Mapping[str, Mixer | None] = {"conv": "conv", "linear_attention": "delta", "mamba": "mamba", "mlp": None}
 _OUTPUT_GATES: Mapping[str, OutputGate] = {"qwen3_5_text": "channels", "lfm3": "heads"}
-_KERNELS = ("conv_L_cache", "linear_conv_kernel_dim", "mamba_d_conv")
+_KERNELS = ("conv_L_cache", "linear_conv_kernel_dim", "mamba_d_conv", "conv_kernel")
+_EPSILONS = ("norm_eps", "layer_norm_epsilon", "rms_norm_eps")
 _GEMMA = frozenset({"gemma3_text", GEMMA4})
 _OFFSET_NORMS = frozenset({"gemma3_text", "qwen3_5_text"})
 
@@ -46,11 +48,16 @@ class DeltaShape:
 
 @dataclass(frozen=True, slots=True)
 class MambaShape:
-    """The heads of Mamba-2, and the rows of each head's state; B and C are shared by all heads."""
+    """The heads of Mamba-2, and the rows of each head's state; the heads of a group share B and C.
+
+    The norm behind them is one for each group. `limits`: the least and the largest step.
+    """
 
     heads: int
     head_dim: int
     state: int
+    groups: int = 1
+    limits: tuple[float, float] = (0.0, math.inf)
 
     @property
     def size(self) -> int:
@@ -60,7 +67,12 @@ class MambaShape:
     @property
     def channels(self) -> int:
         """The channels of the convolution: those of all heads, B and C."""
-        return self.size + 2 * self.state
+        return self.size + 2 * self.shared
+
+    @property
+    def shared(self) -> int:
+        """The channels of B of all groups, which are those of C."""
+        return self.groups * self.state
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +83,8 @@ class DecoderDesign:
         rotations: one for each layer; None in a layer without positions.
         attention_scale: the factor on the products of queries and keys.
         names: the modules of its layers.
-        mixers: the part of each layer that mixes tokens.
-        mlps: the part of each layer that does not.
+        mixers: the part of each layer that mixes tokens; None in a layer that is an MLP alone.
+        mlps: the part of each layer that does not; None in a layer that is a mixer alone.
         experts: those of its mixtures, if it has them.
         conv_kernel: the tokens that a convolution sees, itself included; 0 without one.
         delta: the heads of its gated delta nets, if it has them.
@@ -93,10 +105,10 @@ class DecoderDesign:
     attention_scale: float
     norm_epsilon: float
     names: LayerNames
-    mixers: tuple[Mixer, ...]
+    mixers: tuple[Mixer | None, ...]
     head_dims: tuple[int, ...]
     kv_layers: tuple[int, ...]
-    mlps: tuple[Mlp, ...]
+    mlps: tuple[Mlp | None, ...]
     experts: Experts | None = None
     conv_kernel: int = 0
     delta: DeltaShape | None = None
@@ -130,7 +142,7 @@ def decoder_design(keys: Mapping[str, Any]) -> DecoderDesign:
     return DecoderDesign(
         rotations=rotations(keys),
         attention_scale=1.0 if is_gemma4 else keys.get("attention_multiplier", scale),
-        norm_epsilon=keys["norm_eps"] if "norm_eps" in keys else keys["rms_norm_eps"],
+        norm_epsilon=next(keys[name] for name in _EPSILONS if name in keys),
         names=layer_names(keys["model_type"]),
         mixers=tuple(_MIXERS.get(kind, "attention") for kind in types),
         head_dims=tuple(head_dim(keys, layer) if is_gemma4 else keys["head_dim"] for layer in layers),
@@ -141,7 +153,7 @@ def decoder_design(keys: Mapping[str, Any]) -> DecoderDesign:
         delta=_delta_shape(keys),
         mamba=_mamba_shape(keys),
         output_gate=_OUTPUT_GATES.get(keys["model_type"]),
-        activation="gelu_tanh" if is_gemma else "silu",
+        activation="gelu_tanh" if is_gemma else keys.get("mlp_hidden_act", "silu"),
         norm_offset=1.0 if keys["model_type"] in _OFFSET_NORMS else 0.0,
         embedding_scale=keys["hidden_size"] ** 0.5 if is_gemma else keys.get("embedding_multiplier", 1.0),
         residual_scale=keys.get("residual_multiplier", 1.0),
@@ -160,6 +172,12 @@ def _delta_shape(keys: Mapping[str, Any]) -> DeltaShape | None:
 
 
 def _mamba_shape(keys: Mapping[str, Any]) -> MambaShape | None:
+    if "ssm_state_size" in keys:
+        low, high = keys["time_step_limit"]
+        heads, head_dim, state, groups = (
+            keys[name] for name in ("mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups")
+        )
+        return MambaShape(heads, head_dim, state, groups, (low, high))
     if "mamba_d_state" not in keys:
         return None
     return MambaShape(keys["mamba_n_heads"], keys["mamba_d_head"], keys["mamba_d_state"])

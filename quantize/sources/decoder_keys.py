@@ -5,7 +5,6 @@ The same model gives the same form, whether transformers 4 or 5 or a GGUF file's
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +37,8 @@ from quantize.sources.gemma4 import gemma4_keys
 from quantize.sources.granite import hybrid_keys
 from quantize.sources.lfm2 import lfm2_is_tied, lfm2_keys, lfm2_moe_keys
 from quantize.sources.lfm3 import lfm3_keys
+from quantize.sources.nemotron import FAMILY as NEMOTRON
+from quantize.sources.nemotron import layer_types, nemotron_keys
 from quantize.sources.qwen35 import qwen35_keys
 from quantize.sources.rope import Rope, check_factors, read_rope
 from quantize.sources.windows import window_keys
@@ -49,6 +50,7 @@ _OWN_KEYS = {
     "qwen3_5_text": qwen35_keys,
     "gemma4_text": gemma4_keys,
     "qwen3_moe": qwen3_moe_keys,
+    NEMOTRON: nemotron_keys,
 }
 
 Canonical = dict[str, Any]
@@ -161,7 +163,7 @@ def _base(fields: Fields, family: str) -> Canonical:
         "dtype": "float32",
         "vocab_size": vocab,
         "hidden_size": hidden,
-        "num_hidden_layers": fields.count("num_hidden_layers"),
+        "num_hidden_layers": len(layer_types(fields)) if family == NEMOTRON else fields.count("num_hidden_layers"),
         "num_attention_heads": heads,
         "num_key_value_heads": kv_heads,
         "head_dim": fields.count("head_dim", HEAD_DIMS.get(family, max(1, hidden // heads))),
@@ -170,7 +172,7 @@ def _base(fields: Fields, family: str) -> Canonical:
         "eos_token_id": list(fields.tokens("eos_token_id", vocab)) or None,
         "pad_token_id": None,
     }
-    if family not in LIQUID:  # which name them otherwise
+    if family not in LIQUID | {NEMOTRON}:  # which name them otherwise
         config["intermediate_size"] = fields.count("intermediate_size")
         config["rms_norm_eps"] = fields.number("rms_norm_eps")
     if family in GEMMA:
@@ -178,7 +180,7 @@ def _base(fields: Fields, family: str) -> Canonical:
         fields.fixed("hidden_act", "gelu_pytorch_tanh")
     elif family in LIQUID:
         fields.fixed("hidden_act", "silu")
-    else:
+    elif family != NEMOTRON:
         config["hidden_act"] = fields.choice("hidden_act", ("silu",))
     if family in ATTENTION_BIAS:
         config["attention_bias"] = fields.flag("attention_bias", False)
@@ -192,6 +194,8 @@ def _base(fields: Fields, family: str) -> Canonical:
 
 
 def _rope_keys(fields: Fields, config: Canonical, family: str) -> Canonical:
+    if family == NEMOTRON:  # its attention has no positions
+        return {}
     rope = read_rope(fields, scaling_required=_is_written(fields, SCALING_SINCE.get(family, (4, 0))))
     if family == "mistral" and rope.scaling is not None:
         raise QuantizeError(f"{fields.where} asks for {rope.kind!r} RoPE, which is not known for mistral")
@@ -285,9 +289,5 @@ def _no_rope_layers(fields: Fields) -> list[int]:
 
 def _is_written(fields: Fields, since: tuple[int, int] | None) -> bool:
     """Return True if the transformers that wrote the file always writes the key, so that its absence is a loss."""
-    match = re.match(r"(\d+)\.(\d+)", str(fields.value("transformers_version") or ""))
-    if since is None:
-        return False
-    if since == (4, 0):
-        return True
-    return match is not None and (int(match[1]), int(match[2])) >= since
+    is_new = fields.is_written_since(since or (4, 0))
+    return since is not None and (since == (4, 0) or is_new)

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from appliance.errors import QuantizeError
 from quantize.sources.fields import Fields, shown
 from quantize.sources.layer_names import layer_names
+from quantize.sources.nemotron import FAMILY as NEMOTRON
+from quantize.sources.nemotron import MLP
 
 QWEN3, LFM2, GRANITE = "qwen3_moe", "lfm2_moe", "granitemoehybrid"
 _LFM2_EPSILON = 1e-6  # beside the sum of the scores, as transformers 5 has it
@@ -40,8 +42,8 @@ class Experts:
     scale: float = 1.0
 
 
-def mlps(keys: Mapping[str, Any]) -> tuple[Mlp, ...]:
-    """Return the kind of each layer's MLP."""
+def mlps(keys: Mapping[str, Any]) -> tuple[Mlp | None, ...]:
+    """Return the kind of each layer's MLP; None for a layer without."""
     return tuple(_mlp(keys, layer) for layer in range(keys["num_hidden_layers"]))
 
 
@@ -137,7 +139,9 @@ def expert_weights(experts: Experts, hidden: int) -> int:
     return 3 * experts.width * hidden
 
 
-def _mlp(keys: Mapping[str, Any], layer: int) -> Mlp:
+def _mlp(keys: Mapping[str, Any], layer: int) -> Mlp | None:
+    if keys["model_type"] == NEMOTRON:
+        return "dense" if keys["layer_types"][layer] == MLP else None
     if keys["model_type"] == GRANITE:
         return "both" if keys["num_local_experts"] else "dense"
     if keys["model_type"] == LFM2:

@@ -22,10 +22,11 @@ CLASSES = {
     "qwen3_5_text": "Qwen3_5ForCausalLM",
     "lfm3": "Lfm3ForCausalLM",
     "gemma4_text": "Gemma4ForCausalLM",
+    "nemotron_h": "NemotronHForCausalLM",
 }
 DECODERS = frozenset(CLASSES)
 # That the workstation's transformers cannot load.
-NEWER_THAN_TORCH = frozenset({"qwen3_5_text", "lfm2_moe", "lfm3", "gemma4_text"})
+NEWER_THAN_TORCH = frozenset({"qwen3_5_text", "lfm2_moe", "lfm3", "gemma4_text", "nemotron_h"})
 # Models for more than text, and their text part.
 NESTED = {"gemma3": "gemma3_text", "mistral3": "ministral3", "qwen3_5": "qwen3_5_text", "gemma4": "gemma4_text"}
 GRANITE = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
@@ -44,7 +45,7 @@ ATTENTION_BIAS = frozenset(
         "lfm3",
     }
 )
-MLP_BIAS = frozenset({"llama", "smollm3", "granite"})
+MLP_BIAS = frozenset({"llama", "smollm3", "granite", "nemotron_h"})
 LIQUID = frozenset({"lfm2", "lfm2_moe", "lfm3"})
 GEMMA = frozenset({"gemma3_text", "gemma4_text"})
 TWO_BASES = GEMMA | {"lfm3"}  # of positions: in layers with a window, and in all others
@@ -63,6 +64,7 @@ HEAD_DIMS = {
     "ministral3": 128,
     "qwen3_5_text": 256,
     "gemma4_text": 256,
+    "nemotron_h": 128,
 }  # where the configuration names none
 # The family's configuration always has `rope_scaling`: since when transformers writes it. Some never have.
 SCALING_SINCE = {

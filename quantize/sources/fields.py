@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,11 @@ class Fields:
         """Accept absence, null, false, zero or an empty value."""
         if value := self.value(name):
             raise QuantizeError(f"{self.where} sets {name} to {shown(value)}; such models are not known yet")
+
+    def is_written_since(self, since: tuple[int, int]) -> bool:
+        """Return True if the transformers that wrote the file is not older, so that a key's absence is a loss."""
+        match = re.match(r"(\d+)\.(\d+)", str(self.value("transformers_version") or ""))
+        return match is not None and (int(match[1]), int(match[2])) >= since
 
     def missing(self, name: str, why: str) -> QuantizeError:
         """Return the refusal of an absent key."""

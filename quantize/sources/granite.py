@@ -9,13 +9,12 @@ from typing import Any
 from appliance.errors import QuantizeError
 from quantize.sources.experts import expert_counts
 from quantize.sources.fields import Fields, shown
+from quantize.sources.mamba import INFINITY, LEAST_KERNEL, mamba_tensors
 
 ATTENTION, MAMBA = "attention", "mamba"
 # As transformers 4 and 5 write them.
 _KNOWN = {ATTENTION: ATTENTION, "full_attention": ATTENTION, MAMBA: MAMBA, "linear_attention": MAMBA}
 _AUTO = "auto"
-_INFINITY = {"__float__": "Infinity"}  # as transformers 5 writes it
-_LEAST_KERNEL = 2  # a convolution over one token keeps no state
 
 
 def hybrid_keys(fields: Fields) -> dict[str, Any]:
@@ -44,20 +43,15 @@ def hybrid_keys(fields: Fields) -> dict[str, Any]:
 
 def mamba_layer(keys: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return the tensors of Mamba-2 below its layer's prefix, by shape."""
-    hidden, heads = keys["hidden_size"], keys["mamba_n_heads"]
-    size = heads * keys["mamba_d_head"]
-    channels = size + 2 * keys["mamba_d_state"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "in_proj.weight": (size + channels + heads, hidden),
-        "out_proj.weight": (hidden, size),
-        "conv1d.weight": (channels, 1, keys["mamba_d_conv"]),
-        "norm.weight": (size,),
-        **dict.fromkeys(("A_log", "D", "dt_bias"), (heads,)),
-    }
-    if keys["mamba_conv_bias"]:
-        shapes["conv1d.bias"] = (channels,)
-    if keys["mamba_proj_bias"]:
-        shapes |= {"in_proj.bias": (size + channels + heads,), "out_proj.bias": (hidden,)}
+    shapes = mamba_tensors(
+        keys["hidden_size"],
+        keys["mamba_n_heads"],
+        keys["mamba_d_head"],
+        2 * keys["mamba_d_state"],
+        keys["mamba_d_conv"],
+        has_conv_bias=keys["mamba_conv_bias"],
+        has_bias=keys["mamba_proj_bias"],
+    )
     return {f"mamba.{name}": shape for name, shape in shapes.items()}
 
 
@@ -105,11 +99,11 @@ def _mamba_keys(fields: Fields, hidden: int) -> dict[str, Any]:
         )
     fields.fixed("mamba_n_groups", 1)
     limit = fields.value("time_step_limit")
-    if limit not in (None, [0.0, math.inf], [0.0, _INFINITY]):
+    if limit not in (None, [0.0, math.inf], [0.0, INFINITY]):
         raise QuantizeError(f"time_step_limit in {fields.where} is {shown(limit)}; only 0 to infinity is known")
     kernel = fields.count("mamba_d_conv")
-    if kernel < _LEAST_KERNEL:
-        raise QuantizeError(f"mamba_d_conv in {fields.where} is {kernel}; at least {_LEAST_KERNEL} is needed")
+    if kernel < LEAST_KERNEL:
+        raise QuantizeError(f"mamba_d_conv in {fields.where} is {kernel}; at least {LEAST_KERNEL} is needed")
     return {
         "mamba_n_heads": heads,
         "mamba_expand": expand,

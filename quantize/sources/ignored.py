@@ -111,6 +111,15 @@ MUST_BE_EMPTY: tuple[str, ...] = (
 _WINDOW = "layer_types says which layers have the window"
 _DRAFTS = "layers that draft further tokens are left out"
 _NO_MAMBA = "no layer is of Mamba's kind"
+_NO_EXPERTS = "no layer has experts"
+_MOE = (
+    *("moe_intermediate_size", "moe_latent_size", "moe_shared_expert_intermediate_size", "moe_shared_expert_overlap"),
+    *("n_group", "n_routed_experts", "n_shared_experts", "norm_topk_prob", "num_experts_per_tok"),
+    *("routed_scaling_factor", "topk_group"),
+)
+_MTP = ("num_nextn_predict_layers", "mtp_layers_block_type", "mtp_hybrid_override_pattern")
+_NO_POSITIONS = "its attention has no positions"
+_STEPS = "only training draws the first steps from it; time_step_limit has their limits"
 _MAMBA = ("chunk_size", "conv_bias", "d_conv", "d_head", "d_state", "expand", "n_groups", "n_heads", "proj_bias")
 
 DECODERS: Mapping[str, Mapping[str, str]] = {
@@ -150,6 +159,21 @@ DECODERS: Mapping[str, Mapping[str, str]] = {
     "lfm3": {},
     "lfm2_moe": {"router_aux_loss_coef": _TRAINING, "output_router_logits": _OUTPUT},
     "gemma4_text": {},
+    "nemotron_h": {
+        "chunk_size": "cuts the same computation into pieces",
+        "expand": "mamba_num_heads and mamba_head_dim say the width",
+        "mamba_proj_bias": "use_bias says which products of Mamba-2 have a bias",
+        "mamba_ssm_cache_dtype": "states are float32",
+        "residual_in_fp32": "all sums are float32",
+        "rescale_prenorm_residual": _TRAINING,
+        "num_logits_to_keep": _RUNTIME,
+        "use_mamba_kernels": _RUNTIME,
+        **dict.fromkeys(("rope_theta", "partial_rotary_factor"), _NO_POSITIONS),
+        **{f"time_step_{name}": _STEPS for name in ("floor", "max", "min", "rank")},
+        **dict.fromkeys(_MOE, _NO_EXPERTS),
+        "output_router_logits": _OUTPUT,
+        **dict.fromkeys(_MTP, _DRAFTS),
+    },
     "lfm2": {
         **{f"block_{name}": _TRAINING for name in ("mlp_init_scale", "out_init_scale", "use_xavier_init")},
         "conv_use_xavier_init": _TRAINING,

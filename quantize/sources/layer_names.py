@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class MlpNames:
-    """The products of a gated MLP: gate and up are one tensor, named `joined`, or two."""
+    """The products of an MLP: gate and up are one tensor, named `joined`, or two; without a gate both are None."""
 
-    joined: str = "mlp.gate_up_proj"
-    gate: str = "mlp.gate_proj"
+    joined: str | None = "mlp.gate_up_proj"
+    gate: str | None = "mlp.gate_proj"
     up: str = "mlp.up_proj"
     down: str = "mlp.down_proj"
 
@@ -38,10 +38,12 @@ class LayerNames:
     """The modules of a layer, below `model.layers.N`.
 
     Attributes:
-        first_norm, second_norm: before the mixer (attention, or what stands in its place), and before the MLP.
+        first_norm, second_norm: before the mixer (attention, or what stands in its place), and before the MLP; a layer
+            that has only one of them has the first norm alone.
         mixer_norm, mlp_norm: behind them, before the residual sum; None where there is none.
-        output: the product behind attention, below `self_attn`.
-        query_norm, key_norm: the norms of each head, below `self_attn`.
+        attention, mamba: the mixers of these kinds.
+        output: the product behind attention, below it.
+        query_norm, key_norm: the norms of each head, below attention.
         last_norm: the whole name of the norm before the head.
     """
 
@@ -49,6 +51,8 @@ class LayerNames:
     second_norm: str = "post_attention_layernorm"
     mixer_norm: str | None = None
     mlp_norm: str | None = None
+    attention: str = "self_attn"
+    mamba: str = "mamba"
     output: str = "o_proj"
     query_norm: str = "q_norm"
     key_norm: str = "k_norm"
@@ -102,6 +106,13 @@ _FAMILIES: Mapping[str, LayerNames] = {
         mlp_norm="post_ffn_norm",
         mlp=_LIQUID_MLP,
         last_norm="model.embedding_norm",
+    ),
+    "nemotron_h": LayerNames(
+        first_norm="norm",
+        attention="mixer",
+        mamba="mixer",
+        mlp=MlpNames(joined=None, gate=None, up="mixer.up_proj", down="mixer.down_proj"),
+        last_norm="model.norm_f",
     ),
 }
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from appliance.errors import QuantizeError
-from quantize.sources.census import EMBEDDING, HEAD, INV_FREQ, Shapes, other_part, text_name
+from quantize.sources.census import EMBEDDING, HEAD, INV_FREQ, Shapes, canonical_name, other_part
 from quantize.sources.decoder_keys import DecoderKeys
 from quantize.sources.encoder_census import POSITION_IDS, PREFIXES, unused
 from quantize.sources.encoder_config import EncoderKeys
 from quantize.sources.families import DECODERS
 from quantize.sources.gemma4 import FAMILY as GEMMA4
 from quantize.sources.gemma4 import unused_tensor
+from quantize.sources.nemotron import FAMILY as NEMOTRON
+from quantize.sources.nemotron import published_name
 from quantize.sources.quantized import ACTIVATION_SCALES, SCALES, Fp8, check_scale
 from quantize.sources.rope import plain_frequencies
 from quantize.sources.tensors import FLOATS, Tensor
@@ -51,7 +53,7 @@ def match_decoder(
     """
     family, left_out, named = str(keys.config["model_type"]), dict[str, str](), dict[str, Tensor]()
     for name, tensor in found.items():
-        plain = text_name(name)
+        plain = canonical_name(name, family)
         if is_body and plain != HEAD and not plain.startswith(_BODY):
             plain = f"{_BODY}{plain}"
         unused = unused_tensor(keys.config, plain) if family == GEMMA4 and plain not in shapes else None
@@ -59,7 +61,7 @@ def match_decoder(
             left_out[name] = why
         elif plain in named:
             raise QuantizeError(f"{name} and {named[plain].name} are the same tensor twice; keep the right one")
-        elif INV_FREQ.fullmatch(plain):
+        elif INV_FREQ.fullmatch(plain) and "rope_theta" in keys.config:
             _check_frequencies(tensor, keys)
             left_out[name] = "the frequencies that config.json gives"
         else:
@@ -125,6 +127,12 @@ class _Asked:
         """Return the absent keys as part of a sentence."""
         return f" (it has no {', '.join(self.defaulted)})" if self.defaulted else ""
 
+    def stored_name(self, name: str) -> str:
+        """Return the name by which a file would hold a tensor."""
+        if self.family == NEMOTRON:
+            return published_name(name)
+        return name if name.startswith(_HEADS_OF_TASKS) else f"{self.prefix}{name}"
+
 
 def _matched(named: dict[str, Tensor], asked: _Asked, left_out: dict[str, str], quantization: Fp8 | None) -> Weights:
     shapes, family = asked.shapes, asked.family
@@ -141,13 +149,13 @@ def _matched(named: dict[str, Tensor], asked: _Asked, left_out: dict[str, str], 
     unknown = next((tensor for name, tensor in named.items() if name not in shapes), None)
     missing = next((name for name in shapes if name not in named), None)
     if unknown is not None:
-        lacking = f", and {asked.prefix}{missing} is missing" if missing else ""
+        lacking = f", and {asked.stored_name(missing)} is missing" if missing else ""
         raise QuantizeError(
             f"{unknown.name} in {unknown.path.name} is no part of the {family} that config.json describes{asked.hint}"
             f"{lacking}; remove the tensor if the model computes the same without it"
         )
     if missing is not None:
-        name = missing if missing.startswith(_HEADS_OF_TASKS) else f"{asked.prefix}{missing}"
+        name = asked.stored_name(missing)
         raise QuantizeError(f"the weights have no {name}, which {family} needs{asked.hint}; copy the checkpoint again")
     as_stored = not scales and all(name == tensor.name or family not in DECODERS for name, tensor in named.items())
     block = None if quantization is None else quantization.block

@@ -9,7 +9,7 @@ from quantize.sources.fields import Fields, shown
 from quantize.sources.rope import FULL, SLIDING
 
 _OTHER_LAYERS = frozenset(
-    {"granitemoehybrid", "lfm2", "lfm2_moe", "qwen3_5_text"}
+    {"granitemoehybrid", "lfm2", "lfm2_moe", "qwen3_5_text", "nemotron_h"}
 )  # layer_types names kinds of layers, not windows
 _HAS_WINDOW_SWITCH = frozenset({"qwen2", "qwen3", "smollm3"})
 

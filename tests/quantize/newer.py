@@ -10,6 +10,7 @@ import numpy as np
 
 from quantize.sources.census import decoder_shapes
 from quantize.sources.decoder_keys import read_decoder_keys
+from quantize.sources.nemotron import published_name
 from quantize.sources.tensors import TensorWriter
 from tests.quantize.tiny import VOCAB, write_tokenizer
 
@@ -100,6 +101,40 @@ NEWER_DECODERS: dict[str, dict[str, Any]] = {
         "use_sandwich_norm": True,
         "vocab_size": VOCAB,
     },
+    "nemotron_h": {
+        "architectures": ["NemotronHForCausalLM"],
+        "attention_bias": False,
+        "bos_token_id": 1,
+        "chunk_size": 16,
+        "conv_kernel": 4,
+        "eos_token_id": 0,
+        "expand": 2,
+        "head_dim": 32,
+        "hidden_size": 64,
+        "hybrid_override_pattern": "M-MM*-M-",
+        "intermediate_size": 96,
+        "layer_norm_epsilon": 1e-5,
+        "mamba_head_dim": 24,
+        "mamba_hidden_act": "silu",
+        "mamba_num_heads": 8,
+        "mamba_proj_bias": False,
+        "max_position_embeddings": 256,
+        "mlp_bias": True,
+        "mlp_hidden_act": "relu2",
+        "n_groups": 2,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 8,
+        "num_key_value_heads": 2,
+        "residual_in_fp32": False,
+        "sliding_window": None,
+        "ssm_state_size": 32,
+        "tie_word_embeddings": False,
+        "time_step_limit": [0.0, float("inf")],
+        "time_step_min": 0.001,
+        "use_bias": True,
+        "use_conv_bias": True,
+        "vocab_size": VOCAB,
+    },
     "qwen3_5_text": {
         "architectures": ["Qwen3_5ForCausalLM"],
         "attention_bias": False,
@@ -143,11 +178,13 @@ def write_newer(folder: Path, architecture: str, **changes: Any) -> Path:
     ends = {name: config[name] for name in ("bos_token_id", "eos_token_id")}
     (folder / "generation_config.json").write_text(json.dumps(ends))
     rng, shapes = np.random.default_rng(0), decoder_shapes(read_decoder_keys(config).config)
+    if architecture == "nemotron_h":
+        shapes = {published_name(name): shape for name, shape in shapes.items()}
     with TensorWriter(folder / "model.safetensors", shapes) as writer:
         for name, shape in shapes.items():
             values = rng.standard_normal(shape) * (0.1 if len(shape) == 1 else 1.5 * shape[-1] ** -0.5)
             if name.endswith("linear_attn.norm.weight") or (
-                "norm" in name and architecture in ("lfm2_moe", "lfm3", "gemma4_text")
+                "norm" in name and architecture in ("lfm2_moe", "lfm3", "gemma4_text", "nemotron_h")
             ):
                 values += 1
             elif name.endswith("layer_scalar"):

@@ -18,7 +18,7 @@ from tests.shapes.turns import _ANSWER, _CHECKPOINT_BYTES, Chat, slot_growth
 
 pytestmark = pytest.mark.slow
 
-_FAMILIES = {"llama": {}, "lfm2": {}, "qwen3_5_text": {}, "granitemoehybrid": GRANITE_HYBRID}
+_FAMILIES = {"llama": {}, "lfm2": {}, "qwen3_5_text": {}, "granitemoehybrid": GRANITE_HYBRID, "nemotron_h": {}}
 _CAPACITY = 3072
 
 

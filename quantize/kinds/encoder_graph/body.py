@@ -48,8 +48,10 @@ def check_body(config: DecoderConfig, recipe: Recipe) -> None:
 
 def _check_layers(config: DecoderConfig) -> None:
     design = config.design
-    kind: str | None = next((mixer for mixer in design.mixers if mixer != "attention"), None)
-    if design.output_gate is not None:
+    kind: str | None = next((mixer or "an MLP alone" for mixer in design.mixers if mixer != "attention"), None)
+    if None in design.mlps:
+        kind = kind or "attention without an MLP"
+    elif design.output_gate is not None:
         kind = "gated attention"
     elif design.per_layer_width or not all(map(design.keeps_kv, design.attention_layers)):
         kind = "per-layer embeddings or lent keys"

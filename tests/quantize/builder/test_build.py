@@ -187,7 +187,14 @@ def test_experts_are_built_and_witnessed_and_no_search_weighs_them(
 
 @pytest.mark.parametrize(
     ("architecture", "scheme"),
-    [("qwen3_5_text", "int8"), ("qwen3_5_text", "int4"), ("gemma4_text", "int4"), ("lfm2_moe", "int4")],
+    [
+        ("qwen3_5_text", "int8"),
+        ("qwen3_5_text", "int4"),
+        ("gemma4_text", "int4"),
+        ("lfm2_moe", "int4"),
+        ("nemotron_h", "int8"),
+        ("nemotron_h", "int4"),
+    ],
 )
 def test_a_model_that_torch_does_not_know_is_built_and_measured(
     architecture: str, scheme: str, tmp_path: Path, progress: StageProgress

@@ -27,6 +27,7 @@ _FAMILIES: dict[str, dict[str, Any]] = {
     "lfm3": {},
     "qwen3_5_text": {},
     "granitemoehybrid": GRANITE_HYBRID,
+    "nemotron_h": {},
 }
 _CAPACITY = 256
 

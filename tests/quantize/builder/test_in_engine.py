@@ -27,10 +27,13 @@ pytestmark = pytest.mark.slow
 _CAPACITY, _SLOTS = 256, 4
 
 
-@pytest.fixture(scope="module", params=["lfm2", "qwen3_5_text", "qwen3_moe", "lfm2_moe"])
+@pytest.fixture(
+    scope="module", params=["lfm2", "qwen3_5_text", "qwen3_moe", "lfm2_moe", "nemotron_h", "nemotron_h in int4"]
+)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DecoderSpec]:
-    """A random model of each architecture, in int8: its graph and its prepared form in a folder beside it."""
-    folder, spec = write_graph(tmp_path_factory.mktemp(request.param), request.param)
+    """A random model of each architecture, quantized: its graph and its prepared form in a folder beside it."""
+    architecture, _, width = str(request.param).partition(" in ")
+    folder, spec = write_graph(tmp_path_factory.mktemp(architecture), architecture, bits=4 if width == "int4" else 8)
     (folder / "prepared").mkdir()
     write(folder / MODEL_NAME, folder / "prepared")
     return folder, spec
@@ -113,7 +116,7 @@ def test_the_graph_for_prompts_rounds_no_input_of_a_recurrent_layer(
     write_int8_products(model[0] / "prepared" / MODEL_NAME, tmp_path / "products.onnx")
     graph = parse((tmp_path / "products.onnx").read_bytes()).graph
     rounded = [node.output[0] for node in graph.node]
-    assert any("gate_up_proj" in name or "w1_w3" in name for name in rounded)
+    assert any("up_proj" in name or "w1_w3" in name for name in rounded)
     assert not [name for name in rounded if "in_proj" in name or "qkv_proj" in name]
 
 

@@ -12,7 +12,7 @@ from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import CHAT_TEMPLATE_NAME, MODEL_NAME, TOKENIZER_NAME
 from quantize.builder.decoder import build_decoder
 from quantize.builder.weights import checkpoint_weights
-from quantize.graph.codec import round_to_nearest
+from quantize.graph.codec import Bits, round_to_nearest
 from quantize.graph.files import save_graph
 from quantize.precision.matrices import quantize_graph
 from quantize.sources.checkpoint import read_checkpoint
@@ -26,9 +26,9 @@ _CONTEXT = 256
 
 
 def write_graph(
-    root: Path, architecture: str, *, is_float: bool = False, context: int = _CONTEXT, **changes: Any
+    root: Path, architecture: str, *, is_float: bool = False, bits: Bits = 8, context: int = _CONTEXT, **changes: Any
 ) -> tuple[Path, DecoderSpec]:
-    """Write a random model's graph, in int8 or float, with tokenizer and template; return its folder and its spec."""
+    """Write a random model's graph, quantized or float, with tokenizer and template; return its folder and its spec."""
     checkpoint, target, built = root / "checkpoint", root / "model", root / "float"
     root.mkdir(exist_ok=True)
     write = write_newer if architecture in NEWER_DECODERS else write_decoder
@@ -43,7 +43,7 @@ def write_graph(
     )
     if not is_float:
         model = ir.load(built / MODEL_NAME)
-        shared = quantize_graph(model, lambda matrix: [round_to_nearest(matrix.view(), 8)])
+        shared = quantize_graph(model, lambda matrix: [round_to_nearest(matrix.view(), bits)])
         save_graph(model, target, shared)
     for name in (TOKENIZER_NAME, CHAT_TEMPLATE_NAME):
         shutil.copyfile(checkpoint / name, target / name)

@@ -41,7 +41,9 @@ _ATTENTION = {
     "qwen3_5_text": 2,
     "granitemoehybrid": 1,
     "gemma4_text": 2,
+    "nemotron_h": 1,
 }  # layers that have keys and values
+_BEHIND_A_PRODUCT = ("conv/out_proj", "mamba/out_proj", "mixer/out_proj", "down_proj", "w2")
 _CHANGES = {"granitemoehybrid": GRANITE_HYBRID}
 
 
@@ -71,7 +73,7 @@ def test_smoothing_changes_the_weights_and_not_the_function(hybrid: Hybrid, tmp_
     changed = set(Factors.load(tmp_path).columns)
     names = {matrix.name for matrix in matrices_of(ir.load(hybrid.graph / "model.onnx").graph) if not matrix.is_head}
     assert {name for name in names if "/in_proj" in name or "/qkv_proj" in name} <= changed
-    assert {name for name in names if name.endswith(("conv/out_proj", "mamba/out_proj", "down_proj", "w2"))} <= changed
+    assert {name for name in names if name.endswith(_BEHIND_A_PRODUCT)} <= changed
 
 
 def test_every_product_is_fitted_and_only_attention_has_scales_of_keys_and_values(hybrid: Hybrid) -> None:

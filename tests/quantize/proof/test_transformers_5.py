@@ -14,6 +14,7 @@ import pytest
 from tests.quantize.builder.running import ROW_LENGTHS, assert_computes, assert_no_cut_changes_a_bit, built_runner
 from tests.quantize.builder.test_equal_graphs import canonical
 from tests.quantize.proof.environment import proof_python
+from tests.quantize.proof.nemotron import NEMOTRON_H
 from tests.quantize.tiny import VOCAB, write_tokenizer
 
 pytestmark = pytest.mark.slow
@@ -206,7 +207,6 @@ _MODELS: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 4,
     },
     "ministral3": _MINISTRAL3,
-    "mistral3": {},
     "lfm2": _LFM2,
     "lfm2_moe": _LFM2_MOE,
     "lfm2_moe, scaled scores as they are, experts everywhere": {
@@ -226,7 +226,6 @@ _MODELS: dict[str, dict[str, Any]] = {
         "attention_bias": True,
         "tie_word_embeddings": True,
     },
-    "qwen3_5": {},
     "gemma4_text": _GEMMA4,
     "gemma4_text, all layers with keys and values, biases": {
         **_GEMMA4,
@@ -238,7 +237,8 @@ _MODELS: dict[str, dict[str, Any]] = {
         "final_logit_softcapping": None,
         "tie_word_embeddings": False,
     },
-    "gemma4": {},
+    **{name: {} for name in ("mistral3", "qwen3_5", "gemma4")},
+    **NEMOTRON_H,
 }
 # Models for text and images, of which the text part is built.
 _NESTED: dict[str, dict[str, Any]] = {
@@ -300,7 +300,7 @@ def test_the_built_graph_equals_transformers_5(architecture: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "architecture", ["lfm2", "lfm3", "qwen3_5_text", "granitemoehybrid, with Mamba-2", "gemma4_text"]
+    "architecture", ["lfm2", "lfm3", "qwen3_5_text", "granitemoehybrid, with Mamba-2", "gemma4_text", "nemotron_h"]
 )
 def test_a_prompt_gives_the_same_bits_however_it_is_cut(architecture: str, tmp_path: Path) -> None:
     row = np.random.default_rng(0).integers(3, VOCAB, ROW_LENGTHS[0])
