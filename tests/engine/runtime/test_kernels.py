@@ -384,7 +384,7 @@ _NAMES = """
     unsigned lantern_api_version() {{ return {version}; }}
     const char* lantern_family() {{ return "future"; }}
     unsigned long lantern_packed_size() {{ return 0; }}
-    int lantern_pack() {{ return 0; }}
+    unsigned lantern_packed_bits() {{ return 0; }} int lantern_pack() {{ return 0; }}
     }}
 """
 
