@@ -16,6 +16,7 @@ from typing import Any
 from appliance.errors import QuantizeError
 
 _SHOWN_CHARACTERS = 60
+_LEAST_KERNEL = 2  # a convolution over one token keeps no state
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -158,6 +159,17 @@ class Fields:
         """Accept absence, null, false, zero or an empty value."""
         if value := self.value(name):
             raise QuantizeError(f"{self.where} sets {name} to {shown(value)}; such models are not known yet")
+
+    def kernel(self, name: str) -> int:
+        """Return the tokens that a convolution sees.
+
+        Raises:
+            QuantizeError: absent, or so few that it keeps no state.
+        """
+        size = self.count(name)
+        if size < _LEAST_KERNEL:
+            raise QuantizeError(f"{name} in {self.where} is {size}; at least {_LEAST_KERNEL} is needed")
+        return size
 
     def is_written_since(self, since: tuple[int, int]) -> bool:
         """Return True if the transformers that wrote the file is not older, so that a key's absence is a loss."""

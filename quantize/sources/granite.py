@@ -9,7 +9,7 @@ from typing import Any
 from appliance.errors import QuantizeError
 from quantize.sources.experts import expert_counts
 from quantize.sources.fields import Fields, shown
-from quantize.sources.mamba import INFINITY, LEAST_KERNEL, mamba_tensors
+from quantize.sources.mamba import INFINITY, mamba_tensors
 
 ATTENTION, MAMBA = "attention", "mamba"
 # As transformers 4 and 5 write them.
@@ -101,16 +101,13 @@ def _mamba_keys(fields: Fields, hidden: int) -> dict[str, Any]:
     limit = fields.value("time_step_limit")
     if limit not in (None, [0.0, math.inf], [0.0, INFINITY]):
         raise QuantizeError(f"time_step_limit in {fields.where} is {shown(limit)}; only 0 to infinity is known")
-    kernel = fields.count("mamba_d_conv")
-    if kernel < LEAST_KERNEL:
-        raise QuantizeError(f"mamba_d_conv in {fields.where} is {kernel}; at least {LEAST_KERNEL} is needed")
     return {
         "mamba_n_heads": heads,
         "mamba_expand": expand,
         "mamba_d_head": width,
         "mamba_n_groups": 1,
         "mamba_d_state": fields.count("mamba_d_state"),
-        "mamba_d_conv": kernel,
+        "mamba_d_conv": fields.kernel("mamba_d_conv"),
         "mamba_conv_bias": fields.flag("mamba_conv_bias"),
         "mamba_proj_bias": fields.flag("mamba_proj_bias"),
     }

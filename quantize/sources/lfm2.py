@@ -14,7 +14,6 @@ from quantize.sources.fields import Fields, shown
 from quantize.sources.rope import FULL
 
 CONV = "conv"
-_LEAST_KERNEL = 2  # a convolution over one token keeps no state
 # Other names of the same number, which both spellings may have.
 _WIDTHS = ("block_dim", "conv_dim", "conv_dim_out")
 
@@ -75,10 +74,7 @@ def conv_keys(fields: Fields) -> dict[str, Any]:
     Raises:
         QuantizeError: missing, or a convolution over one token.
     """
-    kernel = fields.count("conv_L_cache")
-    if kernel < _LEAST_KERNEL:
-        raise QuantizeError(f"conv_L_cache in {fields.where} is {kernel}; at least {_LEAST_KERNEL} is needed")
-    return {"conv_L_cache": kernel, "conv_bias": fields.flag("conv_bias")}
+    return {"conv_L_cache": fields.kernel("conv_L_cache"), "conv_bias": fields.flag("conv_bias")}
 
 
 def lfm2_is_tied(fields: Fields) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-LEAST_KERNEL = 2  # a convolution over one token keeps no state
 INFINITY = {"__float__": "Infinity"}  # as transformers 5 writes it, since JSON has none
 
 

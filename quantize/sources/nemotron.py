@@ -8,7 +8,7 @@ from typing import Any
 
 from appliance.errors import QuantizeError
 from quantize.sources.fields import Fields, shown
-from quantize.sources.mamba import INFINITY, LEAST_KERNEL, mamba_tensors
+from quantize.sources.mamba import INFINITY, mamba_tensors
 
 FAMILY = "nemotron_h"
 MAMBA, ATTENTION, MLP = "mamba", "attention", "mlp"
@@ -146,15 +146,12 @@ def _mamba_keys(fields: Fields) -> dict[str, Any]:
     heads, groups = fields.count("mamba_num_heads"), fields.count("n_groups")
     if heads % groups:
         raise QuantizeError(f"mamba_num_heads in {fields.where} is {heads}, which n_groups, {groups}, does not divide")
-    kernel = fields.count("conv_kernel")
-    if kernel < LEAST_KERNEL:
-        raise QuantizeError(f"conv_kernel in {fields.where} is {kernel}; at least {LEAST_KERNEL} is needed")
     return {
         "mamba_num_heads": heads,
         "mamba_head_dim": fields.count("mamba_head_dim"),
         "ssm_state_size": fields.count("ssm_state_size"),
         "n_groups": groups,
-        "conv_kernel": kernel,
+        "conv_kernel": fields.kernel("conv_kernel"),
         "mamba_hidden_act": fields.choice("mamba_hidden_act", ("silu",)),
         "use_conv_bias": fields.flag("use_conv_bias", default=True),
         "use_bias": fields.flag("use_bias", default=False),

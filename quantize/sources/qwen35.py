@@ -10,8 +10,7 @@ from quantize.sources.fields import Fields, shown
 from quantize.sources.rope import FULL
 
 LINEAR = "linear_attention"
-_COUNTS = ("key_head_dim", "value_head_dim", "num_key_heads", "num_value_heads", "conv_kernel_dim")
-_LEAST_KERNEL = 2  # a convolution over one token keeps no state
+_COUNTS = ("key_head_dim", "value_head_dim", "num_key_heads", "num_value_heads")
 
 
 def qwen35_keys(fields: Fields) -> dict[str, Any]:
@@ -26,8 +25,7 @@ def qwen35_keys(fields: Fields) -> dict[str, Any]:
         raise QuantizeError(
             f"linear_num_value_heads in {fields.where} is {heads}, which {shared} key heads do not divide"
         )
-    if keys["linear_conv_kernel_dim"] < _LEAST_KERNEL:
-        raise QuantizeError(f"linear_conv_kernel_dim in {fields.where} is 1; at least {_LEAST_KERNEL} is needed")
+    keys["linear_conv_kernel_dim"] = fields.kernel("linear_conv_kernel_dim")
     fields.fixed("attn_output_gate", True)
     fields.fixed("output_gate_type", "swish")
     fields.fixed("mamba_ssm_dtype", "float32")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +18,14 @@ from appliance.engine.graphs.onnx_proto import Message, add_external, parse, ten
 from appliance.errors import ModelError
 
 Array = NDArray[np.generic]
+Bytes = NDArray[np.uint8]
 
 _JOIN: Final = "BitwiseOr"
 _FOLDED: Final = frozenset({_JOIN, "BitwiseAnd", "BitShift", "Reshape"})
 _MEMORY: Final = "joined"  # the location of values that the caller gives
 
 
-def join_planes(
-    model: bytes, folder: Path, scratch: Path | None = None
-) -> tuple[bytes, dict[str, NDArray[np.uint8]]] | None:
+def join_planes(model: bytes, folder: Path, scratch: Path | None = None) -> tuple[bytes, dict[str, Bytes]] | None:
     """Return the graph with bytes in place of its planes, and these initializers by name; None if it has no planes.
 
     `folder` holds the files of the graph's weights. The initializers are external: they go to the session's options.
@@ -38,8 +37,12 @@ def join_planes(
     parsed = parse(model)
     if not any(node.op_type == _JOIN for node in parsed.graph.node):
         return None
-    found = _Folding(parsed.graph, folder)
-    joined = found.values() if scratch is None else _mapped(found, scratch)
+    folding = _Folding(parsed.graph, folder)
+    if scratch is None:
+        joined = folding.values()
+    else:
+        with tempfile.TemporaryFile(dir=scratch) as file:
+            joined = folding.values(lambda value: _mapped(value, file))
     if not joined:
         return None
     _replace(parsed.graph, joined)
@@ -52,48 +55,28 @@ class _Folding:
     def __init__(self, graph: Message, folder: Path) -> None:
         self._folder = folder
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self._nodes = self._constant_nodes(graph)
+        self._nodes: dict[str, Message] = {}  # that compute with constants alone, by their output
+        joined = set[str]()
+        for node in graph.node:  # sorted: what a node reads comes before it
+            known = all(name in self._tensors or name in self._nodes for name in node.input)
+            if node.op_type in _FOLDED and not node.domain and known and len(node.output) == 1:
+                self._nodes[node.output[0]] = node
+                if node.op_type == _JOIN or not joined.isdisjoint(node.input):
+                    joined.add(node.output[0])
         readers = [node for node in graph.node if not (node.output and node.output[0] in self._nodes)]
         read = {name for node in readers for name in node.input} | {value.name for value in graph.output}
-        self._wanted = [name for name in self._nodes if name in read and self._joins(name)]
+        self._wanted = [name for name in self._nodes if name in read and name in joined]
         self._done: dict[str, Array] = {}
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The values that other nodes read."""
-        return tuple(self._wanted)
-
-    def values(self) -> dict[str, NDArray[np.uint8]]:
-        """Compute what other nodes read."""
+    def values(self, keep: Callable[[Bytes], Bytes] = lambda value: value) -> dict[str, Bytes]:
+        """Compute what other nodes read; `keep` moves each value to its place, from which others are made."""
         found = {}
         for name in self._wanted:
-            found[name] = self.value(name)
-            self.know(name, found[name])
+            value = self._value(name)
+            if value.dtype != np.uint8:
+                raise ModelError(f"the planes of {name} are not bytes")
+            found[name] = self._done[name] = keep(np.ascontiguousarray(value, np.uint8))
         return found
-
-    def value(self, name: str) -> NDArray[np.uint8]:
-        """Compute one value that other nodes read."""
-        value = self._value(name)
-        if value.dtype != np.uint8:
-            raise ModelError(f"the planes of {name} are not bytes")
-        return np.ascontiguousarray(value, np.uint8)
-
-    def know(self, name: str, value: NDArray[np.uint8]) -> None:
-        """Take a value for those that are made of it, so that they share its memory."""
-        self._done[name] = value
-
-    def _constant_nodes(self, graph: Message) -> dict[str, Message]:
-        """Return the nodes that compute with constants alone, by their output."""
-        found: dict[str, Message] = {}
-        for node in graph.node:  # sorted: what a node reads comes before it
-            known = all(name in self._tensors or name in found for name in node.input)
-            if node.op_type in _FOLDED and not node.domain and known and len(node.output) == 1:
-                found[node.output[0]] = node
-        return found
-
-    def _joins(self, name: str) -> bool:
-        node = self._nodes.get(name)
-        return node is not None and (node.op_type == _JOIN or any(self._joins(given) for given in node.input))
 
     def _value(self, name: str) -> Array:
         if name in self._done:
@@ -103,24 +86,18 @@ class _Folding:
         node = self._nodes[name]
         try:
             return _compute(node, [self._value(given) for given in node.input])
-        except ValueError as err:
+        except (TypeError, ValueError) as err:
             raise ModelError(f"the planes of {name} do not fit: {err}") from err
 
 
-def _mapped(found: _Folding, scratch: Path) -> dict[str, NDArray[np.uint8]]:
-    """Write the values to a file without a name, and return them where they lie in it."""
-    mapped: dict[str, NDArray[np.uint8]] = {}
-    with tempfile.TemporaryFile(dir=scratch) as file:
-        for name in found.names:
-            value = found.value(name)
-            if not isinstance(value.base, np.memmap):  # else it is another shape of one that is there
-                offset = file.tell()
-                file.write(value.tobytes())
-                file.flush()
-                value = np.memmap(file, np.uint8, "r", offset, value.shape)
-            mapped[name] = value
-            found.know(name, value)
-    return mapped
+def _mapped(value: Bytes, file: BinaryIO) -> Bytes:
+    """Append a value to a file, and return it where it lies there; another shape of one that is there is kept."""
+    if isinstance(value.base, np.memmap):
+        return value
+    offset = file.tell()
+    file.write(value.tobytes())
+    file.flush()
+    return np.memmap(file, np.uint8, "r", offset, value.shape)
 
 
 def _compute(node: Message, given: list[Array]) -> Array:
@@ -134,7 +111,7 @@ def _compute(node: Message, given: list[Array]) -> Array:
     return np.asarray(join[node.op_type](first, second))
 
 
-def _replace(graph: Message, joined: Mapping[str, NDArray[np.uint8]]) -> None:
+def _replace(graph: Message, joined: Mapping[str, Bytes]) -> None:
     """Put initializers in place of the nodes that gave these values, and drop all that nothing reads any more."""
     kept = [node for node in graph.node if not joined.keys() & set(node.output)]
     outputs = {value.name for value in graph.output}

@@ -117,6 +117,9 @@ def test_planes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = _model(nodes, a=np.ones(4, np.uint8), b=np.ones(3, np.uint8))
     with pytest.raises(ModelError, match="the planes of c do not fit"):
         join_planes(model, tmp_path)
+    floats = _model(nodes, a=np.ones(4, np.float32), b=np.ones(4, np.float32))
+    with pytest.raises(ModelError, match="the planes of c do not fit"):
+        join_planes(floats, tmp_path)
     wide = _model(nodes, a=np.ones(4, np.int32), b=np.ones(4, np.int32))
     with pytest.raises(ModelError, match="the planes of c are not bytes"):
         join_planes(wide, tmp_path)
