@@ -90,7 +90,7 @@ LANTERN_INLINE void multiply_half(const Weights& weights, size_t tile, int first
     for (int m = 0; m < kRows; m++)
       dots[m] = offset_of<Dots::kOffset, kBits, kHasZeros>(kHasZeros ? zeros + b * kTileRows : nullptr, rows.sums[b * rows.num_rows + m]);
     Dots::template multiply<kBits, kBlock, kRows>(chunks + b * kTileRows * kBlock * kBits / 8, rows.codes + b * kBlock, row_bytes, dots);
-    const __m256 scale = scales_of<kHasSteps, kBits != 8>(scales, steps, units, b);
+    const __m256 scale = scales_of<kHasSteps, has_signed_steps(kBits)>(scales, steps, units, b);
 #pragma GCC unroll 4
     for (int m = 0; m < kRows; m++) {
       const __m256 factor = _mm256_mul_ps(scale, _mm256_set1_ps(rows.scales[b * rows.num_rows + m]));

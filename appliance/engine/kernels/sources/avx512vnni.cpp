@@ -111,7 +111,7 @@ LANTERN_INLINE void multiply_part(const Weights& weights, size_t tile, const Act
 #pragma GCC unroll 8
     for (int m = 0; m < kRows; m++) dots[m] = offset_of<kBits, kHasZeros>(kHasZeros ? zeros + b * kTileRows : nullptr, rows.sums[b * rows.num_rows + m]);
     multiply_block<kBits, kBlock, kRows>(chunks + b * kTileRows * kBlock * kBits / 8, rows.codes + b * kBlock, row_bytes, dots);
-    const __m512 scale = scales_of<kHasSteps, kBits != 8>(scales, steps, units, b);
+    const __m512 scale = scales_of<kHasSteps, has_signed_steps(kBits)>(scales, steps, units, b);
 #pragma GCC unroll 8
     for (int m = 0; m < kRows; m++) {
       const __m512 factor = _mm512_mul_ps(scale, _mm512_set1_ps(rows.scales[b * rows.num_rows + m]));

@@ -32,6 +32,9 @@ constexpr size_t kMostNarrowColumns = 1 << 15;  // of a row whose codes have 5 o
 // 5 and 6 bits: what a bundle keeps as the upper bits of 8.
 constexpr bool is_narrow(unsigned bits) { return bits == 5 || bits == 6; }
 
+// Steps of scales are signed with fewer than 8 bits.
+constexpr bool has_signed_steps(unsigned bits) { return bits != 8; }
+
 // The code that stands for zero, where there are no zero points; codes of 8 bits are packed less that.
 constexpr int middle_of(unsigned bits) { return bits == 8 ? 0 : 1 << (bits - 1); }
 
@@ -58,6 +61,15 @@ struct Weights {
   size_t num_tiles() const { return (rows + kTileRows - 1) / kTileRows; }
   size_t block_bytes() const { return kTileRows * block * bits / 8; }
   size_t tile_bytes() const { return num_blocks() * block_bytes(); }
+
+  // The place of a row's scale and zero point in block `b`.
+  size_t entry_of(size_t row, size_t b) const { return (row / kTileRows * num_blocks() + b) * kTileRows + row % kTileRows; }
+
+  float scale_of(size_t row, size_t b) const {
+    const size_t entry = entry_of(row, b);
+    if (!steps) return scales[entry];
+    return static_cast<float>(has_signed_steps(bits) ? static_cast<int8_t>(steps[entry]) : steps[entry]) * units[row];
+  }
 };
 
 // Activations in codes: rows of num_blocks * block bytes, filled up with zeros. Scales and sums of codes lie block after

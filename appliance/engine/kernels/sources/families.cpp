@@ -1,4 +1,4 @@
-// The choice of a family by the processor's features, and the cutting of the last tile.
+// The choice of a family by the processor's features, and the tiles in the form that its kernels take.
 
 #include <cstring>
 
@@ -41,13 +41,10 @@ void write_codes_as_8_bits(const Weights& weights, size_t tile, uint8_t* codes) 
 void write_scales(const Family& family, const Weights& weights, size_t tile, float* scales) {
   const size_t num_blocks = weights.num_blocks(), entry = tile * num_blocks * kTileRows;
   const float* units = weights.units + tile * kTileRows;
-  const bool is_signed = weights.bits != 8;
-  if (family.write_scales) return family.write_scales(weights.steps + entry, units, is_signed, num_blocks, scales);
+  if (family.write_scales)
+    return family.write_scales(weights.steps + entry, units, has_signed_steps(weights.bits), num_blocks, scales);
   for (size_t b = 0; b < num_blocks; b++)
-    for (size_t i = 0; i < kTileRows; i++) {
-      const uint8_t step = weights.steps[entry + b * kTileRows + i];
-      scales[b * kTileRows + i] = static_cast<float>(is_signed ? static_cast<int8_t>(step) : step) * units[i];
-    }
+    for (size_t i = 0; i < kTileRows; i++) scales[b * kTileRows + i] = weights.scale_of(tile * kTileRows + i, b);
 }
 
 // One tile of weights in the form that suits many rows of activations: `scales` for its blocks, `codes` for its codes as

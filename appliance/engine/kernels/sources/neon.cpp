@@ -164,7 +164,7 @@ LANTERN_INLINE void multiply_part(const Weights& weights, size_t tile, const Act
   const int8_t *codes[kRows], *last = rows.codes + row_bytes;
 #pragma GCC unroll 2
   for (int m = 0; m < kRows; m++) codes[m] = rows.codes + m * row_bytes;
-  TileScales<kHasSteps, kBits != 8> scales(weights, tile);
+  TileScales<kHasSteps, has_signed_steps(kBits)> scales(weights, tile);
   float32x4_t result[kRows][4] = {};
   for (size_t entry = 0; codes[0] != last; entry += rows.num_rows) {
     int32x4_t sums[kRows][8];

@@ -52,12 +52,12 @@ size_t scales_size(const Weights& weights, bool has_steps) {
   return has_steps ? aligned(entries) + aligned(weights.num_tiles() * kTileRows * sizeof(float)) : aligned(entries * sizeof(float));
 }
 
-int most_steps(unsigned bits) { return bits == 8 ? 255 : 127; }
+int most_steps(unsigned bits) { return has_signed_steps(bits) ? 127 : 255; }
 
 // Whole steps of a unit in a scale; a number that does not fit if they are not exactly the scale.
 int steps_in(float scale, float unit, unsigned bits) {
   const float steps = std::nearbyint(scale / unit);
-  const bool fits = std::fabs(steps) <= static_cast<float>(most_steps(bits)) && (bits != 8 || steps >= 0);
+  const bool fits = std::fabs(steps) <= static_cast<float>(most_steps(bits)) && (has_signed_steps(bits) || steps >= 0);
   return fits && steps * unit == scale ? static_cast<int>(steps) : 256;
 }
 
@@ -149,24 +149,14 @@ Weights pack(const StoredWeights& stored, uint8_t* memory) {
   return weights;
 }
 
-namespace {
-
-float scale_at(const Weights& weights, size_t entry, size_t row) {
-  if (!weights.steps) return weights.scales[entry];
-  const int step = weights.bits == 8 ? weights.steps[entry] : static_cast<int8_t>(weights.steps[entry]);
-  return static_cast<float>(step) * weights.units[row];
-}
-
-}  // namespace
-
 void unpack_row(const Weights& weights, size_t row, float* y) {
   const size_t tile = row / kTileRows, num_blocks = weights.num_blocks();
   const uint8_t* block = weights.codes + tile * weights.tile_bytes();
   for (size_t b = 0; b < num_blocks; b++, block += weights.block_bytes()) {
-    const size_t entry = (tile * num_blocks + b) * kTileRows + row % kTileRows, begin = b * weights.block;
+    const size_t begin = b * weights.block;
     const size_t count = weights.columns - begin < weights.block ? weights.columns - begin : weights.block;
-    const int zero = weights.zeros ? weights.zeros[entry] : middle_of(weights.bits);
-    const float scale = scale_at(weights, entry, row);
+    const int zero = weights.zeros ? weights.zeros[weights.entry_of(row, b)] : middle_of(weights.bits);
+    const float scale = weights.scale_of(row, b);
     for (size_t k = 0; k < count; k++)
       y[begin + k] = static_cast<float>(code_at(weights.bits, block, row % kTileRows, k) - zero) * scale;
   }

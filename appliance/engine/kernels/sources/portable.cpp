@@ -49,13 +49,6 @@ int32_t dot_of(const Weights& weights, size_t entry, size_t row, const int8_t* a
   return dot;
 }
 
-float scale_of(const Weights& weights, size_t tile, size_t b, size_t row) {
-  const size_t entry = (tile * weights.num_blocks() + b) * kTileRows + row;
-  if (!weights.steps) return weights.scales[entry];
-  const int step = weights.bits == 8 ? weights.steps[entry] : static_cast<int8_t>(weights.steps[entry]);
-  return static_cast<float>(step) * weights.units[tile * kTileRows + row];
-}
-
 template <unsigned, unsigned, bool>
 void multiply(const Weights& weights, size_t tile, const Activations& rows, size_t num_rows, float* y, size_t stride) {
   const size_t num_blocks = weights.num_blocks();
@@ -65,7 +58,7 @@ void multiply(const Weights& weights, size_t tile, const Activations& rows, size
       for (size_t b = 0; b < num_blocks; b++) {
         const size_t entry = tile * num_blocks + b;
         const int32_t dot = dot_of(weights, entry, n, rows.codes + (m * num_blocks + b) * weights.block);
-        const float scale = scale_of(weights, tile, b, n) * rows.scales[b * rows.num_rows + m];
+        const float scale = weights.scale_of(tile * kTileRows + n, b) * rows.scales[b * rows.num_rows + m];
         sum = std::fma(static_cast<float>(dot), scale, sum);
       }
       y[m * stride + n] = sum;
