@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import select
+import socket
+import time
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -46,6 +50,39 @@ def test_a_head_in_single_bytes_gains_no_time_from_its_progress(tmp_path: Path) 
             num_sent += 1
         assert answer_of(sock)[0] == 408
         assert num_sent < 5 * FAST.head_timeout_s / 0.05
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        pytest.param(b"GET /", 408, id="a head without an end"),
+        pytest.param(POST + b"Content-Length: 1000000\r\n\r\n", 408, id="a body that takes too long"),
+        pytest.param(b"GET / HTTP/9\r\n\r\n", 400, id="no HTTP"),
+        pytest.param(b"GET / HTTP/1.1\r\nX: " + b"x" * 200_000, 431, id="a large head"),
+    ],
+)
+def test_a_client_that_goes_on_after_a_refusal_reads_it_and_gets_no_reset(
+    tmp_path: Path, sent: bytes, status: int
+) -> None:
+    limits = replace(FAST, body_total_s=0.3, lingering_s=30.0)
+    with bare_server(tmp_path, limits) as server, server.connect(sent) as sock:
+        while not select.select([sock], [], [], 0.02)[0]:
+            sock.sendall(b"x")
+        for _ in range(20):  # the first would be answered by a reset, and fail the next
+            sock.sendall(b"x")
+            time.sleep(0.02)
+        assert answer_of(sock)[0] == status
+
+
+def test_a_client_that_never_stops_sending_is_cut(tmp_path: Path) -> None:
+    def send_for_ever(sock: socket.socket) -> NoReturn:
+        while True:
+            sock.sendall(b"x")
+            time.sleep(0.02)
+
+    limits = replace(FAST, lingering_s=0.2)
+    with bare_server(tmp_path, limits) as server, server.connect(b"GET /") as sock, pytest.raises(ConnectionError):
+        send_for_ever(sock)
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"])
@@ -112,7 +149,7 @@ def test_a_crowd_that_only_connects_refuses_no_request(tmp_path: Path) -> None:
 
 
 def test_beyond_the_cap_with_everyone_at_work_a_connection_gets_an_honest_503(tmp_path: Path) -> None:
-    limits = ConnectionLimits(max_per_address=3, max_waiting=2)
+    limits = ConnectionLimits(max_per_address=3, max_waiting=4)
     with bare_server(tmp_path, limits) as server, contextlib.ExitStack() as stack:
         for _ in range(3):
             busy = stack.enter_context(server.connect(POST + b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"))
@@ -122,11 +159,10 @@ def test_beyond_the_cap_with_everyone_at_work_a_connection_gets_an_honest_503(tm
             for _ in range(4)
         ]
         for sock in refused:
-            with contextlib.suppress(ConnectionResetError):
-                status, headers, body = answer_of(sock)
-                assert status == 503
-                assert int(headers["retry-after"]) > 0
-                assert is_error_object(body)
+            status, headers, body = answer_of(sock)
+            assert status == 503
+            assert int(headers["retry-after"]) > 0
+            assert is_error_object(body)
         with server.connect(b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n", source="127.0.0.2") as other:
             assert b"200 OK" in other.recv(65536)
 

@@ -1,7 +1,7 @@
 """One HTTP connection: aiohttp's handler, with deadlines, and with its refusals in OpenAI's form.
 
 Lives on the event loop. Reads a few of RequestHandler's private attributes (aiohttp 3.14: `_waiter`, `_messages`,
-`_request_count`, `_current_request`, `_lingering_time`, `_request_handler`, `_manager`), since it offers no hook
+`_request_count`, `_current_request`, `_request_handler`, `_manager`), since it offers no hook
 between the first byte and the handler; tests/abuse/test_slow_connections.py fails when one of them changes.
 """
 
@@ -9,26 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import uuid
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Protocol, cast
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from appliance.errors import BodyTooLargeError, InvalidRequestError, LanternError, UnavailableError
-from appliance.server.http.errors import STANDING_HEADERS, InternalError, error_body, error_headers, raw_answer
+from appliance.errors import LanternError
+from appliance.server.http.errors import raw_answer
+from appliance.server.http.pipelined import by_request
+from appliance.server.http.refusals import MAX_FIELD_BYTES, RequestTimeoutError, crowded, parser_refusal
 
 _LOGGER = logging.getLogger(__name__)
-
-# Other programs on the same host leave their cookies with browsers, which send all of them here.
-MAX_FIELD_BYTES = 32 << 10
-_HEAD_END = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*(?=\r\n|$)")
-_MAX_PIPELINED = 64
 
 _SILENT = logging.getLogger(f"{__name__}.access")  # log.py writes the one line of a request
 _SILENT.disabled = True
@@ -56,13 +48,6 @@ class ConnectionLimits:
 
 
 DEFAULT_LIMITS = ConnectionLimits()
-
-
-class RequestTimeoutError(InvalidRequestError):
-    """The client did not send its request in time (RFC 9110, section 15.5.9)."""
-
-    status = 408
-    code = "request_timeout"
 
 
 class Counted(Protocol):
@@ -120,6 +105,9 @@ class Connection(RequestHandler):
         self._last_byte_s = self._body_since_s = loop.time()
         self._num_unsent = 0
         self._unsent_since_s = loop.time()
+        self._is_refused = False
+        self._half_closed_s: float | None = None
+        self._is_lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count this connection, and start its clocks."""
@@ -135,16 +123,19 @@ class Connection(RequestHandler):
         """Stop counting this connection."""
         self._register.forget(self)
         self._socket = None
+        self._is_lost.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse, and remember when a head began and ended."""
+        """Parse, and remember when a head began and ended; drop what comes behind a refusal."""
+        if self._half_closed_s is not None:
+            return
         was_waiting = self._is_waiting
         num_before = self._request_count
         self._last_byte_s = now_s = self._now_s()
         # aiohttp 3.14 forgets the good requests of the bytes that it parses with a broken one.
         begins = self._current_request is None and not self._messages
-        for part in _by_request(data) if begins else [data]:
+        for part in by_request(data) if begins else [data]:
             super().data_received(part)
         if self._request_count > num_before:
             self._head_since_s, self._body_since_s = None, now_s
@@ -154,30 +145,36 @@ class Connection(RequestHandler):
     @property
     def quiet_since_s(self) -> float | None:
         """The time since when it has been silent; None while a request runs."""
+        if self._half_closed_s is not None:
+            return self._half_closed_s
         if self._current_request is not None or self._messages:
             return None
         return self._head_since_s if self._head_since_s is not None else self._last_byte_s
 
     def check(self, now_s: float) -> None:
-        """End a slow head, a stuck body, or an answer that nobody reads."""
+        """End a slow head, a stuck body, an answer that nobody reads, or a client that goes on after a refusal."""
         if self._socket is None:
             return
         request = self._current_request
         if self._is_unread(now_s):
             _LOGGER.info("the client at %s stopped reading; its connection is cut", self.address)
             self._socket.abort()
+        elif self._half_closed_s is not None:
+            if now_s - self._half_closed_s > self._limits.lingering_s:
+                self.force_close()
         elif request is None and self._head_since_s is not None and not self._messages:
             if now_s - self._head_since_s > self._limits.head_timeout_s:
-                self.end_with(RequestTimeoutError("The head of the request did not arrive in time."))
+                self._socket.write(raw_answer(RequestTimeoutError("The head of the request did not arrive in time.")))
+                self._half_close()
         elif request is not None and not request.content.is_eof() and self._body_is_overdue(now_s):
-            self._lingering_time = 0.0  # what is still to come will not come
+            self._is_refused = True
             request.content.set_exception(
                 RequestTimeoutError("The body of the request did not arrive in time; nothing was done.")
             )
 
     def end_with(self, err: LanternError) -> None:
         """Write an error although no request was read, and close."""
-        if self._socket is not None and not self._socket.is_closing():
+        if self._socket is not None and self._half_closed_s is None and not self._socket.is_closing():
             self._socket.write(raw_answer(err))
         self.force_close()
 
@@ -196,31 +193,8 @@ class Connection(RequestHandler):
         """Answer what the parser refuses with the error object."""
         if request.writer.output_size > 0:
             raise ConnectionError("the response has begun")
-        request_id = f"req_{uuid.uuid4().hex}"
-        if status >= 500:
-            _LOGGER.error("%s failed below the application", request_id, exc_info=exc)
-            body = error_body(InternalError.of(request_id))
-        elif isinstance(exc, LineTooLong):
-            status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            body = error_body(
-                InvalidRequestError(
-                    f"The head of the request is too large: a line may have {MAX_FIELD_BYTES} bytes.",
-                    code="request_header_fields_too_large",
-                )
-            )
-        elif status == 413:
-            body = error_body(BodyTooLargeError("The request is too large."))
-        elif status == HTTPStatus.EXPECTATION_FAILED:
-            body = error_body(
-                InvalidRequestError("The only expectation that is met is 100-continue.", code="bad_expect")
-            )
-        else:
-            _LOGGER.info("%s malformed HTTP, answered %d", request_id, status)
-            body = error_body(InvalidRequestError("The request is not valid HTTP/1.1.", code="malformed_request"))
-        headers = {**STANDING_HEADERS, "x-request-id": request_id}
-        response = web.json_response(body, status=status, headers=headers)
-        response.force_close()
-        return response
+        self._is_refused = True
+        return parser_refusal(status, exc)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -228,7 +202,11 @@ class Connection(RequestHandler):
         """Send the response; a refusal of aiohttp before our middlewares becomes the error object too."""
         if isinstance(resp, web.HTTPException):
             resp = self.handle_error(request, resp.status)
-        return await super().finish_response(request, resp, start_time)
+        finished = await super().finish_response(request, resp, start_time)
+        if self._is_refused and self._socket is not None:
+            self._half_close()
+            await self._is_lost.wait()
+        return finished
 
     def log_exception(self, *args: object, **kwargs: object) -> None:
         """Log our own faults with a traceback, and nothing that a client sent."""
@@ -238,9 +216,23 @@ class Connection(RequestHandler):
     async def _serve_late(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve the first request of a connection beyond the caps, if a silent connection can give way to it."""
         if self._manager is None or not self._register.admit_request(self):
-            return _refusal()
+            self._is_refused = True
+            return crowded()
         self._request_handler = self._manager.request_handler
         return await self._request_handler(request)
+
+    def _half_close(self) -> None:
+        """Close our side, and drop what comes until the client closes its own or time is up.
+
+        If both sides were closed at once, a client that still sends would get a reset, which on many systems takes
+        from it the answer that it has not read yet (RFC 9112, section 9.6). TLS has such an end of its own.
+        """
+        assert self._socket is not None
+        self._half_closed_s = self._now_s()
+        try:
+            self._socket.write_eof()
+        except (OSError, NotImplementedError):  # the client is gone; TLS
+            self.force_close()
 
     @property
     def _is_waiting(self) -> bool:
@@ -267,34 +259,3 @@ def _num_unsent(transport: asyncio.Transport) -> int:
         return transport.get_write_buffer_size()
     except AttributeError:  # asyncio.sslproto: the second close() forgets the protocol, which it then asks
         return 0
-
-
-def _by_request(data: bytes) -> list[bytes]:
-    """Return the bytes that begin with a request in parts of one request each; the last part is what is left."""
-    parts: list[bytes] = []
-    start = 0
-    while len(parts) < _MAX_PIPELINED and (end := data.find(_HEAD_END, start)) >= 0:
-        head = data[start:end].lower()
-        length = _LENGTH.search(head)
-        if b"transfer-encoding" in head or (b"content-length" in head and length is None):
-            break
-        after = end + len(_HEAD_END) + (int(length[1]) if length is not None else 0)
-        if after >= len(data):
-            break
-        parts.append(data[start:after])
-        start = after
-    return [*parts, data[start:]]
-
-
-def _refusal() -> web.StreamResponse:
-    """Return the answer to a request beyond the caps."""
-    err = too_many_connections()
-    headers = {**STANDING_HEADERS, "x-request-id": f"req_{uuid.uuid4().hex}", **error_headers(err)}
-    response = web.json_response(error_body(err), status=err.status, headers=headers)
-    response.force_close()
-    return response
-
-
-def too_many_connections() -> UnavailableError:
-    """Return the error of a connection beyond the caps."""
-    return UnavailableError("The server has as many connections as it takes; close idle ones, or try again later.")

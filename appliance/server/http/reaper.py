@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 
 from appliance.background import Lifetime, run_in_background
-from appliance.server.http.connection import ConnectionLimits, Counted, too_many_connections
+from appliance.server.http.connection import ConnectionLimits, Counted
+from appliance.server.http.refusals import too_many_connections
 
 
 class Reaper(Lifetime):
