@@ -7,10 +7,12 @@ import sys
 from typing import NoReturn
 
 from quantize.cli import main
+from quantize.interrupt import interrupt_outside_imports
 
 
 def run() -> NoReturn:
     """Run one command and exit with its code."""
+    interrupt_outside_imports()
     code = main()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said, and the libraries still clean up
     sys.exit(code)

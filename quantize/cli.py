@@ -43,19 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as err:
         print(f"lantern-quantize: {err.strerror or err}: {err.filename or 'no file named'}", file=sys.stderr)
         return LanternError.exit_code
-    except (KeyboardInterrupt, ImportError) as err:
-        if not _was_interrupted(err):
-            raise
+    except KeyboardInterrupt:
         print("lantern-quantize: interrupted; the next run resumes with the stage that was under way", file=sys.stderr)
         return _INTERRUPTED
     return 0
-
-
-def _was_interrupted(err: BaseException | None) -> bool:
-    """Tell if Ctrl-C is the reason; a library in C++ turns it into an ImportError while it is imported."""
-    if err is None or isinstance(err, KeyboardInterrupt):
-        return err is not None
-    return _was_interrupted(err.__cause__) or _was_interrupted(err.__context__)
 
 
 def _parser() -> argparse.ArgumentParser:

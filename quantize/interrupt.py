@@ -1,12 +1,37 @@
-"""Ctrl-C during work that must not be cut: torch's tracer ends the whole process if an exception crosses it."""
+"""Ctrl-C during what must not be cut: libraries in C++ end the whole process if an exception crosses them."""
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+
+_AGAIN_S = 0.05
+
+
+def interrupt_outside_imports() -> None:
+    """Let Ctrl-C wait for the end of an import: torch and onnx import Python modules while C++ initialises them."""
+    signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, or come again soon."""
+    if not _is_importing(frame):
+        raise KeyboardInterrupt
+    again = threading.Timer(_AGAIN_S, _thread.interrupt_main)
+    again.daemon = True
+    again.start()
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager

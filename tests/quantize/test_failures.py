@@ -31,14 +31,6 @@ pytestmark = pytest.mark.slow
 
 _INTERRUPTED = 130
 _INSIDE_S = 0.02  # after a stage's first line; the tiny model's stages take no longer
-_ANNOUNCED = """
-import signal, sys
-from quantize.__main__ import main
-print("started", flush=True)
-code = main()
-signal.signal(signal.SIGINT, signal.SIG_IGN)
-sys.exit(code)
-"""
 
 _STAGES = (
     "checkpoint",
