@@ -63,7 +63,7 @@ def weights(target: Path, smoothing: float, progress: Progress, *, checkpoint: P
     build_encoder(checkpoint, target, config, read_layout(checkpoint, config), smoothing=smoothing)
 
 
-@stage("evaluate", version=4)
+@stage("evaluate", version=5)
 def evaluate(
     target: Path, part: EvaluationPart, progress: Progress, *, checkpoint: Path, reference: Path, weights: Path
 ) -> None:

@@ -76,7 +76,7 @@ def weights(target: Path, part: Part, progress: Progress, *, source: Path, check
         build_prompted(Path(floats), checkpoint, target, _spec(part, checkpoint))
 
 
-@stage("evaluate", version=1)
+@stage("evaluate", version=2)
 def evaluate(target: Path, part: Part, progress: Progress, *, checkpoint: Path, reference: Path, weights: Path) -> None:
     """Measure the scores of the int8 graph against those of the float graph."""
     from quantize.evaluation.reranker import reranker_subject

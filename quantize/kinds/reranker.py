@@ -46,7 +46,7 @@ def weights(target: Path, smoothing: float, progress: Progress, *, checkpoint: P
     build_reranker(checkpoint, target, config, reranker_spec(config, checkpoint), smoothing=smoothing)
 
 
-@stage("evaluate", version=4)
+@stage("evaluate", version=5)
 def evaluate(target: Path, part: None, progress: Progress, *, checkpoint: Path, reference: Path, weights: Path) -> None:
     """Measure the scores of the int8 graph against those of the float graph."""
     from quantize.evaluation.reranker import reranker_subject

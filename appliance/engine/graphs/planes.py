@@ -6,30 +6,28 @@ until the last is folded. Here one matrix is in work at a time.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from appliance.engine.graphs.onnx_proto import Message, add_external, parse, tensor_value
+from appliance.engine.graphs.given import Bytes, add_given, keeper
+from appliance.engine.graphs.onnx_proto import Message, parse, tensor_value
 from appliance.errors import ModelError
 
 Array = NDArray[np.generic]
-Bytes = NDArray[np.uint8]
 
 _JOIN: Final = "BitwiseOr"
 _FOLDED: Final = frozenset({_JOIN, "BitwiseAnd", "BitShift", "Reshape"})
-_MEMORY: Final = "joined"  # the location of values that the caller gives
 
 
 def join_planes(model: bytes, folder: Path, scratch: Path | None = None) -> tuple[bytes, dict[str, Bytes]] | None:
     """Return the graph with bytes in place of its planes, and these initializers by name; None if it has no planes.
 
     `folder` holds the files of the graph's weights. The initializers are external: they go to the session's options.
-    With a folder `scratch` they lie in a file there that goes with them, so that the system can take their memory back.
+    `scratch` is a folder for them (given.py).
 
     Raises:
         ModelError: planes that do not fit each other.
@@ -38,11 +36,8 @@ def join_planes(model: bytes, folder: Path, scratch: Path | None = None) -> tupl
     if not any(node.op_type == _JOIN for node in parsed.graph.node):
         return None
     folding = _Folding(parsed.graph, folder)
-    if scratch is None:
-        joined = folding.values()
-    else:
-        with tempfile.TemporaryFile(dir=scratch) as file:
-            joined = folding.values(lambda value: _mapped(value, file))
+    with keeper(scratch) as keep:
+        joined = folding.values(keep)
     if not joined:
         return None
     _replace(parsed.graph, joined)
@@ -68,7 +63,7 @@ class _Folding:
         self._wanted = [name for name in self._nodes if name in read and name in joined]
         self._done: dict[str, Array] = {}
 
-    def values(self, keep: Callable[[Bytes], Bytes] = lambda value: value) -> dict[str, Bytes]:
+    def values(self, keep: Callable[[Bytes], Bytes]) -> dict[str, Bytes]:
         """Compute what other nodes read; `keep` moves each value to its place, from which others are made."""
         found = {}
         for name in self._wanted:
@@ -88,16 +83,6 @@ class _Folding:
             return _compute(node, [self._value(given) for given in node.input])
         except (TypeError, ValueError) as err:
             raise ModelError(f"the planes of {name} do not fit: {err}") from err
-
-
-def _mapped(value: Bytes, file: BinaryIO) -> Bytes:
-    """Append a value to a file, and return it where it lies there; another shape of one that is there is kept."""
-    if isinstance(value.base, np.memmap):
-        return value
-    offset = file.tell()
-    file.write(value.tobytes())
-    file.flush()
-    return np.memmap(file, np.uint8, "r", offset, value.shape)
 
 
 def _compute(node: Message, given: list[Array]) -> Array:
@@ -127,4 +112,4 @@ def _replace(graph: Message, joined: Mapping[str, Bytes]) -> None:
     graph.node.extend(kept)
     graph.initializer.extend(tensors)
     for name, value in joined.items():
-        add_external(graph, name, value, _MEMORY, 0)
+        add_given(graph, name, value)

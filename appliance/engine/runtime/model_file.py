@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import onnxruntime as ort
 
+from appliance.engine.graphs.given import Bytes
 from appliance.engine.graphs.planes import join_planes
+from appliance.engine.graphs.unsigned import unsigned_products
 from appliance.engine.kernels import register_kernels
 from appliance.engine.runtime.kv_cache import CacheType
+from appliance.engine.runtime.product import int8_products_are_exact
 from appliance.engine.runtime.provider import CPU, providers_of, session_options
 from appliance.engine.runtime.shared_weights import shared_weights
 from appliance.engine.runtime.tuning import Tuning
@@ -21,6 +24,7 @@ Variant = Literal["prompt", "verify", "replay"]
 # Names in the folders of prepacked models; other ones would make every device prepare its models again.
 _FILE_NAMES: dict[Variant, str] = {"prompt": "prompt", "verify": "stepwise", "replay": "replay"}
 BLOCKS_DATA_NAME = "blocks.bin"  # the weights of the kernels' form, in its folder
+Fitting = Callable[[bytes, Path, Path | None], tuple[bytes, dict[str, Bytes]] | None]
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 
 
@@ -117,23 +121,34 @@ def load_bundle_graph(
     *,
     scratch: Path | None = None,
 ) -> ort.InferenceSession:
-    """Load a graph as a bundle has it, whose weights lie in the folder `weights`, its planes joined before.
+    """Load a graph as a bundle has it, whose weights lie in the folder `weights`: planes joined, products exact.
 
-    `scratch` is a folder for the joined ones, which take memory without it.
+    `scratch` is a folder for the weights that change, which take memory without it.
     """
     model = path.read_bytes()
-    joined = join_planes(model, weights, scratch)
-    if joined is None and path.parent == weights:
+    given: dict[str, Bytes] = {}
+    for fit in _fittings(providers):
+        found = fit(model, weights, scratch)
+        if found is not None:
+            model = found[0]
+            given |= found[1]
+    if not given and path.parent == weights:
         return ort.InferenceSession(str(path), options, providers=providers)
     options.add_session_config_entry(_WEIGHTS_FOLDER, str(weights))
-    if joined is None:
+    if not given:
         return ort.InferenceSession(model, options, providers=providers)
-    graph, codes = joined
-    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in codes.values()]
-    options.add_external_initializers(list(codes), values)
-    session = ort.InferenceSession(graph, options, providers=providers)
-    session.lantern_weights = (values, codes)  # onnxruntime keeps addresses only
+    values = [ort.OrtValue.ortvalue_from_numpy(array) for array in given.values()]
+    options.add_external_initializers(list(given), values)
+    session = ort.InferenceSession(model, options, providers=providers)
+    session.lantern_weights = (values, given)  # onnxruntime keeps addresses only
     return session
+
+
+def _fittings(providers: Sequence[str]) -> Iterator[Fitting]:
+    """Yield what makes the graph of a bundle fit these providers, and this processor."""
+    yield join_planes
+    if list(providers) == [CPU] and not int8_products_are_exact():
+        yield unsigned_products
 
 
 def variant_path(model: Path, name: Variant) -> Path:

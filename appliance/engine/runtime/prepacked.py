@@ -34,6 +34,7 @@ from appliance.engine.runtime.kernel_choice import KernelChoice
 from appliance.engine.runtime.kv_cache import CacheType
 from appliance.engine.runtime.model_file import ModelFile, variant_path
 from appliance.engine.runtime.preparation import INT8_NAME, TUNING_NAME
+from appliance.engine.runtime.product import int8_products_are_exact
 from appliance.engine.runtime.tuning import Tuning
 from appliance.errors import ModelError
 from appliance.host.cores import usable_cores
@@ -277,6 +278,8 @@ def _version(library: Path | None) -> str | None:
 def _key(digest: str, library_version: str = "") -> str:
     """Return the name of a form's folder: of the stock form, or of the one with the kernels of a library."""
     parts = [_LAYOUT, digest, ort.__version__, platform.machine(), _processor(), f"cores {usable_cores()}"]
+    if not int8_products_are_exact():
+        parts.append("unsigned products")
     if library_version:
         parts += [f"kernels {_KERNELS_LAYOUT}", library_version]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -6,6 +6,7 @@ kernel do not fit the runtime.
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import numpy as np
@@ -39,6 +40,7 @@ def product_fault(provider: str = CPU) -> str | None:
     return None if np.array_equal(c, (a @ b).astype(np.float32)) else "the product of two matrices is wrong"
 
 
+@functools.cache
 def int8_products_are_exact() -> bool:
     """Return True if this processor adds products of uint8 and int8 without saturation; without VNNI, x86 does not."""
     codes = np.full((_LONGEST_SUM, 2), _LARGEST_CODE, np.int8) * np.array([1, -1], np.int8)
