@@ -19,7 +19,7 @@ from playwright.sync_api import Browser, expect
 from appliance.home import Home
 from tests.server.console.aside import aside
 
-QUESTION = "What is the capital of France?"
+QUESTION = "What is the capital of Italy?"  # answers are sampled: all of 310 named Rome, and 90 of 100 Paris for France
 _COUNT = """() => {
     window.acts = { clicks: 0, keys: 0 };
     addEventListener('pointerdown', (event) => { acts.clicks += event.isTrusted; }, true);
@@ -53,7 +53,7 @@ def test_a_question_and_enter_are_all_that_an_answer_takes(browser: Browser, lin
     answer = page.locator(".message.assistant")
     expect(answer.locator(".foot")).to_contain_text("tokens/s")
     expect(answer.get_by_role("button", name="Regenerate")).to_be_visible()
-    assert "Paris" in answer.locator(".text").inner_text()
+    assert "Rome" in answer.locator(".text").inner_text()
     # Capitals are typed with the shift key, which Playwright does not press.
     assert page.evaluate("acts") == {"clicks": 0, "keys": len(QUESTION) + 1}
     context.close()
