@@ -131,11 +131,11 @@ def stream(browser: Browser, url: str) -> None:
     page.keyboard.type("a question of some words beside a long answer", delay=60)
     page.wait_for_timeout(500)
     keys = page.evaluate("keys")
-    whole, handled = ([one[i] for one in keys] for i in (0, 1))
-    typical, longest = statistics.median(whole), max(whole)
     say(f"keys beside it that took 16 ms or more to the next frame: {len(keys)}")
-    say(f"  median {typical:,.0f} ms, {longest:,.0f} ms at most")
-    say(f"  handled in {statistics.median(handled):,.1f} ms, {max(handled):,.1f} ms at most")
+    for what, i in (("to the next frame", 0), ("handled", 1)):
+        times = [one[i] for one in keys]
+        if times:
+            say(f"  {what}: median {statistics.median(times):,.1f} ms, {max(times):,.1f} ms at most")
     page.context.close()
 
 

@@ -246,7 +246,28 @@ _ALIKE = """async (documents) => {
 def test_two_hundred_documents_look_the_same_cut_at_every_character(page: Page) -> None:
     draw = random.Random(18)
     documents = ["".join(draw.choices(_PIECES, k=60)) for _ in range(200)]
+    documents += ["\n\n".join(draw.choices(documents, k=8)) for _ in range(20)]  # of more than one part
     assert page.evaluate(_ALIKE, documents) == []
+
+
+_NEIGHBOURS = """async (text) => {
+    const { Markdown } = await import('/console/markdown.js');
+    const [frame, parent] = [document.createElement('div'), document.createElement('div')];
+    frame.append(parent);
+    const markdown = new Markdown(parent);
+    markdown.add(text);
+    markdown.end();
+    const blocks = [...parent.querySelectorAll('p, pre')].map((block) => block.textContent);
+    return [blocks, Math.max(...[parent, ...parent.children].map((part) => part.childElementCount))];
+}"""
+
+
+def test_a_long_answer_lies_in_parts_of_few_blocks(page: Page) -> None:
+    texts = [f"Paragraph {i}." if i % 50 else f"let a{i};\n" for i in range(1000)]
+    answer = "".join(f"{text}\n\n" if i % 50 else f"```js\n{text}```\n" for i, text in enumerate(texts))
+    blocks, most = page.evaluate(_NEIGHBOURS, answer)
+    assert blocks == texts
+    assert most <= 32 + len(texts) / 32
 
 
 @pytest.mark.parametrize("unit", ["\\(", "$$x", "[", "`", "\\[", "[a]("])

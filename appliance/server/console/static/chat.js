@@ -5,7 +5,7 @@ import { answer } from "./answer.js";
 import { Composer } from "./composer.js";
 import { el } from "./dom.js";
 import { Thread, nameOf, newChat } from "./history.js";
-import { MessageView, versions } from "./message.js";
+import { MessageView } from "./message.js";
 import { Notices } from "./notices.js";
 import { Sidebar } from "./sidebar.js";
 import { openStore } from "./store.js";
@@ -58,12 +58,9 @@ export class ChatView {
   }
 
   scrolled() {
-    this.follows = this.rest() < NEAR;
+    const { scrollHeight, scrollTop, clientHeight } = this.scroll;
+    this.follows = scrollHeight - scrollTop - clientHeight < NEAR;
     if (this.follows) this.down.hidden = true;
-  }
-
-  rest() {
-    return this.scroll.scrollHeight - this.scroll.scrollTop - this.scroll.clientHeight;
   }
 
   toEnd() {
@@ -162,11 +159,15 @@ export class ChatView {
     const [label, act] = message.role === "user" ? [words.edit, () => this.edit(message)] : [offers ? words.leaveOut : words.again, again];
     const button = el("button", { type: "button", className: "small" }, label);
     button.addEventListener("click", () => { if (!this.run) act(); });
-    return [...versions(this.thread.siblings(message), message, (other) => this.choose(other)), button];
+    const siblings = this.thread.siblings(message);
+    if (siblings.length < 2) return [button];
+    const versions = el("span", { className: "row versions", role: "group", "aria-label": words.versions });
+    import("./versions.js").then(({ arrows }) => versions.append(...arrows(siblings, message, (other) => this.choose(other))), () => null);
+    return [versions, button];
   }
 
   /** Go to another version of a message. @param {Message} message */
-  choose(message) {
+  async choose(message) {
     if (this.run) return;
     this.thread.choose(message);
     const { id, leaf } = this.thread.chat;
@@ -174,8 +175,9 @@ export class ChatView {
     this.show();
     const view = this.views?.get(message.id);
     view?.element.scrollIntoView({ block: "nearest" });
-    view?.foot.querySelector("button:enabled")?.focus();
     this.goOn();
+    await import("./versions.js"); // whose arrows are there by now
+    view?.foot.querySelector("button:enabled")?.focus();
   }
 
   /** Take a question into the composer; sent again, it makes a branch. @param {Message} message */

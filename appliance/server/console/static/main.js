@@ -105,5 +105,5 @@ addEventListener("hashchange", () => { secret = takeSecret() || secret; show(); 
 document.addEventListener("visibilitychange", poll);
 setInterval(poll, POLL_MS);
 show();
-poll().then(() => { for (const name of ["rename", "search", "settings", "transfer"]) import(`./${name}.js`).catch(() => {}); }); // for when the device is away
+poll().then(() => { for (const name of ["rename", "search", "settings", "transfer", "versions"]) import(`./${name}.js`).catch(() => {}); }); // for when the device is away
 settle();

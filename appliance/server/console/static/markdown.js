@@ -3,17 +3,25 @@
 import { codeBlock, el } from "./dom.js";
 import { inline, math } from "./inline.js";
 
-const LIVE = 2000, CELLS = 100;
+const LIVE = 2000, CELLS = 100, PART = 32;
 
 /** Blocks below an element, fed line by line. */
 class Blocks {
   /** @param {HTMLElement} parent */
   constructor(parent) {
-    this.parent = parent;
+    this.root = this.parent = parent;
     this.head = "";
     this.level = 2; // of the heading above, first that of the message
     this.paragraph = this.code = this.body = this.quote = this.formula = /** @type {any} */ (null);
     this.lists = /** @type {{indent: number, list: HTMLElement, item: HTMLElement}[]} */ ([]);
+  }
+
+  /** Begin a part where no block is open: what many neighbours cost a browser at each change grows with their number. */
+  part() {
+    if (this.parent.childElementCount < PART || this.paragraph || this.code || this.body || this.quote || this.formula || this.lists.length) return;
+    const part = el("div", { className: "part" });
+    this.root.append(part);
+    this.parent = part;
   }
 
   /** End the open block. */
@@ -181,7 +189,10 @@ export class Markdown {
     lines[0] = this.tail + lines[0];
     this.tail = lines.pop() ?? "";
     if (lines.length) { this.live.replaceChildren(); this.long = null; }
-    for (const line of lines) this.blocks.add(line.replace(/\r$/, ""));
+    for (const line of lines) {
+      this.blocks.part();
+      this.blocks.add(line.replace(/\r$/, ""));
+    }
     this.showTail(lines.length ? this.tail : text);
   }
 

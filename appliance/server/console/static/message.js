@@ -90,21 +90,3 @@ function attached({ name, text }) {
   return el("details", { className: "chip" }, el("summary", { dir: "auto" }, fill(words.attachedFile, { name, count: number(text.length) })),
     el("pre", { tabIndex: 0, role: "group", "aria-label": name, dir: "auto" }, text));
 }
-
-/**
- * Return the arrows between the versions of a message; nothing where there is one only.
- * @param {import("./history.js").Message[]} siblings
- * @param {import("./history.js").Message} message
- * @param {(message: import("./history.js").Message) => void} choose
- */
-export function versions(siblings, message, choose) {
-  if (siblings.length < 2) return [];
-  const index = siblings.indexOf(message);
-  const arrow = (/** @type {string} */ sign, /** @type {string} */ label, /** @type {number} */ to) => {
-    const button = el("button", { type: "button", className: "small arrow", disabled: !siblings[to], "aria-label": label }, sign);
-    button.addEventListener("click", () => choose(siblings[to]));
-    return button;
-  };
-  return [el("span", { className: "row versions", role: "group", "aria-label": words.versions }, arrow("‹", words.versionBefore, index - 1),
-    el("span", {}, fill(words.versionOf, { index: number(index + 1), count: number(siblings.length) })), arrow("›", words.versionAfter, index + 1))];
-}
