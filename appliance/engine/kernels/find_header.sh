@@ -20,29 +20,35 @@ for folder in ${ORT_INCLUDE:+"$ORT_INCLUDE"} /usr/include/onnxruntime /usr/local
     fi
 done
 
-tree=$build/onnxruntime
+tree=$build/$package-1.21
 include=$tree/usr/include/onnxruntime
 if [ ! -f "$include/onnxruntime_c_api.h" ]; then
     if ! command -v apt-get >/dev/null; then
         echo "Set ORT_INCLUDE to a folder with onnxruntime_c_api.h of 1.21 or newer" >&2
         exit 1
     fi
+    # In a folder of its own, and then moved: several builds may share BUILD.
+    fresh=$(mktemp -d "$build/fresh.XXXXXX")
+    trap 'rm -rf "$fresh"' EXIT
     # shellcheck disable=SC2016  # apt-get's own variable
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Label: Debian' | head -n 1)
-    mkdir -p "$tree/state/lists/partial" "$tree/cache/archives/partial"
-    echo "deb $mirror $codename main" >"$tree/sources.list"
-    in_tree() {
-        apt-get -qq -o Dir::Etc::SourceList="$tree/sources.list" -o Dir::Etc::SourceParts=- -o Dir::State="$tree/state" \
-            -o Dir::Cache="$tree/cache" -o Dir::State::status=/dev/null -o APT::Sandbox::User= "$@"
+    mkdir -p "$fresh/state/lists/partial" "$fresh/cache/archives/partial"
+    echo "deb $mirror $codename main" >"$fresh/sources.list"
+    in_fresh() {
+        apt-get -qq -o Dir::Etc::SourceList="$fresh/sources.list" -o Dir::Etc::SourceParts=- \
+            -o Dir::State="$fresh/state" -o Dir::Cache="$fresh/cache" -o Dir::State::status=/dev/null \
+            -o APT::Sandbox::User= "$@"
     }
-    in_tree update
-    (cd "$tree" && in_tree download "$package")
-    dpkg-deb -x "$tree/$package"_*.deb "$tree"
-    rm -r "$tree/state" "$tree/cache" "$tree/$package"_*.deb
+    in_fresh update
+    (cd "$fresh" && in_fresh download "$package")
+    mkdir "$fresh/tree"
+    dpkg-deb -x "$fresh/$package"_*.deb "$fresh/tree"
+    mv -T "$fresh/tree" "$tree" 2>/dev/null || [ -f "$include/onnxruntime_c_api.h" ] # another build was first
 fi
 if ! echo "$sha256  $include/onnxruntime_c_api.h" | sha256sum --check --quiet; then
     rm "$include/onnxruntime_c_api.h"
     echo "$package of $codename is not the one that was tried: compare it and change the hash in $0" >&2
     exit 1
 fi
-echo "$include" >"$build/header"
+echo "$include" >"$build/header.$$"
+mv "$build/header.$$" "$build/header"
