@@ -2,7 +2,7 @@
 
     python -m tests.arm.decoder make BUNDLE FOLDER LIBRARY      both forms: FOLDER/stock and FOLDER/kernels
     python -m tests.arm.decoder count FORM LIBRARY PAST NEW     marks around a step of NEW tokens after PAST (count.c)
-    python -m tests.arm.decoder tokens FORM LIBRARY OUT         the best token after each token of a text
+    python -m tests.arm.decoder tokens FORM LIBRARY OUT         the best two tokens after each token of a text
 
 The appliance and its libraries alone are needed. LIBRARY is Lantern's kernels for the processor.
 """
@@ -13,9 +13,11 @@ import ctypes
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from appliance.bundle import DecoderSpec, Manifest
 from appliance.bundle.manifest import MANIFEST_NAME, MODEL_NAME, TOKENIZER_NAME
@@ -85,12 +87,31 @@ def count(form: Path, library: Path, past: int, new: int) -> None:
     mark(1)
 
 
-def best_tokens(form: Path, library: Path) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The most likely token at a place of a text, and how far the next one's logit lies below its own."""
+
+    token: int
+    lead: float
+
+
+def best_tokens(form: Path, library: Path) -> list[Best]:
     """Return the most likely token after each token of a text, whose first part is read as a prompt."""
     ids = Tokenizer.from_file(form / TOKENIZER_NAME).encode(TEXT)
     model = runner(form, library)
-    best = [int(model.run(plan(ids[:_NUM_READ], 0, "prompt"))[0].argmax())]
-    return best + [int(model.run(plan([ids[i]], i))[0].argmax()) for i in range(_NUM_READ, len(ids))]
+    best = [_best(model.run(plan(ids[:_NUM_READ], 0, "prompt"))[0])]
+    return best + [_best(model.run(plan([ids[i]], i))[0]) for i in range(_NUM_READ, len(ids))]
+
+
+def read_best_tokens(path: Path) -> list[Best]:
+    """Read what the verb `tokens` has written."""
+    words = [line.split() for line in path.read_text("ascii").splitlines()]
+    return [Best(int(token), float(lead)) for token, lead in words]
+
+
+def _best(logits: NDArray[np.float32]) -> Best:
+    second, first = np.argsort(logits)[-2:]
+    return Best(int(first), float(logits[first] - logits[second]))
 
 
 def _main(verb: str, *arguments: str) -> None:
@@ -100,7 +121,8 @@ def _main(verb: str, *arguments: str) -> None:
     elif verb == "count":
         count(paths[0], paths[1], int(arguments[2]), int(arguments[3]))
     else:
-        paths[2].write_text(" ".join(map(str, best_tokens(paths[0], paths[1]))), "ascii")
+        best = best_tokens(paths[0], paths[1])
+        paths[2].write_text("".join(f"{one.token} {one.lead:.4f}\n" for one in best), "ascii")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ _STREAM = """(total) => {
                 clearInterval(timer);
                 control.enqueue(encoder.encode('data: [DONE]\\n\\n'));
                 control.close();
-            }, 5);
+            }, 25);
         } });
         return Promise.resolve(new Response(body, { headers: { 'content-type': 'text/event-stream' } }));
     };
@@ -110,7 +110,7 @@ def stream(browser: Browser, url: str) -> None:
     page.add_init_script(f"({_STREAM})({TOKENS})")
     page.goto(url)
     page.wait_for_selector("select[name=model] option", state="attached", timeout=60_000)
-    session = page.context.new_cdp_session(page)
+    session = slowed(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})  # processor time, whatever else runs
     before = busy(session)
     ask(page, "x")
@@ -125,7 +125,6 @@ def stream(browser: Browser, url: str) -> None:
     say(f"  of each {PART}: {' '.join(f'{cost:,.0f}' for cost in costs)}")
     tasks = page.evaluate("long")
     say(f"tasks over 50 ms meanwhile: {len(tasks)}, longest {max(tasks, default=0):,.0f} ms")
-    slowed(page)
     page.evaluate("keys.length = 0")
     page.get_by_label("Your message").focus()
     page.keyboard.type("a question of some words beside a long answer", delay=60)
