@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import signal
 import threading
@@ -21,7 +20,8 @@ def _interrupt(_number: int, frame: FrameType | None) -> None:
     """Raise KeyboardInterrupt, or come again soon."""
     if not _is_importing(frame):
         raise KeyboardInterrupt
-    again = threading.Timer(_AGAIN_S, _thread.interrupt_main)
+    # To the main thread, whose system call it ends, too.
+    again = threading.Timer(_AGAIN_S, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
     again.daemon = True
     again.start()
 

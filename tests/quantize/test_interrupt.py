@@ -21,7 +21,8 @@ interrupt_outside_imports()
 try:
     import slow
     print("working", flush=True)
-    time.sleep(60)
+    time.sleep(600)
+    print("slept", flush=True)
 except KeyboardInterrupt:
     print("interrupted", flush=True)
 """
