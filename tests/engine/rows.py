@@ -7,9 +7,12 @@ for several (onnxruntime 1.32); Lantern's own kernels do not.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 _K, _N, _BLOCK = 256, 64, 32
@@ -40,3 +43,13 @@ def int4_rows_are_equal() -> bool:
     [together] = session.run(None, {"x": rows})
     alone = [session.run(None, {"x": row[None]})[0][0] for row in rows]
     return bool(np.array_equal(together, alone))
+
+
+def assert_same_arrays(found: Mapping[str, NDArray[Any]] | None, wanted: Mapping[str, NDArray[Any]] | None) -> None:
+    """Compare what steps of one row have left with what steps of several have: bits, where the processor keeps them."""
+    assert found is not None
+    assert wanted is not None
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        most = 0 if int4_rows_are_equal() else 1 if value.dtype == np.int8 else 1e-3
+        assert np.abs(found[key].astype(np.float32) - value.astype(np.float32)).max() <= most, key

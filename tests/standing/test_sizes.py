@@ -17,7 +17,7 @@ _MAX_FUNCTION_LINES = 50
 _LARGER_FILES = {
     "quantize/sources/encoder_config.py": 303,
     "tests/crashes/scenarios.py": 316,
-    "tests/engine/runtime/test_hybrid.py": 336,
+    "tests/engine/runtime/test_hybrid.py": 335,
     "tests/engine/runtime/test_kept_slots.py": 451,
     "tests/engine/runtime/test_kernels.py": 466,
     "tests/models/test_pool.py": 343,

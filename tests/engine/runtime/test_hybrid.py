@@ -31,7 +31,7 @@ from appliance.engine.types import Admitted, Request, Sampled, SamplingParams, S
 from appliance.errors import ModelError
 from tests.engine.hybrid import SPEC, VOCAB_SIZE, hybrid_graph, hybrid_runner, state_bytes, token_bytes
 from tests.engine.prophet import Prophet
-from tests.engine.rows import int4_rows_are_equal
+from tests.engine.rows import assert_same_arrays
 
 Tokens = NDArray[np.int64]
 
@@ -274,12 +274,7 @@ def test_drafts_leave_the_bits_of_single_steps_with_float_and_int8_keys(
     assert answers_of(engine, request) == expected
     assert 20 < engine.stats().num_accepted_tokens < engine.stats().num_drafted_tokens
     found, wanted = drafted.slot_arrays(0, 279), single.slot_arrays(0, 279)
-    assert found is not None
-    assert wanted is not None
-    assert found.keys() == wanted.keys()
-    for key, value in wanted.items():
-        tolerance = 0 if int4_rows_are_equal() else 1 if value.dtype == np.int8 else 1e-3
-        assert np.abs(found[key].astype(np.float32) - value.astype(np.float32)).max() <= tolerance, key
+    assert_same_arrays(found, wanted)
 
 
 def test_a_checkpoint_within_a_drafted_answer_is_the_state_there(prepared: Path) -> None:

@@ -1,11 +1,12 @@
 """A program of the proofs' own environment: it publishes a random model as transformers 5 does, with its logits.
 
-It imports nothing of this tree. Arguments: a folder that holds request.json, with the fields of the configuration and
-rows of tokens; it writes the checkpoint and logits.npz beside it.
+It imports nothing of this tree. Each line of its input names a folder that holds request.json, with the fields of the
+configuration and rows of tokens; it writes the checkpoint and logits.npz beside it, and the line back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -43,4 +44,8 @@ def main(folder: Path) -> None:
     np.savez(folder / "logits.npz", *logits)
 
 
-main(Path(sys.argv[1]))
+for line in sys.stdin:
+    with contextlib.redirect_stdout(sys.stderr):
+        main(Path(line.rstrip("\n")))
+    sys.stdout.write(line)
+    sys.stdout.flush()

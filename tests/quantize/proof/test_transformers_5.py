@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,13 @@ import pytest
 
 from tests.quantize.builder.running import ROW_LENGTHS, assert_computes, assert_no_cut_changes_a_bit, built_runner
 from tests.quantize.builder.test_equal_graphs import canonical
-from tests.quantize.proof.environment import proof_python
 from tests.quantize.proof.nemotron import NEMOTRON_H
+from tests.quantize.proof.publisher import Publisher
 from tests.quantize.tiny import VOCAB, write_tokenizer
 
 pytestmark = pytest.mark.slow
 
 _LOGGER = logging.getLogger(__name__)
-_PROGRAM = Path(__file__).with_name("publish.py")
-_TIMEOUT_S = 300
 _BASE: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": 128,
@@ -290,10 +287,16 @@ _NESTED: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Publisher]:
+    with Publisher.started(tmp_path_factory.mktemp("publisher") / "stderr") as publisher:
+        yield publisher
+
+
 @pytest.mark.parametrize("architecture", _MODELS)
-def test_the_built_graph_equals_transformers_5(architecture: str, tmp_path: Path) -> None:
+def test_the_built_graph_equals_transformers_5(architecture: str, publisher: Publisher, tmp_path: Path) -> None:
     rows = [np.random.default_rng(0).integers(3, VOCAB, n) for n in ROW_LENGTHS]
-    published, expected = publish(tmp_path / "published", architecture, rows)
+    published, expected = publish(publisher, tmp_path / "published", architecture, rows)
     checkpoint = canonical(published, tmp_path / "checkpoint")
     largest = assert_computes(checkpoint, tmp_path / "built", rows, expected)
     _LOGGER.info("%s: the largest difference is %.1e of the spread", architecture, largest)
@@ -302,25 +305,22 @@ def test_the_built_graph_equals_transformers_5(architecture: str, tmp_path: Path
 @pytest.mark.parametrize(
     "architecture", ["lfm2", "lfm3", "qwen3_5_text", "granitemoehybrid, with Mamba-2", "gemma4_text", "nemotron_h"]
 )
-def test_a_prompt_gives_the_same_bits_however_it_is_cut(architecture: str, tmp_path: Path) -> None:
+def test_a_prompt_gives_the_same_bits_however_it_is_cut(
+    architecture: str, publisher: Publisher, tmp_path: Path
+) -> None:
     row = np.random.default_rng(0).integers(3, VOCAB, ROW_LENGTHS[0])
-    published, _ = publish(tmp_path / "published", architecture, [row])
+    published, _ = publish(publisher, tmp_path / "published", architecture, [row])
     checkpoint = canonical(published, tmp_path / "checkpoint")
     assert_no_cut_changes_a_bit(built_runner(checkpoint, tmp_path / "built"), row)
 
 
-def publish(folder: Path, model: str, rows: list[np.ndarray]) -> tuple[Path, list[np.ndarray]]:
+def publish(publisher: Publisher, folder: Path, model: str, rows: list[np.ndarray]) -> tuple[Path, list[np.ndarray]]:
     """Let transformers 5 write a random model and compute its logits."""
-    folder.mkdir()
     architecture = model.split(",")[0]
     config = {"model_type": architecture, **_BASE, **_MODELS[model]}
     if architecture in _NESTED:
         config = {"model_type": architecture, "tie_word_embeddings": False, **_NESTED[architecture]}
-    request = {"config": config, "is_nested": architecture in _NESTED, "rows": [row.tolist() for row in rows]}
-    (folder / "request.json").write_text(json.dumps(request))
-    command = [str(proof_python()), "-I", str(_PROGRAM), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    publisher.publish(folder, config, is_nested=architecture in _NESTED, rows=rows)
     write_tokenizer(folder)
     with np.load(folder / "logits.npz") as arrays:
         return folder, [arrays[name] for name in arrays.files]
