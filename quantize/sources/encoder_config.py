@@ -10,7 +10,7 @@ from typing import Any, Literal
 from appliance.errors import QuantizeError
 from quantize.sources import ignored
 from quantize.sources.fields import Fields, read_json, shown
-from quantize.sources.rope import FULL, SLIDING
+from quantize.sources.modernbert import bases, global_every
 
 Activation = Literal["gelu", "silu"]
 
@@ -69,6 +69,11 @@ class EncoderConfig:
     classifier_pooling: Literal["cls", "mean"] = "cls"
     num_buckets: int = 32
     biased: frozenset[str] = frozenset()
+
+    @property
+    def output_size(self) -> int:
+        """Return the numbers that the model gives for each token."""
+        return self.hidden_size
 
     @property
     def head_dim(self) -> int:
@@ -232,8 +237,8 @@ def _nomic(fields: Fields) -> EncoderConfig:
 def _modernbert(fields: Fields, *, is_reranker: bool) -> tuple[EncoderConfig, dict[str, Any]]:
     fields.choice("hidden_activation", ("gelu",))
     fields.choice("classifier_activation", ("gelu",), "gelu")
-    theta, local = _thetas(fields)
-    every = _global_every(fields)
+    theta, local = bases(fields)
+    every = global_every(fields)
     if is_reranker and not fields.has("classifier_pooling"):
         raise fields.missing("classifier_pooling", "which says what the score is made of")
     pooling = fields.choice("classifier_pooling", ("cls", "mean"), "cls")
@@ -254,50 +259,3 @@ def _modernbert(fields: Fields, *, is_reranker: bool) -> tuple[EncoderConfig, di
         biased=frozenset(group for name, group in _MODERNBERT_BIASES.items() if fields.flag(name, False)),
     )
     return config, {"global_rope_theta": theta, "local_rope_theta": local, "global_attn_every_n_layers": every}
-
-
-def _thetas(fields: Fields) -> tuple[float, float]:
-    """Return the bases of the layers that see all and of those with a window, in the old or the new spelling."""
-    new = fields.value("rope_parameters")
-    if new is None:
-        theta = fields.number("global_rope_theta")
-        if "local_rope_theta" not in fields.names():
-            raise fields.missing("local_rope_theta", "the base of the positions in layers with a window")
-        local = fields.number("local_rope_theta") if fields.has("local_rope_theta") else theta
-        return theta, local
-    found = []
-    for kind, old in ((FULL, "global_rope_theta"), (SLIDING, "local_rope_theta")):
-        part = new.get(kind) if isinstance(new, dict) and set(new) <= {FULL, SLIDING} else None
-        if not isinstance(part, dict):
-            raise QuantizeError(f"rope_parameters in config.json is {shown(new)}; {FULL} and {SLIDING} are needed")
-        inner = Fields(part, f"rope_parameters.{kind} of config.json", fields.family)
-        inner.fixed("rope_type", "default")
-        found.append(inner.number("rope_theta"))
-        inner.left_out({})
-        if fields.has(old) and fields.number(old) != found[-1]:
-            raise QuantizeError(f"{old} and rope_parameters in config.json differ; keep the right one")
-    return found[0], found[1]
-
-
-def _global_every(fields: Fields) -> int:
-    """Return the distance of the layers that see the whole text."""
-    types = fields.value("layer_types")
-    if types is None:
-        return fields.count("global_attn_every_n_layers")
-    layers = fields.count("num_hidden_layers")
-    for every in range(1, layers + 1):
-        if types == [SLIDING if layer % every else FULL for layer in range(layers)]:
-            if (
-                fields.has("global_attn_every_n_layers")
-                and fields.count("global_attn_every_n_layers") < layers != every
-            ):
-                _check_every(fields, every)
-            return every
-    raise QuantizeError(
-        f"layer_types in config.json is {shown(types)}; every n-th of {layers} layers sees the whole text"
-    )
-
-
-def _check_every(fields: Fields, every: int) -> None:
-    if (stated := fields.count("global_attn_every_n_layers")) != every:
-        raise QuantizeError(f"global_attn_every_n_layers in config.json is {stated}, but layer_types says {every}")

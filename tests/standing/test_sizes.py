@@ -15,7 +15,6 @@ _MAX_FILE_LINES = 300
 _MAX_FUNCTION_LINES = 50
 
 _LARGER_FILES = {
-    "quantize/sources/encoder_config.py": 303,
     "tests/crashes/scenarios.py": 316,
     "tests/engine/runtime/test_hybrid.py": 335,
     "tests/engine/runtime/test_kept_slots.py": 451,
