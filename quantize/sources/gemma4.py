@@ -11,7 +11,8 @@ from typing import Any
 
 from appliance.errors import QuantizeError
 from quantize.sources.fields import Fields, shown
-from quantize.sources.rope import FULL, SLIDING
+from quantize.sources.rope import FULL
+from quantize.sources.wide_layers import gemma_layer_types, wide_size
 
 FAMILY = "gemma4_text"
 PER_LAYER_TABLE = "model.embed_tokens_per_layer.weight"
@@ -35,7 +36,7 @@ def gemma4_keys(fields: Fields) -> dict[str, Any]:
     Raises:
         QuantizeError: missing, contradictory, or not known.
     """
-    layers, types = fields.count("num_hidden_layers"), _layer_types(fields)
+    layers, types = fields.count("num_hidden_layers"), gemma_layer_types(fields)
     fields.fixed("attention_k_eq_v", False)
     fields.fixed("enable_moe_block", False)
     for name in ("num_experts", "top_k_experts", "moe_intermediate_size", "num_global_key_value_heads"):
@@ -50,13 +51,14 @@ def gemma4_keys(fields: Fields) -> dict[str, Any]:
         )
     fields.fixed("vocab_size_per_layer_input", vocab)
     shared = _shared_layers(fields, types)
+    wide = wide_size(fields, types, "head_dim", ("head_dim",), "global_head_dim")
     if "final_logit_softcapping" not in fields.names():
         raise fields.missing("final_logit_softcapping", "the number below which logits stay (null for none)")
     cap = fields.value("final_logit_softcapping")
     return {
         "layer_types": types,
         "sliding_window": fields.count("sliding_window"),
-        "global_head_dim": _global_head_dim(fields, types),
+        "global_head_dim": wide or fields.count("global_head_dim", _GLOBAL_HEAD_DIM),
         "num_kv_shared_layers": shared,
         "use_double_wide_mlp": fields.flag("use_double_wide_mlp", False),
         "hidden_size_per_layer_input": width,
@@ -119,19 +121,6 @@ def unused_tensor(keys: Mapping[str, Any], name: str) -> str | None:
     return f"the layer reads the keys and values of layer {kv_layer(keys, layer)}"
 
 
-def _layer_types(fields: Fields) -> list[str]:
-    layers, types = fields.count("num_hidden_layers"), fields.value("layer_types")
-    if types is None:
-        raise fields.missing("layer_types", "which says where the layers without a window are")
-    if not isinstance(types, list) or len(types) != layers or not all(kind in (FULL, SLIDING) for kind in types):
-        raise QuantizeError(f"layer_types in {fields.where} must name full or sliding attention for {layers} layers")
-    if types[-1] != FULL:
-        raise QuantizeError(f"layer_types in {fields.where} ends with {types[-1]}; the last layer needs {FULL}")
-    if SLIDING not in types:
-        raise QuantizeError(f"layer_types in {fields.where} has no {SLIDING}, which is not known")
-    return list(types)
-
-
 def _shared_layers(fields: Fields, types: list[str]) -> int:
     """Return the number of last layers that read keys and values of others."""
     count = fields.value("num_kv_shared_layers")
@@ -148,22 +137,3 @@ def _shared_layers(fields: Fields, types: list[str]) -> int:
             f"{lacking.pop()}, whose layers need them"
         )
     return count
-
-
-def _global_head_dim(fields: Fields, types: list[str]) -> int:
-    """Return the width of the heads with full attention; transformers 5.24 names it layer by layer."""
-    by_layer = fields.value("per_layer_config")
-    if by_layer is None:
-        return fields.count("global_head_dim", _GLOBAL_HEAD_DIM)
-    wanted = {str(layer) for layer, kind in enumerate(types) if kind == FULL}
-    known = isinstance(by_layer, dict) and set(by_layer) == wanted
-    changes = list(by_layer.values()) if known else []
-    if not known or any(change != changes[0] for change in changes) or set(changes[0]) != {"head_dim"}:
-        raise QuantizeError(
-            f"per_layer_config in {fields.where} is {shown(by_layer)}; one head_dim for all layers with {FULL} is known"
-        )
-    inner = Fields(changes[0], f"per_layer_config in {fields.where}", fields.family)
-    found = inner.count("head_dim")
-    if fields.has("global_head_dim") and fields.count("global_head_dim") != found:
-        raise QuantizeError(f"global_head_dim and per_layer_config in {fields.where} differ; keep the right one")
-    return found

@@ -112,9 +112,9 @@ def test_transformers_names_the_wide_heads_of_gemma_4_layer_by_layer() -> None:
     raw = copy.deepcopy(DECODERS["Gemma 4 E2B"])
     text = raw["text_config"]
     del text["global_head_dim"], text["num_global_key_value_heads"]
-    text["per_layer_config"] = {str(layer): {"head_dim": 512} for layer in range(4, 35, 5)}
+    text["per_layer_config"] = {f"{layer:02}": {"head_dim": 512} for layer in range(4, 35, 5)}
     assert read_decoder_keys(raw).config == read_decoder_keys(DECODERS["Gemma 4 E2B"]).config
-    text["per_layer_config"]["4"] = {"head_dim": 256}
+    text["per_layer_config"]["04"] = {"head_dim": 256}
     with pytest.raises(QuantizeError, match="per_layer_config"):
         read_decoder_keys(raw)
 
