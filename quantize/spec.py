@@ -88,7 +88,7 @@ def encoder_spec(
     """
     _check_vocabulary(Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME)), config.vocab_size)
     prompts = recipe.prompts or dict(layout.prompts)
-    dimensions = layout.dimensions(config.hidden_size)
+    dimensions = layout.dimensions(config.output_size)
     if too_long := [length for length in recipe.matryoshka_dimensions if length >= dimensions]:
         raise QuantizeError(f"matryoshka_dimensions has {too_long[0]}, but the vectors have {dimensions} dimensions")
     default = recipe.default_prompt_name or (None if recipe.prompts else layout.default_prompt_name)

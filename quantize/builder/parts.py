@@ -48,9 +48,9 @@ class Parts:
         self.config = config
         self.design = config.design
 
-    def norm(self, x: ir.Value, name: str) -> ir.Value:
-        """Apply an RMS norm."""
-        inputs, path = [x, self._norm_weight(name)], f"{path_of(name)}/RMSNorm"
+    def norm(self, x: ir.Value, name: str, where: str | None = None) -> ir.Value:
+        """Apply an RMS norm; a norm that several places share needs the path of each (`where`)."""
+        inputs, path = [x, self._norm_weight(name)], f"{where or path_of(name)}/RMSNorm"
         return self.edit.node(_NORM, inputs, path, axis=-1, epsilon=self._epsilon, stash_type=1)
 
     def plain_norm(self, x: ir.Value, width: int, path: str) -> ir.Value:

@@ -1,4 +1,7 @@
-"""Gemma 4's per-layer embeddings: each layer adds what a second table and a projection of the first one give it."""
+"""The inputs that each layer gets of the tokens beside the residual sum.
+
+Gemma 4 has a second table and a projection of the embedding for them, EmbeddingGemma 2 the projection alone.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,15 @@ import onnx_ir as ir
 
 from quantize.builder.mlp import activation_of
 from quantize.builder.parts import Parts, path_of
-from quantize.builder.weights import whole
+from quantize.builder.weights import RowRange, whole
+from quantize.sources.embedding_gemma2 import PER_LAYER_NORM, PER_LAYER_PROJECTION
 from quantize.sources.gemma4 import PER_LAYER_TABLE
 
 _HALF = 2.0**-0.5  # keeps the size of the sum of two values
 
 
 class PerLayerInputs:
-    """The values of one graph that each layer adds to the residual sum; `prepare` makes them before the first layer."""
+    """The values of Gemma 4's graph that each layer adds to the residual sum; `prepare` makes them at its start."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -42,13 +46,38 @@ class PerLayerInputs:
 
     def add(self, x: ir.Value, layer: int) -> ir.Value:
         """Add a layer's own part to the residual sum, and scale the sum by the layer's number."""
-        parts, edit, name = self._parts, self._parts.edit, f"model.layers.{layer}"
-        path = f"{path_of(name)}/per_layer"
-        gate = parts.product(x, [f"{name}.per_layer_input_gate"], has_bias=False)
-        gate = activation_of(parts)(gate, f"{path}/act_fn")
-        gated = edit.node("Mul", [gate, self._inputs[layer]], f"{path}/gated")
-        y = parts.product(gated, [f"{name}.per_layer_projection"], has_bias=False)
-        y = parts.norm(y, f"{name}.post_per_layer_input_norm")
-        total = edit.node("Add", [x, y], f"{path}/sum")
-        scalar = edit.constant(f"{name}.layer_scalar", np.asarray(whole(parts.weights[f"{name}.layer_scalar"])))
-        return edit.node("Mul", [total, scalar], f"{path}/scaled")
+        return _added(self._parts, x, self._inputs[layer], layer)
+
+
+class ProjectedInputs:
+    """The values of one graph that each layer adds to the residual sum: projections of the embedding (T, hidden).
+
+    Each is computed in its layer: all of them at once are many times as wide as the rows that the layers work on.
+    """
+
+    def __init__(self, parts: Parts, embedded: ir.Value) -> None:
+        self._parts = parts
+        self._embedded = embedded
+
+    def add(self, x: ir.Value, layer: int) -> ir.Value:
+        """Add a layer's own part to the residual sum, and scale the sum by the layer's number."""
+        parts, width = self._parts, self._parts.design.per_layer_width
+        name = f"model.layers.{layer}.per_layer_input"
+        rows = RowRange(parts.weights[PER_LAYER_PROJECTION], layer * width, (layer + 1) * width)
+        weight = parts.data.product_weight(f"{name}.weight", [rows])
+        projected = parts.edit.node("MatMul", [self._embedded, weight], f"{path_of(name)}/MatMul")
+        projected = parts.scaled(projected, parts.config.hidden_size**-0.5, path_of(name))
+        return _added(parts, x, parts.norm(projected, PER_LAYER_NORM, path_of(name)), layer)
+
+
+def _added(parts: Parts, x: ir.Value, own: ir.Value, layer: int) -> ir.Value:
+    edit, name = parts.edit, f"model.layers.{layer}"
+    block, path = f"{name}.{parts.design.names.per_layer}", f"{path_of(name)}/per_layer"
+    gate = parts.product(x, [f"{block}per_layer_input_gate"], has_bias=False)
+    gate = activation_of(parts)(gate, f"{path}/act_fn")
+    gated = edit.node("Mul", [gate, own], f"{path}/gated")
+    y = parts.product(gated, [f"{block}per_layer_projection"], has_bias=False)
+    y = parts.norm(y, f"{block}post_per_layer_input_norm")
+    total = edit.node("Add", [x, y], f"{path}/sum")
+    scalar = edit.constant(f"{name}.layer_scalar", np.asarray(whole(parts.weights[f"{name}.layer_scalar"])))
+    return edit.node("Mul", [total, scalar], f"{path}/scaled")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,29 @@ from quantize.sources.quantized import ScaledTensor
 from quantize.sources.tensors import Rows
 
 Weights = Mapping[str, Rows]
+
+
+@dataclass(frozen=True, slots=True)
+class RowRange:
+    """Neighbouring rows of a stored tensor, as a tensor."""
+
+    stored: Rows
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+        return (self.stop - self.start, *self.stored.shape[1:])
+
+    def slabs(self, num_rows: int) -> Iterator[NDArray[np.float32]]:
+        """Return its rows in order as float32, at most so many at once; the whole stored tensor is read."""
+        place = 0
+        for slab in self.stored.slabs(num_rows):
+            first, last = max(self.start - place, 0), min(self.stop - place, len(slab))
+            if first < last:
+                yield slab[first:last]
+            place += len(slab)
 
 
 def weights_of(source: Path, checkpoint: Path) -> Weights:

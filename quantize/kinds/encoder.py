@@ -73,7 +73,7 @@ def evaluate(
 
     config = _read_config(checkpoint)
     layout = read_layout(checkpoint, config)
-    dimensions = layout.dimensions(config.hidden_size)
+    dimensions = layout.dimensions(config.output_size)
     spec = EncoderSpec(architecture=config.architecture, dimensions=dimensions, max_tokens=layout.max_tokens)
     rated = [] if part.similarity is None else read_rated_pairs(Path(part.similarity))
     subject = encoder_subject(reference, weights, checkpoint, spec, layout, rated)

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from quantize.sources.embedding_gemma2 import FAMILY as EMBEDDING_GEMMA2
+from quantize.sources.embedding_gemma2 import embedding_gemma2_layer, embedding_gemma2_outer
 from quantize.sources.experts import mixture_tensors, mlps
 from quantize.sources.gemma4 import FAMILY as GEMMA4
 from quantize.sources.gemma4 import gemma4_layer, gemma4_outer
@@ -29,8 +31,8 @@ def decoder_shapes(keys: Mapping[str, Any], *, is_body: bool = False) -> Shapes:
     shapes: Shapes = {EMBEDDING: (vocab, hidden), f"{layer_names(family).last_norm}.weight": (hidden,)}
     if not keys["tie_word_embeddings"] and not is_body:
         shapes[HEAD] = (vocab, hidden)
-    if family == GEMMA4:
-        shapes |= gemma4_outer(keys)
+    if family in _OUTER:
+        shapes |= _OUTER[family](keys)
     for layer in range(keys["num_hidden_layers"]):
         for name, shape in _LAYERS.get(family, _layer)(keys, layer).items():
             shapes[f"model.layers.{layer}.{name}"] = shape
@@ -99,7 +101,12 @@ _LAYERS: Mapping[str, Callable[[Mapping[str, Any], int], Shapes]] = {
     "lfm2_moe": lfm2_layer,
     "lfm3": lfm3_layer,
     GEMMA4: gemma4_layer,
+    EMBEDDING_GEMMA2: embedding_gemma2_layer,
     NEMOTRON: nemotron_layer,
+}
+_OUTER: Mapping[str, Callable[[Mapping[str, Any]], Shapes]] = {
+    GEMMA4: gemma4_outer,
+    EMBEDDING_GEMMA2: embedding_gemma2_outer,
 }
 
 INV_FREQ = re.compile(r"model\.(layers\.\d+\.self_attn\.)?rotary_emb(_local)?\.inv_freq")
@@ -109,6 +116,7 @@ _TEXT_PREFIXES = (
     ("language_model.model.", "model."),
     ("model.language_model.", "model."),
     ("language_model.lm_head.", "lm_head."),
+    ("language_model.", "model."),
 )
 _IMAGES, _SOUND, _DRAFTS = "images are not read", "sound is not read", "layers that draft further tokens are left out"
 _OTHER_PARTS = {

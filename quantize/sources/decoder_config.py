@@ -10,10 +10,18 @@ from typing import Any
 from quantize.sources.checkpoint import architecture_of
 from quantize.sources.decoder_design import DecoderDesign, decoder_design
 from quantize.sources.decoder_keys import read_decoder_keys
+from quantize.sources.embedding_gemma2 import FAMILY as EMBEDDING_GEMMA2
+from quantize.sources.embedding_gemma2 import MOST_TOKENS
 from quantize.sources.fields import Fields, read_json
 from quantize.sources.generation import read_generation
 from quantize.sources.modules import pools_hidden_states
 from quantize.sources.rope import QUERY_SCALE, SLIDING
+
+_LONGROPE = "it needs the long factors of longrope, and one graph holds one set"
+_LIMITS = {
+    "ministral3": "its queries are scaled by their position, which the engine does not compute",
+    EMBEDDING_GEMMA2: "its publisher gives it no longer texts",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +51,16 @@ class DecoderConfig:
     is_bidirectional: bool = False
 
     @property
+    def output_size(self) -> int:
+        """Return the numbers that the model without its head gives for each token."""
+        return self.design.projected_width or self.hidden_size
+
+    @property
     def limit(self) -> str | None:
         """Return the reason why fewer positions are built than the checkpoint names; None if all are."""
         if self.max_positions == self.published_positions:
             return None
-        reason = (
-            "its queries are scaled by their position, which the engine does not compute"
-            if self.architecture == "ministral3"
-            else "it needs the long factors of longrope, and one graph holds one set"
-        )
+        reason = _LIMITS.get(self.architecture, _LONGROPE)
         return f"{self.max_positions:,} of {self.published_positions:,} positions: beyond them {reason}"
 
     def window_of(self, layer: int) -> int | None:
@@ -59,6 +68,14 @@ class DecoderConfig:
         if self.layer_types is not None and self.layer_types[layer] != SLIDING:
             return None
         return self.sliding_window
+
+    def reach_of(self, layer: int) -> int | None:
+        """Return the distance of the farthest token that this layer sees, or None if it sees them all."""
+        window = self.window_of(layer)
+        if window is None or self.architecture == EMBEDDING_GEMMA2:
+            return window
+        # Of another bidirectional model the window is cut in half, to either side (transformers' Gemma3TextConfig).
+        return window // 2 if self.is_bidirectional else window - 1
 
 
 def read_decoder_config(folder: Path) -> DecoderConfig:
@@ -93,13 +110,15 @@ def decoder_config(keys: Mapping[str, Any], generation: Mapping[str, Any]) -> De
         bos_token_id=found.bos_token_id if keys["bos_token_id"] is None else keys["bos_token_id"],
         eos_token_ids=tuple(sorted({*(keys["eos_token_id"] or ()), *found.eos_token_ids})),
         design=decoder_design(keys),
-        is_bidirectional=bool(keys.get("use_bidirectional_attention")),
+        is_bidirectional=bool(keys.get("use_bidirectional_attention")) or keys["model_type"] == EMBEDDING_GEMMA2,
     )
 
 
 def _max_positions(keys: Mapping[str, Any]) -> int:
     """Return the positions for which one table of frequencies holds."""
     length: int = keys["max_position_embeddings"]
+    if keys["model_type"] == EMBEDDING_GEMMA2:
+        return min(length, MOST_TOKENS)
     scaling = keys.get("rope_scaling") or {}
     if scaling.get("rope_type") == "longrope" and scaling["short_factor"] != scaling["long_factor"]:
         return min(length, int(keys["original_max_position_embeddings"]))

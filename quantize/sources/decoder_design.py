@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from quantize.sources.embedding_gemma2 import FAMILY as EMBEDDING_GEMMA2
+from quantize.sources.embedding_gemma2 import kv_heads
 from quantize.sources.experts import Experts, Mlp, experts_of, mlps
 from quantize.sources.gemma4 import FAMILY as GEMMA4
 from quantize.sources.gemma4 import head_dim, kv_layer
@@ -22,7 +24,8 @@ _MIXERS: Mapping[str, Mixer | None] = {"conv": "conv", "linear_attention": "delt
 _OUTPUT_GATES: Mapping[str, OutputGate] = {"qwen3_5_text": "channels", "lfm3": "heads"}
 _KERNELS = ("conv_L_cache", "linear_conv_kernel_dim", "mamba_d_conv", "conv_kernel")
 _EPSILONS = ("norm_eps", "layer_norm_epsilon", "rms_norm_eps")
-_GEMMA = frozenset({"gemma3_text", GEMMA4})
+_GEMMA4_LAYERS = frozenset({GEMMA4, EMBEDDING_GEMMA2})
+_GEMMA = _GEMMA4_LAYERS | {"gemma3_text"}
 _OFFSET_NORMS = frozenset({"gemma3_text", "qwen3_5_text"})
 
 
@@ -96,9 +99,12 @@ class DecoderDesign:
         logits_divisor: the logits are divided by this number.
         logits_cap: the logits are bent by tanh to stay below this number; None without such a cap.
         head_dims: the width of each layer's heads.
+        kv_heads: the number of each layer's heads of keys and values.
         kv_layers: the layer whose keys and values each layer reads; most read their own.
         has_value_norm: the heads of values are normed, without weights.
-        per_layer_width: the width of what each layer gets from the per-layer embeddings; 0 without them.
+        per_layer_width: the width of what each layer gets of the tokens beside the residual sum; 0 without it.
+        has_per_layer_table: a table of all tokens gives a part of that; else it is a projection of the embedding alone.
+        projected_width: the width of the projection behind the last norm; None without one.
     """
 
     rotations: tuple[Rotation | None, ...]
@@ -107,6 +113,7 @@ class DecoderDesign:
     names: LayerNames
     mixers: tuple[Mixer | None, ...]
     head_dims: tuple[int, ...]
+    kv_heads: tuple[int, ...]
     kv_layers: tuple[int, ...]
     mlps: tuple[Mlp | None, ...]
     experts: Experts | None = None
@@ -122,6 +129,8 @@ class DecoderDesign:
     logits_cap: float | None = None
     has_value_norm: bool = False
     per_layer_width: int = 0
+    has_per_layer_table: bool = False
+    projected_width: int | None = None
 
     @property
     def attention_layers(self) -> tuple[int, ...]:
@@ -135,7 +144,8 @@ class DecoderDesign:
 
 def decoder_design(keys: Mapping[str, Any]) -> DecoderDesign:
     """Return the design that a canonical configuration describes."""
-    is_gemma, is_gemma4 = keys["model_type"] in _GEMMA, keys["model_type"] == GEMMA4
+    is_gemma, is_gemma4 = keys["model_type"] in _GEMMA, keys["model_type"] in _GEMMA4_LAYERS
+    has_kv_heads, lends_kv = keys["model_type"] == EMBEDDING_GEMMA2, keys["model_type"] == GEMMA4
     layers = range(keys["num_hidden_layers"])
     scale = float(keys.get("query_pre_attn_scalar", keys["head_dim"])) ** -0.5
     types = keys.get("layer_types") or [""] * keys["num_hidden_layers"]
@@ -146,7 +156,8 @@ def decoder_design(keys: Mapping[str, Any]) -> DecoderDesign:
         names=layer_names(keys["model_type"]),
         mixers=tuple(_MIXERS.get(kind, "attention") for kind in types),
         head_dims=tuple(head_dim(keys, layer) if is_gemma4 else keys["head_dim"] for layer in layers),
-        kv_layers=tuple(kv_layer(keys, layer) if is_gemma4 else layer for layer in layers),
+        kv_heads=tuple(kv_heads(keys, layer) if has_kv_heads else keys["num_key_value_heads"] for layer in layers),
+        kv_layers=tuple(kv_layer(keys, layer) if lends_kv else layer for layer in layers),
         mlps=mlps(keys),
         experts=experts_of(keys),
         conv_kernel=next((keys[name] for name in _KERNELS if name in keys), 0),
@@ -161,6 +172,8 @@ def decoder_design(keys: Mapping[str, Any]) -> DecoderDesign:
         logits_cap=keys.get("final_logit_softcapping"),
         has_value_norm=is_gemma4,
         per_layer_width=keys.get("hidden_size_per_layer_input", 0),
+        has_per_layer_table=keys["model_type"] == GEMMA4,
+        projected_width=keys.get("embedding_dim"),
     )
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from appliance.errors import QuantizeError
 from quantize.sources import ignored
+from quantize.sources.classes import body_class, check_class
+from quantize.sources.embedding_gemma2 import embedding_gemma2_keys
 from quantize.sources.experts import experts_of, qwen3_moe_keys
 from quantize.sources.families import (
     ATTENTION_BIAS,
@@ -49,6 +51,7 @@ _OWN_KEYS = {
     "lfm3": lfm3_keys,
     "qwen3_5_text": qwen35_keys,
     "gemma4_text": gemma4_keys,
+    "embedding_gemma2_text": embedding_gemma2_keys,
     "qwen3_moe": qwen3_moe_keys,
     NEMOTRON: nemotron_keys,
 }
@@ -88,7 +91,7 @@ def read_decoder_keys(raw: Mapping[str, Any], where: str = "config.json", *, is_
     family = str(raw.get("model_type"))
     fields = Fields(raw, where, family)
     fields.value("model_type")
-    _check_class(fields, family, is_body=is_body)
+    check_class(fields, family, is_body=is_body)
     config: Canonical = {}
     for name in ignored.MUST_BE_EMPTY:
         if is_body and name == BIDIRECTIONAL and family == "gemma3_text":
@@ -97,7 +100,7 @@ def read_decoder_keys(raw: Mapping[str, Any], where: str = "config.json", *, is_
             fields.absent(name)
     config |= _base(fields, family)
     if is_body:
-        config["architectures"] = [_body_class(family)]
+        config["architectures"] = [body_class(family)]
     config |= _rope_keys(fields, config, family)
     if family not in OWN_WINDOWS:
         config |= window_keys(fields, config["num_hidden_layers"], family)
@@ -133,22 +136,6 @@ def _text_part(raw: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any], d
         defaults.pop("sliding_window_pattern", None)
     stated = {name: value for name, value in text.items() if value is not None}
     return {"model_type": NESTED[kind], **defaults, **kept, **stated}, left_out
-
-
-def _body_class(family: str) -> str:
-    """Return the class of a model without its head."""
-    prefix = CLASSES[family].removesuffix("ForCausalLM")
-    return f"{prefix}TextModel" if family == "gemma3_text" else f"{prefix}Model"
-
-
-def _check_class(fields: Fields, family: str, *, is_body: bool) -> None:
-    names = fields.value("architectures")
-    if names is None or (is_body and names == [_body_class(family)]):
-        return
-    if names != [CLASSES[family]]:
-        raise QuantizeError(
-            f"architectures in {fields.where} is {shown(names)}; a model that writes text is a {CLASSES[family]}"
-        )
 
 
 def _base(fields: Fields, family: str) -> Canonical:

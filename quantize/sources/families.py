@@ -23,14 +23,22 @@ CLASSES = {
     "lfm3": "Lfm3ForCausalLM",
     "gemma4_text": "Gemma4ForCausalLM",
     "nemotron_h": "NemotronHForCausalLM",
+    "embedding_gemma2_text": "EmbeddingGemma2TextModel",
 }
 DECODERS = frozenset(CLASSES)
+BODIES = frozenset({"embedding_gemma2_text"})  # that have no head
 # That the workstation's transformers cannot load.
-NEWER_THAN_TORCH = frozenset({"qwen3_5_text", "lfm2_moe", "lfm3", "gemma4_text", "nemotron_h"})
+NEWER_THAN_TORCH = frozenset({"qwen3_5_text", "lfm2_moe", "lfm3", "gemma4_text", "nemotron_h", "embedding_gemma2_text"})
 # Models for more than text, and their text part.
-NESTED = {"gemma3": "gemma3_text", "mistral3": "ministral3", "qwen3_5": "qwen3_5_text", "gemma4": "gemma4_text"}
+NESTED = {
+    "gemma3": "gemma3_text",
+    "mistral3": "ministral3",
+    "qwen3_5": "qwen3_5_text",
+    "gemma4": "gemma4_text",
+    "embedding_gemma2": "embedding_gemma2_text",
+}
 GRANITE = ("embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")
-TIED_BY_DEFAULT = frozenset({"gemma3_text", "gemma4_text", "smollm3"})
+TIED_BY_DEFAULT = frozenset({"gemma3_text", "gemma4_text", "smollm3"}) | BODIES
 ATTENTION_BIAS = frozenset(
     {
         "llama",
@@ -38,6 +46,7 @@ ATTENTION_BIAS = frozenset(
         "qwen3_moe",
         "gemma3_text",
         "gemma4_text",
+        "embedding_gemma2_text",
         "smollm3",
         "granite",
         "granitemoehybrid",
@@ -47,9 +56,9 @@ ATTENTION_BIAS = frozenset(
 )
 MLP_BIAS = frozenset({"llama", "smollm3", "granite", "nemotron_h"})
 LIQUID = frozenset({"lfm2", "lfm2_moe", "lfm3"})
-GEMMA = frozenset({"gemma3_text", "gemma4_text"})
+GEMMA = frozenset({"gemma3_text", "gemma4_text", "embedding_gemma2_text"})
 TWO_BASES = GEMMA | {"lfm3"}  # of positions: in layers with a window, and in all others
-OWN_WINDOWS = frozenset({"lfm3", "gemma4_text", "qwen3_moe"})  # which are among their own keys
+OWN_WINDOWS = frozenset({"lfm3", "gemma4_text", "embedding_gemma2_text", "qwen3_moe"})  # which are among their own keys
 BIDIRECTIONAL = "use_bidirectional_attention"
 COUNTS_OF_EXPERTS = {"num_experts", "num_local_experts"}
 OWN_EMPTY = {  # that the family reads itself
@@ -64,6 +73,7 @@ HEAD_DIMS = {
     "ministral3": 128,
     "qwen3_5_text": 256,
     "gemma4_text": 256,
+    "embedding_gemma2_text": 256,
     "nemotron_h": 128,
 }  # where the configuration names none
 # The family's configuration always has `rope_scaling`: since when transformers writes it. Some never have.
@@ -77,6 +87,7 @@ SCALING_SINCE = {
     "qwen3_5_text": None,
     "lfm3": None,
     "gemma4_text": None,
+    "embedding_gemma2_text": None,
 }
 PARTIAL = frozenset({"phi3", "qwen3_5_text"})  # of each head a part turns
 PARTIAL_SINCE = (4, 49)  # transformers writes Phi-3's

@@ -159,6 +159,7 @@ DECODERS: Mapping[str, Mapping[str, str]] = {
     "lfm3": {},
     "lfm2_moe": {"router_aux_loss_coef": _TRAINING, "output_router_logits": _OUTPUT},
     "gemma4_text": {},
+    "embedding_gemma2_text": {},
     "nemotron_h": {
         "chunk_size": "cuts the same computation into pieces",
         "expand": "mamba_num_heads and mamba_head_dim say the width",
@@ -224,6 +225,7 @@ IMAGES: Mapping[str, Mapping[str, str]] = {
     "mistral3": _MISTRAL3,
     "qwen3_5": _QWEN35,
     "gemma4": _GEMMA4,
+    "embedding_gemma2": _GEMMA4,
 }
 
 _MLM = "describes the head that predicts masked tokens, which is not part of the graph"

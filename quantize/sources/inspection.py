@@ -79,7 +79,7 @@ def inspect_source(path: Path) -> Inspection:
     model = model_of(path)
     bundles = _bundle_bytes(model)
     cache = _cache_bytes(config) if model.is_decoder else 0
-    positions = decoder_config(config, {}) if model.is_decoder else None
+    positions = decoder_config(config, {}) if config["model_type"] in DECODERS else None
     export = choose_export("auto", model).way if model.is_decoder else None
     searched = ("auto", "packed") if model.is_decoder and why_not_searched(config) is None else ()
     schemes = ("int4", "int8", *searched) if model.is_decoder else ("int8",)

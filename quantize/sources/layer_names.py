@@ -45,6 +45,7 @@ class LayerNames:
         output: the product behind attention, below it.
         query_norm, key_norm: the norms of each head, below attention.
         last_norm: the whole name of the norm before the head.
+        per_layer: what precedes the names of the modules around a layer's own input.
     """
 
     first_norm: str = "input_layernorm"
@@ -59,6 +60,7 @@ class LayerNames:
     mlp: MlpNames = MlpNames()
     experts: ExpertNames = ExpertNames()
     last_norm: str = "model.norm"
+    per_layer: str = ""
 
 
 _USUAL = LayerNames()
@@ -80,6 +82,7 @@ _GEMMA = LayerNames(
 _FAMILIES: Mapping[str, LayerNames] = {
     "gemma3_text": _GEMMA,
     "gemma4_text": _GEMMA,
+    "embedding_gemma2_text": replace(_GEMMA, per_layer="ple_block."),
     "granitemoehybrid": LayerNames(
         mlp=MlpNames(joined="shared_mlp.input_linear", down="shared_mlp.output_linear"),
         experts=ExpertNames(

@@ -14,6 +14,7 @@ from appliance.errors import QuantizeError
 from quantize.sources.dense import Dense, dense_files, read_dense
 from quantize.sources.fields import Fields, read_json, shown
 from quantize.sources.folder import inside
+from quantize.sources.modalities import check_modalities
 from quantize.sources.modules import MODULES_NAME, Module, read_modules
 
 Pooling = Literal["mean", "cls", "lasttoken"]
@@ -30,7 +31,6 @@ _TRANSFORMER, _POOLING, _DENSE, _NORMALIZE = "Transformer", "Pooling", "Dense", 
 _LENGTH_NAME = "sentence_bert_config.json"
 _PROMPTS_NAME = "config_sentence_transformers.json"
 _POOLING_NAME = "1_Pooling/config.json"
-_TEXT_MODALITY = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 _ORIGIN = "tells where the file comes from"
 _LENGTH_IGNORED = {
     "model_args": "tells Python how to load the model",
@@ -43,6 +43,7 @@ _LENGTH_IGNORED = {
 _PROMPTS_IGNORED = {
     "__version__": _ORIGIN,
     "model_type": _ORIGIN,
+    "requirements": "names the versions of Python packages",
     "similarity_fn_name": "vectors have unit length, so that all of them give the same order",
     "truncate_dim": "a request says how many dimensions it wants",
 }
@@ -52,8 +53,8 @@ class TextConfig(Protocol):
     """The configuration of a model whose hidden states become a vector."""
 
     @property
-    def hidden_size(self) -> int:
-        """The width of a hidden state."""
+    def output_size(self) -> int:
+        """The width of what the model gives for a token."""
 
     @property
     def max_positions(self) -> int:
@@ -73,12 +74,12 @@ class SentenceLayout:
     default_prompt_name: str | None = None
     dense: tuple[Dense, ...] = ()
 
-    def dimensions(self, hidden_size: int) -> int:
-        """Return the length of a vector."""
-        return self.dense[-1].num_outputs if self.dense else hidden_size
+    def dimensions(self, output_size: int) -> int:
+        """Return the length of a vector, by the width of what the model gives for a token."""
+        return self.dense[-1].num_outputs if self.dense else output_size
 
     def vector(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the unit vector (D,) of one text's hidden states (T, hidden)."""
+        """Return the unit vector (D,) of what the model gives for one text (T, width)."""
         match self.pooling:
             case "mean":
                 found = hidden.mean(axis=0)
@@ -103,7 +104,7 @@ def read_layout(folder: Path, config: TextConfig) -> SentenceLayout:
     dense: list[Dense] = []
     for module in modules[2:]:
         if module.kind == _DENSE:
-            width = dense[-1].num_outputs if dense else config.hidden_size
+            width = dense[-1].num_outputs if dense else config.output_size
             dense.append(read_dense(folder, module.place, width))
     prompts, default = _prompts(folder)
     if any(prompts.values()) and not includes_prompt:
@@ -132,8 +133,8 @@ def _pooling(folder: Path, config: TextConfig, place: str) -> tuple[Pooling, boo
     stated = fields.value("pooling_mode")  # sentence-transformers 5.4
     modes |= {str(mode).removesuffix("_tokens") for mode in (stated if isinstance(stated, list) else [stated]) if mode}
     for key in ("word_embedding_dimension", "embedding_dimension"):
-        if fields.has(key) and fields.count(key) != config.hidden_size:
-            raise QuantizeError(f"{key} in {name} is {fields.count(key)}, but config.json says {config.hidden_size}")
+        if fields.has(key) and fields.count(key) != config.output_size:
+            raise QuantizeError(f"{key} in {name} is {fields.count(key)}, but config.json says {config.output_size}")
         fields.value(key)
     includes_prompt = fields.flag("include_prompt", True)
     fields.left_out({})
@@ -149,7 +150,7 @@ def _length(folder: Path) -> int | None:
     fields = Fields(read_json(path) if path.is_file() else {}, _LENGTH_NAME, "sentence-transformers")
     fields.fixed("transformer_task", "feature-extraction")
     fields.fixed("module_output_name", "token_embeddings")
-    fields.fixed("modality_config", _TEXT_MODALITY)
+    check_modalities(fields, folder)
     fields.fixed("do_lower_case", False)  # a text is given to the tokenizer as it is
     fields.fixed("unpad_inputs", True)
     length = fields.count("max_seq_length") if fields.has("max_seq_length") else None

@@ -241,14 +241,14 @@ def write_modules(folder: Path, kinds: list[str]) -> None:
 
 def write_sentence_files(folder: Path, pooling: str, dense: tuple[int, ...] = ()) -> None:
     """Write the files of sentence-transformers around a checkpoint, with random dense modules."""
-    kinds = ["Transformer", "Pooling", *["Dense"] * len(dense), "Normalize"]
-    write_modules(folder, kinds)
+    write_modules(folder, ["Transformer", "Pooling", *["Dense"] * len(dense), "Normalize"])
     (folder / "1_Pooling").mkdir()
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({f"pooling_mode_{pooling}": True}))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
     prompts = {"prompts": {"query": "Instruct: find\nQuery:", "document": ""}, "default_prompt_name": None}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
-    rng, width = np.random.default_rng(0), json.loads((folder / "config.json").read_text())["hidden_size"]
+    rng, config = np.random.default_rng(0), json.loads((folder / "config.json").read_text())
+    width = config.get("embedding_dim", config.get("hidden_size"))
     for at, outputs in enumerate(dense):
         place, has_bias = folder / f"{at + 2}_Dense", at > 0
         place.mkdir()

@@ -15,7 +15,8 @@ from onnx_ir.passes import common as passes
 from appliance.bundle.manifest import MODEL_NAME
 from appliance.errors import QuantizeError
 from quantize.builder.mlp import mlp
-from quantize.builder.parts import Parts
+from quantize.builder.parts import Parts, path_of
+from quantize.builder.per_layer import ProjectedInputs
 from quantize.builder.weights import Weights
 from quantize.graph.data_file import DataFile
 from quantize.graph.edit import MICROSOFT, Editor, new_input
@@ -53,8 +54,8 @@ def _check_layers(config: DecoderConfig) -> None:
         kind = kind or "attention without an MLP"
     elif design.output_gate is not None:
         kind = "gated attention"
-    elif design.per_layer_width or not all(map(design.keeps_kv, design.attention_layers)):
-        kind = "per-layer embeddings or lent keys"
+    elif design.has_per_layer_table or not all(map(design.keeps_kv, design.attention_layers)):
+        kind = "per-layer embeddings of a second table or lent keys"
     elif design.experts is not None:
         kind = "experts"
     if kind is not None:
@@ -91,6 +92,7 @@ def _hidden(parts: Parts, packing: Packing, tables: RopeTables, ids: ir.Value) -
     table = parts.data.table(EMBEDDING, parts.weights[EMBEDDING])
     rows = parts.edit.node("Gather", [table, ids], "word_rows")
     x = parts.scaled(rows, design.embedding_scale, "/model/embed_tokens")
+    per_layer = ProjectedInputs(parts, x) if design.per_layer_width else None
     normed = parts.norm(x, f"model.layers.0.{names.first_norm}")
     for layer in range(parts.config.num_layers):
         name = f"model.layers.{layer}"
@@ -103,5 +105,9 @@ def _hidden(parts: Parts, packing: Packing, tables: RopeTables, ids: ir.Value) -
         y = mlp(parts, normed, layer)
         y = y if names.mlp_norm is None else parts.norm(y, f"{name}.{names.mlp_norm}")
         y = parts.scaled(y, design.residual_scale, f"/layers.{layer}/mlp")
-        normed, x = parts.summed_norm(x, y, following)
+        if per_layer is None:
+            normed, x = parts.summed_norm(x, y, following)
+            continue
+        x = per_layer.add(parts.edit.node("Add", [x, y], f"{path_of(name)}/mlp/sum"), layer)
+        normed = parts.norm(x, following)
     return normed

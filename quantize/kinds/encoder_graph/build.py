@@ -13,7 +13,7 @@ from appliance.bundle import RerankerSpec
 from appliance.bundle.manifest import MODEL_NAME, TOKENIZER_NAME
 from appliance.engine.texts.embedder import TokenPair
 from appliance.text.tokenizer import Tokenizer
-from quantize.builder.weights import checkpoint_weights
+from quantize.builder.weights import checkpoint_weights, whole
 from quantize.evaluation import texts
 from quantize.evaluation.reranker import encoded_pairs, query_document_pairs
 from quantize.graph.edit import Editor
@@ -27,6 +27,7 @@ from quantize.kinds.encoder_graph.pooling import unit_vectors
 from quantize.kinds.encoder_graph.tensors import load_tensors
 from quantize.pipeline import PARTIAL
 from quantize.sources.decoder_config import DecoderConfig
+from quantize.sources.embedding_gemma2 import PROJECTION
 from quantize.sources.encoder_config import EncoderConfig
 from quantize.sources.sentence import SentenceLayout
 
@@ -92,11 +93,14 @@ def build_float_encoder(
         save_graph(EncoderGraph(config, load_tensors(checkpoint)).vectors(layout), target)
         return
 
-    def finish(edit: Editor, packing: Packing, hidden: ir.Value) -> tuple[ir.Value, list[int | str]]:
-        vectors = unit_vectors(edit, packing, hidden, config.hidden_size, layout)
-        return vectors, ["batch_size", layout.dimensions(config.hidden_size)]
+    weights = checkpoint_weights(checkpoint)
+    projection = whole(weights[PROJECTION]) if PROJECTION in weights else None
 
-    build_body(checkpoint_weights(checkpoint), config, target, finish, num_positions=layout.max_tokens)
+    def finish(edit: Editor, packing: Packing, hidden: ir.Value) -> tuple[ir.Value, list[int | str]]:
+        vectors = unit_vectors(edit, packing, hidden, config.hidden_size, layout, projection)
+        return vectors, ["batch_size", layout.dimensions(config.output_size)]
+
+    build_body(weights, config, target, finish, num_positions=layout.max_tokens)
 
 
 def _build(

@@ -65,6 +65,29 @@ _EMBEDDING_GEMMA = {
     "layer_types": _WINDOWS,
     "use_bidirectional_attention": True,
 }
+_EMBEDDING_GEMMA2 = {
+    **_BASE,
+    "model_type": "embedding_gemma2_text",
+    "num_key_value_heads": 2,
+    "head_dim": 48,
+    "global_head_dim": 96,
+    "num_global_key_value_heads": 1,
+    "hidden_size_per_layer_input": 32,
+    "embedding_dim": 80,
+    "sliding_window": 4,
+    "layer_types": _WINDOWS,
+    "max_position_embeddings": 262144,
+}
+_GEMMA4_TOWER = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+_OTHER_TOWERS = {
+    "vision_config": {
+        **_GEMMA4_TOWER, "model_type": "gemma4_vision", "intermediate_size": 32, "head_dim": 16,
+        "global_head_dim": 16, "num_key_value_heads": 2, "position_embedding_size": 16, "patch_size": 4,
+    },
+    "audio_config": {
+        **_GEMMA4_TOWER, "model_type": "gemma4_audio", "output_proj_dims": 32, "subsampling_conv_channels": [8, 4],
+    },
+}  # fmt: skip
 _BGE_M3 = {
     **_BASE,
     "model_type": "xlm-roberta",
@@ -83,6 +106,15 @@ _MODELS: dict[str, dict[str, Any]] = {
         "auto_class": "AutoModelForCausalLM",
     },
     "EmbeddingGemma": {"config": _EMBEDDING_GEMMA, "pooling": "mean_tokens", "dense": (192, 64)},
+    "EmbeddingGemma 2, text alone, with biases": {
+        "config": {**_EMBEDDING_GEMMA2, "attention_bias": True},
+        "pooling": "mean_tokens",
+        "dense": (48,),
+    },
+    "EmbeddingGemma 2": {
+        "config": {"model_type": "embedding_gemma2", "text_config": _EMBEDDING_GEMMA2, **_OTHER_TOWERS},
+        "pooling": "mean_tokens",
+    },
     "bge-m3": {"config": _BGE_M3, "pooling": "cls_token"},
 }
 _ROWS = [np.random.default_rng(0).integers(3, VOCAB, n).tolist() for n in (30, 1, 12, 21, 2)]
@@ -98,7 +130,8 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # transformers saves half of a bidirectional window; the publishers' files have the whole one.
         written = {"sliding_window": config["sliding_window"]} if "sliding_window" in config else {}
         auto_class = model.get("auto_class", "AutoModel")
-        request = {"config": config, "auto_class": auto_class, "rows": _ROWS, "written": written}
+        pad = config.get("text_config", config)["pad_token_id"]
+        request = {"config": config, "auto_class": auto_class, "rows": _ROWS, "pad": pad, "written": written}
         (root / name / "request.json").write_text(json.dumps(request))
     command = [str(python), "-I", str(_PROGRAM), *(str(root / name) for name in _MODELS)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
@@ -118,11 +151,13 @@ def test_vectors_are_those_of_transformers_5(name: str, published: Path, tmp_pat
     config = read_encoder_config(checkpoint) if is_encoder else read_decoder_config(checkpoint)
     layout = read_layout(checkpoint, config)
     expected = np.stack([layout.vector(hidden) for hidden in outputs(published / name)])
+    padded = np.stack([layout.vector(hidden) for hidden in outputs(published / name, "padded.npz")])
     build_float_encoder(checkpoint, checkpoint, config, layout)
     spec = EncoderSpec(architecture="any", dimensions=expected.shape[1], max_tokens=layout.max_tokens)
     embedder = load_embedder(checkpoint, spec)
     assert_equal(name, embedder.embed(_ROWS), expected)
     assert_equal(f"{name}, alone", np.concatenate([embedder.embed([row]) for row in _ROWS]), expected)
+    assert_equal(f"{name}, padded by transformers", embedder.embed(_ROWS), padded)
 
 
 @pytest.mark.parametrize("name", [name for name, model in _MODELS.items() if "pooling" not in model])
@@ -143,8 +178,8 @@ def canonical(folder: Path, target: Path) -> Path:
     return target
 
 
-def outputs(folder: Path) -> list[NDArray[np.float32]]:
-    with np.load(folder / "outputs.npz") as arrays:
+def outputs(folder: Path, name: str = "outputs.npz") -> list[NDArray[np.float32]]:
+    with np.load(folder / name) as arrays:
         return [arrays[name] for name in arrays.files]
 
 
