@@ -24,11 +24,12 @@ export async function answer(thread, view, signal, { shown, save, say }) {
     if (text) view.add(text);
     text = thoughts = "";
     message.seen = place.seen;
-    shown();
-    if (performance.now() - saved < SAVE_MS) return;
-    save();
-    view.foot.textContent = figures(count);
-    saved = performance.now();
+    if (performance.now() - saved >= SAVE_MS) {
+      save();
+      view.foot.textContent = figures(count);
+      saved = performance.now();
+    }
+    shown(); // last, since it asks for the layout
   };
   const told = (/** @type {boolean} */ isLost) => {
     if (isLost) count.isWhole = false;
