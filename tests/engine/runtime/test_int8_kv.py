@@ -21,6 +21,7 @@ from appliance.engine.runtime.prepacked import prepacked
 from appliance.engine.types import StepPlan, StepVariant
 from appliance.errors import ModelError
 from appliance.home import Home
+from tests.engine.rows import NOT_EQUAL, int4_rows_are_equal
 
 NUM_TOKENS = 160
 
@@ -93,7 +94,10 @@ def test_with_int8_slots_too_load_does_not_change_an_answer(files: tuple[Bundle,
     bundle, cache = files
     spec = bundle.manifest.model
     assert isinstance(spec, DecoderSpec)
-    runner = a_runner(prepacked(bundle, cache, cache_type="int8", use_device=False), spec)
+    file = prepacked(bundle, cache, cache_type="int8", use_device=False)
+    if file.kernels is None and not int4_rows_are_equal():
+        pytest.skip(NOT_EQUAL)
+    runner = a_runner(file, spec)
     width = runner.verify_width
     assert width is not None
     prompt, more = tokens[:NUM_TOKENS], tokens[NUM_TOKENS:]
