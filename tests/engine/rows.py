@@ -1,6 +1,6 @@
-"""Whether this processor gives a row the same bits alone and beside others where onnxruntime multiplies int4 weights.
+"""The bits of a row where onnxruntime multiplies int4 weights: not every processor keeps them beside other rows.
 
-It does with VNNI and with Arm's dot products. With AVX2 alone its kernel for one row adds in another order than the one
+VNNI and Arm's dot products keep them. With AVX2 alone its kernel for one row adds in another order than the one
 for several (onnxruntime 1.32); Lantern's own kernels do not.
 """
 
