@@ -1,7 +1,7 @@
 """The bits of a row where onnxruntime multiplies int4 weights: not every processor keeps them beside other rows.
 
-VNNI and Arm's dot products keep them. With AVX2 alone its kernel for one row adds in another order than the one
-for several (onnxruntime 1.32); Lantern's own kernels do not.
+On x86 with AVX2 and no VNNI they differ between one row and several (onnxruntime 1.32). Lantern's own kernels keep them
+everywhere.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import numpy as np
 
 from appliance.engine.graphs.given import Bytes, add_given, keeper
 from appliance.engine.graphs.onnx_proto import INT8, Message, add_constant, parse, tensor_value
+from appliance.errors import ModelError
 
 _WEIGHTS: Final = 1  # the input with the weights
 _ZERO_POINTS: Final = {"MatMulInteger": 3, "MatMulIntegerToFloat": 5, "DynamicQuantizeMatMul": 3}  # the input of theirs
@@ -24,6 +25,9 @@ def unsigned_products(model: bytes, folder: Path, scratch: Path | None = None) -
     """Return the graph with uint8 weights (K, N) in place of int8, and these initializers by name; None without any.
 
     `folder` holds the files of the graph's weights, and `scratch` those of the new ones (given.py).
+
+    Raises:
+        ModelError: zero points that are no constant.
     """
     parsed = parse(model)
     graph = parsed.graph
@@ -52,6 +56,8 @@ def _set_inputs(graph: Message, node: Message, tensors: dict[str, Message], fold
     place = _ZERO_POINTS[node.op_type]
     node.input.extend([""] * (place + 1 - len(node.input)))
     zero_points = node.input[place]
+    if zero_points and zero_points not in tensors:
+        raise ModelError(f"the zero points {zero_points} of {node.input[_WEIGHTS]} are no constant")
     value = _raised(tensors[zero_points], folder) if zero_points else np.array(_MIDDLE)
     node.input[_WEIGHTS] = _unsigned(node.input[_WEIGHTS])
     node.input[place] = f"{node.input[_WEIGHTS]}_zero_points"

@@ -231,7 +231,7 @@ class Connection(RequestHandler):
         self._half_closed_s = self._now_s()
         try:
             self._socket.write_eof()
-        except (OSError, NotImplementedError):  # the client is gone; TLS
+        except (OSError, NotImplementedError):  # the client is gone already; asyncio's TLS cannot close one side
             self.force_close()
 
     @property

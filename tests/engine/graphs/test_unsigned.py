@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from appliance.engine.graphs.unsigned import unsigned_products
 from appliance.engine.runtime.model_file import load_bundle_graph
 from appliance.engine.runtime.product import int8_products_are_exact
+from appliance.errors import ModelError
 
 K, N = 70, 24
 CPU = ["CPUExecutionProvider"]
@@ -106,6 +107,16 @@ def test_the_codes_that_two_products_read_are_there_once(tmp_path: Path) -> None
         "codes_unsigned": ((K, N), np.dtype(np.uint8))
     }
     assert "codes" not in {tensor.name for tensor in onnx.load_from_string(found[0]).graph.initializer}
+
+
+def test_zero_points_that_are_no_constant_are_refused_by_name(tmp_path: Path) -> None:
+    path = write_product(tmp_path, "MatMulInteger", RANDOM, np.arange(N).astype(np.int8))
+    model = onnx.load(path)
+    kept = [tensor for tensor in model.graph.initializer if tensor.name != "zero_points"]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    with pytest.raises(ModelError, match="zero_points of codes are no constant"):
+        unsigned_products(model.SerializeToString(), tmp_path)
 
 
 def test_a_graph_without_such_products_stays_as_it_is(tmp_path: Path) -> None:
