@@ -18,7 +18,7 @@ _LARGER_FILES = {
     "tests/crashes/scenarios.py": 316,
     "tests/engine/runtime/test_hybrid.py": 335,
     "tests/engine/runtime/test_kept_slots.py": 451,
-    "tests/engine/runtime/test_kernels.py": 466,
+    "tests/engine/runtime/test_kernels.py": 368,
     "tests/models/test_pool.py": 343,
     "tests/quantize/precision/test_mixed.py": 303,
     "tests/quantize/proof/test_transformers_5.py": 326,

@@ -3,6 +3,9 @@
 Each has its choice: the kernels are taken for generated tokens if they save a tenth of the time. Prompts then take them
 too, since the weights are mapped already, unless the stock operators save a tenth, for which the weights are mapped in
 both forms. If the stock operators generate, prompts take the kernels only if that saves a tenth.
+
+Where a row of the stock products has other bits beside other rows, both take the kernels whatever they cost: load must
+not change an answer.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ class KernelChoice:
     """The operators of a model on this processor; `fault` tells why the kernels could not be tried.
 
     `family`: the kernels that this processor takes. `stock` and `kernels`: the speeds that decided.
+    `stock_rows_are_equal`: as `int4_rows_are_equal` in product.py tells.
     """
 
     family: str = ""
@@ -61,6 +65,7 @@ class KernelChoice:
     stock: Speed | None = None
     kernels: Speed | None = None
     fault: str = ""
+    stock_rows_are_equal: bool = True
 
     def describe(self) -> str:
         """Return one line for people: what is in use, and why."""
@@ -68,10 +73,14 @@ class KernelChoice:
             return f"takes the stock operators: {self.fault or 'nothing was measured'}"
         gains = (self.stock.token_s / self.kernels.token_s, self.stock.prompt_s / self.kernels.prompt_s)
         parts = zip(("generated tokens", "prompts"), (self.for_answers, self.for_prompts), gains, strict=True)
-        return "takes " + ", ".join(
-            f"{'the kernels' if taken else 'the stock operators'} for {name} "
-            f"(the kernels have {gain:.2f} times the stock speed)"
-            for name, taken, gain in parts
+        return (
+            "takes "
+            + ", ".join(
+                f"{'the kernels' if taken else 'the stock operators'} for {name} "
+                f"(the kernels have {gain:.2f} times the stock speed)"
+                for name, taken, gain in parts
+            )
+            + ("" if self.stock_rows_are_equal else "; with the stock operators load would change answers here")
         )
 
     @classmethod
@@ -86,6 +95,7 @@ class KernelChoice:
                 stock=_speed_of(raw["stock"]),
                 kernels=_speed_of(raw["kernels"]),
                 fault=str(raw["fault"]),
+                stock_rows_are_equal=bool(raw.get("stock_rows_are_equal", True)),
             )
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -95,8 +105,10 @@ class KernelChoice:
         (folder / RECORD_NAME).write_text(json.dumps(asdict(self)), "utf-8")
 
 
-def choose(family: str, stock: Speed, kernels: Speed) -> KernelChoice:
-    """Return what each part of a request takes, by the speeds of both forms."""
+def choose(family: str, stock: Speed, kernels: Speed, *, stock_rows_are_equal: bool = True) -> KernelChoice:
+    """Return what each part of a request takes, by the speeds of both forms, or without regard to them."""
+    if not stock_rows_are_equal:
+        return KernelChoice(family, True, True, stock, kernels, stock_rows_are_equal=False)
     for_answers = _is_worth(kernels.token_s, stock.token_s)
     is_better, is_worse = _is_worth(kernels.prompt_s, stock.prompt_s), _is_worth(stock.prompt_s, kernels.prompt_s)
     for_prompts = not is_worse if for_answers else is_better

@@ -25,6 +25,7 @@ from appliance.engine.runtime.preparation import (
     write_tuning,
     write_variants,
 )
+from appliance.engine.runtime.product import int4_rows_are_equal
 from appliance.engine.runtime.tuning import WORTH_ITS_MEMORY, Tuning
 
 # A device that starts for the first time waits for the trial, and systemd waits three minutes for the device.
@@ -50,7 +51,8 @@ def write(library: KernelLibrary, source: Path, stock: Path, folder: Path) -> Ke
 
 
 def _choice(library: KernelLibrary, stock: Path, folder: Path) -> KernelChoice:
-    return choose(library.family, *measure_in_turn([_sessions(stock, None), _sessions(folder, library.path)]))
+    speeds = measure_in_turn([_sessions(stock, None), _sessions(folder, library.path)])
+    return choose(library.family, *speeds, stock_rows_are_equal=int4_rows_are_equal())
 
 
 def packing(library: KernelLibrary) -> Pack:

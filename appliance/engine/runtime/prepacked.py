@@ -34,7 +34,7 @@ from appliance.engine.runtime.kernel_choice import KernelChoice
 from appliance.engine.runtime.kv_cache import CacheType
 from appliance.engine.runtime.model_file import ModelFile, variant_path
 from appliance.engine.runtime.preparation import INT8_NAME, TUNING_NAME
-from appliance.engine.runtime.product import int8_products_are_exact
+from appliance.engine.runtime.product import int4_rows_are_equal, int8_products_are_exact
 from appliance.engine.runtime.tuning import Tuning
 from appliance.errors import ModelError
 from appliance.host.cores import usable_cores
@@ -282,6 +282,8 @@ def _key(digest: str, library_version: str = "") -> str:
         parts.append("unsigned products")
     if library_version:
         parts += [f"kernels {_KERNELS_LAYOUT}", library_version]
+        if not int4_rows_are_equal():
+            parts.append("stock rows differ")  # for which the choice once had no regard
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

@@ -12,13 +12,14 @@ import sys
 import numpy as np
 import onnxruntime as ort
 
-from appliance.engine.graphs.onnx_proto import FLOAT, add_node, add_value, parse
+from appliance.engine.graphs.onnx_proto import FLOAT, MICROSOFT, Message, add_constant, add_node, add_value, parse
 from appliance.engine.graphs.prompt import int8_product_graph
 from appliance.engine.runtime.provider import CPU, session_options
 
 _IR_VERSION, _OPSET = 8, 13
 _SIZE = 96
 _LONGEST_SUM, _LARGEST_CODE, _LARGEST_ROW = 64, 127, 255
+_NUM_ROWS, _WIDTH, _NUM_COLUMNS, _BLOCK = 5, 256, 64, 32
 
 
 def product_is_right(provider: str = CPU) -> bool:
@@ -50,16 +51,44 @@ def int8_products_are_exact() -> bool:
     return bool(np.array_equal(found, rows.astype(np.float32) @ codes.astype(np.float32)))
 
 
+@functools.cache
+def int4_rows_are_equal() -> bool:
+    """Return True if a row times stored int4 weights has the same bits alone and beside other rows.
+
+    On x86 with AVX2 and no VNNI it does not (onnxruntime 1.32).
+    """
+    random = np.random.default_rng(5)
+    codes = random.integers(0, 256, (_NUM_COLUMNS, _WIDTH // _BLOCK, _BLOCK // 2), np.uint8)
+    model = _empty("a")
+    model.opset_import.add(domain=MICROSOFT, version=1)
+    add_constant(model.graph, "codes", codes)
+    add_constant(model.graph, "scales", random.random(codes.shape[:2], np.float32))
+    sizes = {"K": _WIDTH, "N": _NUM_COLUMNS, "bits": 4, "block_size": _BLOCK, "accuracy_level": 4}
+    add_node(model.graph, "MatMulNBits", ["a", "codes", "scales"], ["c"], sizes, domain=MICROSOFT)
+    session = ort.InferenceSession(model.SerializeToString(), session_options(1), providers=[CPU])
+    rows = random.normal(size=(_NUM_ROWS, _WIDTH)).astype(np.float32)
+    [together] = session.run(None, {"a": rows})
+    return all(
+        np.array_equal(session.run(None, {"a": row[None]})[0][0], at) for row, at in zip(rows, together, strict=True)
+    )
+
+
 def _product_graph() -> bytes:
+    model = _empty("a", "b")
+    add_node(model.graph, "MatMul", ["a", "b"], ["c"])
+    return bytes(model.SerializeToString())
+
+
+def _empty(*inputs: str) -> Message:
+    """Return a model of float32 inputs and the float32 output `c`, without a node."""
     model = parse(b"")
     model.ir_version = _IR_VERSION
     model.opset_import.add(domain="", version=_OPSET)
     model.graph.name = "product"
-    for name in ("a", "b"):
+    for name in inputs:
         add_value(model.graph.input, name, FLOAT)
     add_value(model.graph.output, "c", FLOAT)
-    add_node(model.graph, "MatMul", ["a", "b"], ["c"])
-    return bytes(model.SerializeToString())
+    return model
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from appliance.engine.runtime.kv_cache import KVCache
 from appliance.engine.runtime.model_file import ModelFile
 from appliance.engine.runtime.model_runner import OrtModelRunner
 from appliance.engine.runtime.prepacked import prepacked
+from appliance.engine.runtime.product import int4_rows_are_equal
 from appliance.engine.types import StepPlan, StepVariant
 from appliance.errors import ModelError
 from appliance.home import Home
-from tests.engine.rows import NOT_EQUAL, int4_rows_are_equal
+from tests.engine.rows import NOT_EQUAL
 
 NUM_TOKENS = 160
 

@@ -10,7 +10,7 @@ import tarfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,13 +21,13 @@ from appliance.config import Config
 from appliance.diagnosis.finding import Level
 from appliance.diagnosis.kernels import check_kernels
 from appliance.engine.kernels import KernelLibrary
-from appliance.engine.runtime import kernel_choice, kernel_trial
+from appliance.engine.runtime import kernel_trial
 from appliance.engine.runtime import prepacked as making
-from appliance.engine.runtime.kernel_choice import KernelChoice, Sessions, Speed, choose, measure_in_turn
+from appliance.engine.runtime.kernel_choice import KernelChoice, choose
 from appliance.engine.runtime.model_file import ModelFile
 from appliance.engine.runtime.model_runner import OrtModelRunner
 from appliance.engine.runtime.prepacked import FormBytes, form_bytes, prepacked, recorded_choice
-from appliance.engine.runtime.tuning import Tuning, tune
+from appliance.engine.runtime.product import int4_rows_are_equal
 from appliance.engine.sampler import log_softmax
 from appliance.engine.types import StepPlan, StepVariant
 from appliance.home import Home
@@ -37,100 +37,6 @@ from tests.engine.kernels.building import need
 
 _GOLDEN = Path(__file__).parents[2] / "golden" / "0.1.0.tar.xz"
 _TOKENS = np.random.default_rng(2).integers(3, 300, 90)
-
-
-# The choice
-
-
-@pytest.mark.parametrize(
-    ("stock", "kernels", "chosen"),
-    [
-        (Speed(10, 10), Speed(9, 9), (True, True)),
-        (Speed(10, 10), Speed(9.1, 9.1), (False, False)),
-        (Speed(10, 10), Speed(9, 11), (True, True)),  # not worth the weights a second time
-        (Speed(10, 10), Speed(9, 11.2), (True, False)),
-        (Speed(10, 10), Speed(9.5, 8), (False, True)),
-        (Speed(10, 10), Speed(20, 20), (False, False)),
-    ],
-)
-def test_the_kernels_are_taken_where_they_save_a_tenth(stock: Speed, kernels: Speed, chosen: tuple[bool, bool]) -> None:
-    choice = choose("avx2", stock, kernels)
-    assert (choice.for_answers, choice.for_prompts) == chosen
-
-
-@dataclass
-class FakeClock:
-    now_s: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@dataclass
-class FakeInput:
-    name: str
-    shape: tuple[int, ...] = ()
-    type: str = "tensor(int64)"
-
-
-@dataclass
-class FakeSession:
-    """Moves the clock by some seconds a run and some a token; the first run that is not the only one is disturbed."""
-
-    clock: FakeClock
-    run_s: float
-    token_s: float
-    num_runs: int = 0
-    longest: int = 0
-
-    def get_inputs(self) -> list[FakeInput]:
-        return [FakeInput(name) for name in ("input_ids", "seqlens_k", "total_sequence_length", "logit_rows")]
-
-    def run(self, _: None, feeds: dict[str, NDArray[np.int64]]) -> None:
-        num_tokens = feeds["input_ids"].shape[1]
-        self.num_runs += 1
-        self.longest = max(self.longest, num_tokens)
-        disturbance = 7.0 if self.num_runs % 5 == 2 else 1.0
-        self.clock.now_s += disturbance * (self.run_s + num_tokens * self.token_s)
-
-
-def fake_form(clock: FakeClock, token_s: float, prompt_s: float) -> tuple[Sessions, FakeSession]:
-    prompt = FakeSession(clock, 0.0, prompt_s)
-    sessions = Sessions(cast("Any", FakeSession(clock, token_s, 0.0)), cast("Any", prompt))
-    return sessions, prompt
-
-
-def test_the_speeds_are_those_of_runs_that_nothing_disturbed() -> None:
-    clock = FakeClock()
-    stock, prompt = fake_form(clock, 0.006, 0.001)
-    ours, _ = fake_form(clock, 0.004, 0.0005)
-    speeds = measure_in_turn([stock, ours], clock=clock)
-    assert [(round(s.token_s, 6), round(s.prompt_s, 6)) for s in speeds] == [(0.006, 0.001), (0.004, 0.0005)]
-    assert prompt.longest == 128
-
-
-def test_a_slow_board_is_measured_by_short_rounds() -> None:
-    clock = FakeClock()
-    (stock, prompt), (ours, _) = fake_form(clock, 2.0, 0.4), fake_form(clock, 1.0, 0.2)
-    measure_in_turn([stock, ours], clock=clock)
-    assert prompt.longest == 16
-    assert prompt.num_runs == 2
-
-
-def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
-    choice = choose("neon", Speed(10, 10), Speed(5, 20))
-    choice.write(tmp_path)
-    assert KernelChoice.read(tmp_path) == choice
-    assert KernelChoice.read(tmp_path / "absent") is None
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"family": "neon"}', "\x00"])
-def test_a_record_that_cannot_be_read_is_as_if_there_were_none(tmp_path: Path, content: str) -> None:
-    (tmp_path / kernel_choice.RECORD_NAME).write_text(content)
-    assert KernelChoice.read(tmp_path) is None
-
-
-# A device
 
 
 @dataclass
@@ -222,7 +128,8 @@ def test_the_first_load_measures_and_the_next_ones_read_the_record(device: Devic
     file = device.load()
     choice = device.choice()
     assert choice.family == device.library.family
-    assert choice == choose(choice.family, *(s for s in (choice.stock, choice.kernels) if s is not None))
+    speeds = [s for s in (choice.stock, choice.kernels) if s is not None]
+    assert choice == choose(choice.family, *speeds, stock_rows_are_equal=int4_rows_are_equal())
     before = {path: path.stat().st_mtime_ns for path in device.folder.rglob("*")}
     assert device.load() == file
     assert {path: path.stat().st_mtime_ns for path in device.folder.rglob("*")} == before
@@ -459,8 +366,3 @@ def test_a_trial_in_which_the_service_was_killed_twice_is_not_made_again(device:
     assert serves_stock(device, device.load())
     assert "did not end" in device.choice().fault
     assert not begun.exists()
-
-
-def test_a_board_that_is_too_slow_to_tune_takes_the_threads_of_the_stock_form() -> None:
-    slow = FakeSession(FakeClock(), 0.0, 0.0)
-    assert tune(lambda *_: cast("Any", slow), 4, budget_s=-1.0, default=Tuning(3, False)) == Tuning(3, False)

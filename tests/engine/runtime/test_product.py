@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import platform
+import shutil
 import subprocess
 import sys
+
+import pytest
 
 from appliance.engine.runtime.product import product_is_right
 
@@ -18,3 +22,14 @@ def test_a_provider_that_is_not_there_computes_nothing() -> None:
     assert not product_is_right("CUDAExecutionProvider")
     command = [sys.executable, "-m", "appliance.engine.runtime.product", "CUDAExecutionProvider"]
     assert subprocess.run(command, check=False).returncode == 1
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the emulated processor runs this machine's programs")
+def test_an_x86_processor_without_vnni_is_known_for_what_it_does() -> None:
+    emulator = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
+    if emulator is None:
+        pytest.skip("no qemu-x86_64")
+    told = "from appliance.engine.runtime.product import *; print(int8_products_are_exact(), int4_rows_are_equal())"
+    haswell = [emulator, "-cpu", "Haswell,-hle,-rtm", sys.executable, "-c", told]
+    done = subprocess.run(haswell, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["False", "False"]

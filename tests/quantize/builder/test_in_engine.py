@@ -17,9 +17,10 @@ from appliance.engine.graphs.prompt import write_int8_products
 from appliance.engine.runtime.model_file import ModelFile
 from appliance.engine.runtime.model_runner import OrtModelRunner
 from appliance.engine.runtime.preparation import write
+from appliance.engine.runtime.product import int4_rows_are_equal
 from appliance.engine.scheduler import Scheduler
 from appliance.engine.types import Request, Sampled, SamplingParams, StepPlan
-from tests.engine.rows import NOT_EQUAL, int4_rows_are_equal
+from tests.engine.rows import NOT_EQUAL
 from tests.quantize.builder.stateful import StatefulRunner
 from tests.quantize.builder.tiny_graphs import write_graph
 

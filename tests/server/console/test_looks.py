@@ -206,7 +206,7 @@ def test_the_whole_page_loads_from_the_device_in_few_requests(browser: Browser, 
     files = [url for url in asked[: asked.index("ready")] if "/console/" in url or url == f"{server.root_url}/"]
     assert len(files) == len(set(files)) <= 20
     ahead = {url.rpartition("/")[2] for url in asked[asked.index("ready") :] if "/console/" in url}
-    assert ahead == {"rename.js", "search.js", "settings.js", "transfer.js"}
+    assert ahead == {"rename.js", "search.js", "settings.js", "transfer.js", "versions.js"}
     context.close()
 
 
