@@ -12,7 +12,7 @@ KERNEL_TESTS := tests/engine/kernels
 # -ffp-contract=off: each rounding stands in the source. The compiler's early scheduling runs out of vector registers on Arm.
 kernel_flags := -std=c++17 -O2 -ffp-contract=off -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -Wall -Wextra
 kernel_objects := library.o operator.o gather.o
-product_objects := pack.o portable.o families.o
+product_objects := pack.o portable.o families.o tiles.o
 kernel_machine := $(shell $(KERNEL_CXX) -dumpmachine 2>/dev/null)
 ifneq (,$(findstring aarch64,$(kernel_machine)))
 product_objects += arm_quantize.o neon.o dotprod.o i8mm.o
@@ -23,7 +23,7 @@ product_objects += x86_quantize.o avx2.o avxvnni.o avx512vnni.o
 endif
 
 # Codes of 5 and 6 bits become bytes there, for many rows of activations.
-flags_of_families := -O3
+flags_of_tiles := -O3
 flags_of_dotprod := -march=armv8.2-a+dotprod
 flags_of_i8mm := -march=armv8.2-a+dotprod+i8mm
 flags_of_x86_quantize := -mavx2 -mfma

@@ -17,6 +17,8 @@ from appliance.errors import QuantizeError
 from appliance.host.cores import usable_cores
 from appliance.host.memory import available_bytes
 
+MOST_FLOAT_BYTES = 3_000_000_000  # of weights that are loaded in float; a larger model answers in int8
+
 _FLOAT = 4  # bytes
 # optimum's resident memory: 2.9 GB were measured at 135 million weights, 6.4 to 7.0 at 630 million.
 _OPTIMUM_COPIES, _OPTIMUM_BYTES = 2.1, 1_800_000_000
@@ -32,7 +34,6 @@ _SEARCHED = frozenset({"auto", "packed"})
 _PRODUCT_S = 5.1e-11
 _FIT_PRODUCTS: Mapping[int, float] = {4: 9.0, 5: 9.0, 6: 9.0, 8: 1.5}
 _LOGIT_COPIES, _WINDOW_TOKENS = 6, 256
-_MOST_COPIED_BYTES = 3_000_000_000  # of float weights; more are mapped from their file
 _WORKER_BYTES, _MOMENT_COPIES = 350_000_000, 4
 _EXPERT_COPIES = 2  # of the codes of a layer's experts, which are joined
 _TEXT_COPIES = 3  # at most, not measured: the tensors, onnxruntime's and those that it packs for its kernels
@@ -140,7 +141,9 @@ def stage_needs(model: Model, scheme: str) -> dict[str, StageNeeds]:
     floats = _FLOAT * model.num_graph_weights
     rates = _SECONDS if model.is_decoder else {**_SECONDS, **_TEXT_SECONDS}
     seconds = {name: rate * model.num_graph_weights / 1e9 for name, rate in rates.items()}
-    loaded = _LIBRARY_BYTES + min(floats, _MOST_COPIED_BYTES)
+    loaded = _LIBRARY_BYTES + min(floats, MOST_FLOAT_BYTES)
+    in_int8 = int(_STORED[8] * model.num_graph_weights) if floats > MOST_FLOAT_BYTES else 0
+    answering = _LIBRARY_BYTES + in_int8 if in_int8 else loaded
     quantized = model.stored_bytes(scheme)
     log_probs = _FLOAT * _HELD_OUT_TOKENS * int(model.config["vocab_size"]) if model.is_decoder else 0
     log_probs = log_probs if log_probs <= _MOST_KEPT_BYTES else 0
@@ -154,7 +157,7 @@ def stage_needs(model: Model, scheme: str) -> dict[str, StageNeeds]:
         ),
         "fuse": StageNeeds(_LIBRARY_BYTES, floats, 0, seconds["fuse"] + dequantized_s),
         "witness": StageNeeds(_witness_bytes(model, loaded), 0, 0, seconds["witness"] + dequantized_s),
-        "calibrate": StageNeeds(loaded, 0, 0, seconds["calibrate"]),
+        "calibrate": StageNeeds(answering, 0, in_int8, seconds["calibrate"]),
         "smooth": StageNeeds(loaded, floats, 0, seconds["smooth"]),
         "fit": _fit_needs(model, scheme),
         "sensitivity": StageNeeds(_sensitivity_bytes(model), 0, 0, seconds["sensitivity"] + 2 * dequantized_s),
@@ -162,7 +165,7 @@ def stage_needs(model: Model, scheme: str) -> dict[str, StageNeeds]:
         "weights": StageNeeds(
             _weights_bytes(model, floats, quantized), quantized, 0 if model.is_decoder else floats, seconds["weights"]
         ),
-        "evaluate": StageNeeds(loaded, 0, log_probs, seconds["evaluate"]),
+        "evaluate": StageNeeds(max(loaded, answering), 0, max(log_probs, in_int8), seconds["evaluate"]),
         PACKAGE: StageNeeds(_LIBRARY_BYTES, quantized, 0, 0.0),
     }
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from appliance.bundle import DecoderSpec
 from appliance.bundle.manifest import TOKENIZER_NAME
 from appliance.engine.types import ModelRunner, StepPlan
+from quantize.evaluation.corrected import corrected
 from quantize.evaluation.findings import AnswerPair
 from quantize.evaluation.metrics import Metrics
 from quantize.evaluation.questions import question_tokens
@@ -26,12 +27,20 @@ NAME = "answers.json"
 _MAX_TOKENS = 48
 
 
+@dataclass(frozen=True, slots=True)
+class FloatModel:
+    """A float decoder, and the form of it that is loaded: its own folder, or one whose answers it corrects."""
+
+    folder: Path
+    form: Path
+
+
 def compare_answers(
-    float_folder: Path, quantized_folder: Path, checkpoint: Path, spec: DecoderSpec, progress: Progress
+    model: FloatModel, quantized_folder: Path, checkpoint: Path, spec: DecoderSpec, progress: Progress
 ) -> list[AnswerPair]:
     """Ask both models, and return the answers to every task, then those to the open questions."""
     questions = [task.question for task in TASKS] + list(OPEN_QUESTIONS)
-    before = answers_of(float_folder, checkpoint, spec, questions, load=load_float_runner)
+    before = answers_of(model, checkpoint, spec, questions)
     progress.advance_to(0.5)
     after = answers_of(quantized_folder, checkpoint, spec, questions)
     progress.advance_to(1.0)
@@ -43,24 +52,30 @@ def compare_answers(
     return found
 
 
-def answers_of(
-    folder: Path,
-    texts_folder: Path,
-    spec: DecoderSpec,
-    questions: Sequence[str],
-    *,
-    load: Callable[..., ModelRunner] = load_runner,
-) -> list[str]:
-    """Return greedy answers; `texts_folder` holds the tokenizer and the chat template, `load` makes the runner."""
+def answers_of(model: Path | FloatModel, texts_folder: Path, spec: DecoderSpec, questions: Sequence[str]) -> list[str]:
+    """Return greedy answers of a quantized model's folder or of a float one.
+
+    `texts_folder` holds the tokenizer and the chat template.
+    """
     tokenizer = Tokenizer.from_file(str(texts_folder / TOKENIZER_NAME))
-    limit = max(1, spec.context_length - _MAX_TOKENS)
+    limit = max(1, spec.context_length - 2 * _MAX_TOKENS)
     prompts = [
         [token % spec.vocab_size for token in question_tokens(tokenizer, texts_folder, spec, question)][:limit]
         for question in questions
     ]
-    capacity = max(map(len, prompts)) + _MAX_TOKENS
-    runner = load(folder, spec, capacity=capacity, num_slots=len(prompts))
-    generated = continue_greedily(runner, prompts, frozenset(spec.eos_token_ids), max_tokens=_MAX_TOKENS)
+    stops = frozenset(spec.eos_token_ids)
+    room = {"capacity": max(map(len, prompts)) + 2 * _MAX_TOKENS, "num_slots": len(prompts)}
+    if isinstance(model, Path):
+        runner = load_runner(model, spec, **room)
+    else:
+        runner = load_float_runner(model.form, spec, **room)
+    generated = continue_greedily(runner, prompts, stops, max_tokens=_MAX_TOKENS)
+    if isinstance(model, FloatModel) and model.form != model.folder:
+
+        def go_on(rows: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
+            return continue_greedily(runner, rows, stops, max_tokens=max_tokens)
+
+        generated = corrected(model.folder, prompts, generated, stops, go_on, max_tokens=_MAX_TOKENS)
     return [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in generated]
 
 

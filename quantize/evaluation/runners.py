@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
@@ -16,7 +15,6 @@ from appliance.engine.runtime.provider import session_options
 from appliance.engine.texts.embedder import Embedder, Reranker
 
 _MAX_THREADS = 8
-_MOST_COPIED_BYTES = 3 << 30
 
 
 def runner_threads() -> int:
@@ -37,15 +35,9 @@ def load_runner(folder: Path, spec: DecoderSpec, *, capacity: int, num_slots: in
 
 
 def load_float_runner(folder: Path, spec: DecoderSpec, *, capacity: int, num_slots: int = 1) -> OrtModelRunner:
-    """Load the float form of a decoder.
-
-    Large weights are read where they lie; small ones are copied in the layout of the kernels, which is faster. The size
-    alone decides, so that the calibration text does not depend on the memory of a machine.
-    """
-    size_bytes = sum(path.stat().st_size for path in folder.iterdir())
-    path = folder / MODEL_NAME
+    """Load the float form of a decoder, or one that stands for it: keys and values are float32."""
     return OrtModelRunner(
-        ModelFile(path) if size_bytes <= _MOST_COPIED_BYTES else _Mapped(path),
+        ModelFile(folder / MODEL_NAME),
         spec.model_copy(update={"kv_cache_dtype": "float32"}),
         num_slots=num_slots,
         capacity=capacity,
@@ -66,14 +58,3 @@ def load_reranker(folder: Path) -> Reranker:
 def float_session(folder: Path) -> ort.InferenceSession:
     """Load a float graph as optimum exported it."""
     return ort.InferenceSession(str(folder / MODEL_NAME), session_options(runner_threads()))
-
-
-@dataclass(frozen=True, slots=True)
-class _Mapped(ModelFile):
-    """A graph whose weights stay in their file: the system can take their memory back at any time."""
-
-    def session(self, num_threads: int, *, spinning: bool) -> ort.InferenceSession:
-        """Load it without a copy in the layout of the kernels."""
-        options = session_options(num_threads, spinning=spinning)
-        options.add_session_config_entry("session.disable_prepacking", "1")
-        return ort.InferenceSession(str(self.path), options)

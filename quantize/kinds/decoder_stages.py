@@ -86,7 +86,8 @@ def calibrate(target: Path, part: CalibrationPart, progress: Progress, *, checkp
     """Write the windows of tokens to which everything is fitted."""
     from quantize.precision.calibration import calibration_windows, save_windows
 
-    save_windows(target, calibration_windows(checkpoint, fused, load_graph_spec(fused), part, progress))
+    spec = load_graph_spec(fused)
+    save_windows(target, calibration_windows(checkpoint, fused, spec, part, progress, scratch=target))
 
 
 @stage("smooth", version=1)
@@ -239,10 +240,11 @@ def evaluate(
 
     What the search has measured of the same weights is not measured again.
     """
-    from quantize.evaluation.answers import compare_answers, task_metrics, write_answers
+    from quantize.evaluation.answers import FloatModel, compare_answers, task_metrics, write_answers
     from quantize.evaluation.arithmetic import arithmetic_metrics, load_measured
     from quantize.evaluation.decoder import Reference, evaluate_decoder
     from quantize.precision.kv_scales import int8_cache_metrics
+    from quantize.precision.loadable import loadable_form
 
     spec = load_graph_spec(fused)
     with_floats, elsewhere, with_int8, answering = progress.parts(4)
@@ -255,7 +257,8 @@ def evaluate(
         metrics = found.metrics | arithmetic_metrics(reference, weights, spec, known, target, elsewhere)
         if (kv_scales / KV_SCALES_NAME).is_file():  # bundles of earlier versions have none
             metrics |= int8_cache_metrics(reference, weights, kv_scales, spec, target, with_int8)
-    answers = compare_answers(fused, weights, checkpoint, spec, answering)
+    with loadable_form(fused, target) as form:
+        answers = compare_answers(FloatModel(fused, form), weights, checkpoint, spec, answering)
     write_answers(target, answers)
     save_metrics(target, metrics | task_metrics(answers))
 

@@ -1,4 +1,4 @@
-"""The calibration text: prose, code, and answers of the float model itself, in windows of tokens.
+"""The calibration text: prose, code, and answers of the model itself, in windows of tokens.
 
 The evaluation uses none of it, and all of it is the same on every machine with this Python.
 """
@@ -20,6 +20,7 @@ from quantize.evaluation import texts
 from quantize.evaluation.framing import windows_of
 from quantize.evaluation.questions import question_tokens
 from quantize.evaluation.runners import load_float_runner
+from quantize.precision.loadable import loadable_form
 from quantize.progress import Progress
 from quantize.recipe import CalibrationPart
 
@@ -48,16 +49,20 @@ Windows = NDArray[np.int64]
 
 
 def calibration_windows(
-    checkpoint: Path, float_folder: Path, spec: DecoderSpec, part: CalibrationPart, progress: Progress
+    checkpoint: Path, float_folder: Path, spec: DecoderSpec, part: CalibrationPart, progress: Progress, *, scratch: Path
 ) -> Windows:
-    """Return (num_windows, window_tokens): a third each of prose, code and chat; one fills in if another is short."""
+    """Return (num_windows, window_tokens): a third each of prose, code and chat; one fills in if another is short.
+
+    `scratch` keeps the int8 form of a large model while it answers.
+    """
     tokenizer = Tokenizer.from_file(str(checkpoint / TOKENIZER_NAME))
     part = part.model_copy(update={"window_tokens": min(part.window_tokens, spec.context_length // 2)})
     text = part.own_text()
     if text is not None:
         return _own_windows(tokenizer, text, part, spec.vocab_size)
     share = -(-part.num_windows // 3)
-    chat = _chat_windows(tokenizer, checkpoint, float_folder, spec, part, min(share, len(_QUESTIONS)), progress)
+    with loadable_form(float_folder, scratch) as form:
+        chat = _chat_windows(tokenizer, checkpoint, form, spec, part, min(share, len(_QUESTIONS)), progress)
     prose = _text_windows(tokenizer, texts.prose(), part, spec.vocab_size)
     code = _text_windows(tokenizer, texts.code(), part, spec.vocab_size)
     mixed: list[Windows] = []
@@ -95,18 +100,18 @@ def _text_windows(tokenizer: Tokenizer, pieces: Sequence[str], part: Calibration
 def _chat_windows(
     tokenizer: Tokenizer,
     checkpoint: Path,
-    float_folder: Path,
+    folder: Path,
     spec: DecoderSpec,
     part: CalibrationPart,
     count: int,
     progress: Progress,
 ) -> list[Windows]:
-    """Sample answers of the float model at temperature 1; the tokens after the end of an answer count as text too."""
+    """Sample answers of a model at temperature 1; the tokens after the end of an answer count as text too."""
     questions = [question_tokens(tokenizer, checkpoint, spec, question) for question in _QUESTIONS[:count]]
     prompts = [tokens[: part.window_tokens - 1] for tokens in questions]
     num_steps = part.window_tokens - min(map(len, prompts))
     capacity = max(map(len, prompts)) + num_steps
-    runner = load_float_runner(float_folder, spec, capacity=capacity, num_slots=count)
+    runner = load_float_runner(folder, spec, capacity=capacity, num_slots=count)
     rng = np.random.default_rng(part.seed)
     rows = [np.asarray(prompt, np.int64) % spec.vocab_size for prompt in prompts]
     logits = []

@@ -25,10 +25,9 @@ from quantize.sources.decoder_config import DecoderConfig, read_decoder_config
 from quantize.spec import decoder_spec
 from tests.quantize.tiny import FORCED, TEMPLATE, change_json, write_bigrams, write_decoder, write_encoder
 from tests.quantize.tiny_gguf import write_gguf
+from tests.quantize.tiny_recipe import decoder_recipe
 
 pytestmark = pytest.mark.slow
-
-_CALIBRATION = {"num_windows": 6, "window_tokens": 32}
 
 
 @pytest.fixture(scope="module")
@@ -247,13 +246,3 @@ def test_the_command_is_light_until_a_stage_runs() -> None:
     script = "import quantize.cli, sys; print([m for m in ('torch', 'optimum', 'onnxruntime') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
-
-
-def decoder_recipe(checkpoint: Path) -> Recipe:
-    return Recipe.create(
-        name="tiny-llama",
-        license="Apache-2.0",
-        source={"uri": str(checkpoint)},
-        weights={"scheme": "auto", "max_kl": 0.003},
-        calibration=_CALIBRATION,
-    )

@@ -17,8 +17,8 @@ from quantize.evaluation import arithmetic
 from quantize.evaluation.decoder import DecoderEvaluation
 from quantize.progress import StageProgress
 from quantize.recipe import WeightsPart
-from tests.quantize.test_build import decoder_recipe
 from tests.quantize.tiny import FORCED, write_decoder
+from tests.quantize.tiny_recipe import decoder_recipe
 
 pytestmark = pytest.mark.slow
 

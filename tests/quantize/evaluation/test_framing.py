@@ -52,7 +52,7 @@ def test_every_window_that_measures_begins_with_the_opening(framed: Path) -> Non
 def test_every_window_that_calibrates_begins_with_it_too(framed: Path, tmp_path: Path) -> None:
     (tmp_path / "own.txt").write_text("the lazy dog sleeps and then the fox jumps over it " * 40)
     part = CalibrationPart(num_windows=4, window_tokens=32, file=str(tmp_path / "own.txt"))
-    windows = calibration_windows(framed, tmp_path, _SPEC, part, SILENT)
+    windows = calibration_windows(framed, tmp_path, _SPEC, part, SILENT, scratch=tmp_path)
     assert windows.shape == (4, 32)
     assert (windows[:, 0] == _BOS).all()
 
