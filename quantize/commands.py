@@ -102,7 +102,9 @@ def keygen(arguments: argparse.Namespace) -> None:
 def inspect(arguments: argparse.Namespace) -> None:
     """Verify a bundle and show it, or judge a source without a build."""
     name = arguments.subject
-    if not ((Path(name) / MANIFEST_NAME).is_file() or (lantern_home().bundles / name).is_dir()):
+    is_bundle = (Path(name) / MANIFEST_NAME).is_file()
+    is_installed = not Path(name).exists() and (lantern_home().bundles / name).is_dir()
+    if not (is_bundle or is_installed):
         _inspect_source(name, as_json=arguments.json)
         return
     bundle = _opened(name)

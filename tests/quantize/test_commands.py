@@ -53,6 +53,15 @@ def test_a_build_from_own_text_and_scales_for_int8_keys_says_so_without_any_path
     assert "report.html" in {file["name"] for file in manifest["files"]}
 
 
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_a_folder_is_judged_as_the_source_that_it_is(
+    root: Path, is_relative: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root / "out")
+    assert main(["inspect", "../llama" if is_relative else str(root / "llama"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["architecture"] == "llama"
+
+
 def test_two_bundles_are_compared_line_by_line(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", str(root / "out" / "llama"), str(root / "out" / "small")]) == 0
     said = capsys.readouterr().out
