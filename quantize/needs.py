@@ -17,13 +17,14 @@ from appliance.errors import QuantizeError
 from appliance.host.cores import usable_cores
 from appliance.host.memory import available_bytes
 
-MOST_FLOAT_BYTES = 3_000_000_000  # of weights that are loaded in float; a larger model answers in int8
+MOST_FLOAT_BYTES = 2_000_000_000  # of weights that are loaded in float; a larger model answers in int8
 
 _FLOAT = 4  # bytes
 # optimum's resident memory: 2.9 GB were measured at 135 million weights, 6.4 to 7.0 at 630 million.
 _OPTIMUM_COPIES, _OPTIMUM_BYTES = 2.1, 1_800_000_000
 _DIRECT_BYTES = 600_000_000  # whatever the model's size: 434 MB were measured at 0.6e9 parameters
 _LIBRARY_BYTES = 900_000_000  # torch, transformers and onnxruntime in one process
+_ENGINE_BYTES = 500_000_000  # onnxruntime alone, with the keys and values of some answers
 _HELD_OUT_TOKENS = 3072  # whose log-probabilities an evaluation keeps in a file, up to a size
 _MOST_KEPT_BYTES = 1 << 30
 _STORED = {4: 17 / 32, 5: 21 / 32, 6: 25 / 32, 8: 33 / 32}  # bytes of a weight in blocks of 32 with one byte of scale
@@ -143,7 +144,7 @@ def stage_needs(model: Model, scheme: str) -> dict[str, StageNeeds]:
     seconds = {name: rate * model.num_graph_weights / 1e9 for name, rate in rates.items()}
     loaded = _LIBRARY_BYTES + min(floats, MOST_FLOAT_BYTES)
     in_int8 = int(_STORED[8] * model.num_graph_weights) if floats > MOST_FLOAT_BYTES else 0
-    answering = _LIBRARY_BYTES + in_int8 if in_int8 else loaded
+    answering = _ENGINE_BYTES + in_int8 if in_int8 else loaded
     quantized = model.stored_bytes(scheme)
     log_probs = _FLOAT * _HELD_OUT_TOKENS * int(model.config["vocab_size"]) if model.is_decoder else 0
     log_probs = log_probs if log_probs <= _MOST_KEPT_BYTES else 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +42,7 @@ def compare_answers(
 ) -> list[AnswerPair]:
     """Ask both models, and return the answers to every task, then those to the open questions."""
     questions = [task.question for task in TASKS] + list(OPEN_QUESTIONS)
-    before = answers_of(model, checkpoint, spec, questions)
+    before = float_answers_of(model, checkpoint, spec, questions)
     progress.advance_to(0.5)
     after = answers_of(quantized_folder, checkpoint, spec, questions)
     progress.advance_to(1.0)
@@ -52,31 +54,54 @@ def compare_answers(
     return found
 
 
-def answers_of(model: Path | FloatModel, texts_folder: Path, spec: DecoderSpec, questions: Sequence[str]) -> list[str]:
-    """Return greedy answers of a quantized model's folder or of a float one.
+def answers_of(folder: Path, texts_folder: Path, spec: DecoderSpec, questions: Sequence[str]) -> list[str]:
+    """Return greedy answers of a model; `texts_folder` holds the tokenizer and the chat template."""
+    asked = _Asked.of(texts_folder, spec, questions)
+    runner = load_runner(folder, spec, capacity=asked.capacity, num_slots=len(asked.prompts))
+    return asked.in_words(asked.continued(runner, asked.prompts))
 
-    `texts_folder` holds the tokenizer and the chat template.
-    """
-    tokenizer = Tokenizer.from_file(str(texts_folder / TOKENIZER_NAME))
-    limit = max(1, spec.context_length - 2 * _MAX_TOKENS)
-    prompts = [
-        [token % spec.vocab_size for token in question_tokens(tokenizer, texts_folder, spec, question)][:limit]
-        for question in questions
-    ]
-    stops = frozenset(spec.eos_token_ids)
-    room = {"capacity": max(map(len, prompts)) + 2 * _MAX_TOKENS, "num_slots": len(prompts)}
-    if isinstance(model, Path):
-        runner = load_runner(model, spec, **room)
-    else:
-        runner = load_float_runner(model.form, spec, **room)
-    generated = continue_greedily(runner, prompts, stops, max_tokens=_MAX_TOKENS)
-    if isinstance(model, FloatModel) and model.form != model.folder:
 
-        def go_on(rows: Sequence[Sequence[int]], max_tokens: int) -> list[list[int]]:
-            return continue_greedily(runner, rows, stops, max_tokens=max_tokens)
+def float_answers_of(model: FloatModel, texts_folder: Path, spec: DecoderSpec, questions: Sequence[str]) -> list[str]:
+    """Return what the float model answers greedily."""
+    asked = _Asked.of(texts_folder, spec, questions)
+    runner = load_float_runner(model.form, spec, capacity=asked.capacity, num_slots=len(asked.prompts))
+    answers = asked.continued(runner, asked.prompts)
+    if model.form != model.folder:
+        go_on = partial(asked.continued, runner)
+        answers = corrected(model.folder, asked.prompts, answers, asked.stops, go_on, max_tokens=_MAX_TOKENS)
+    return asked.in_words(answers)
 
-        generated = corrected(model.folder, prompts, generated, stops, go_on, max_tokens=_MAX_TOKENS)
-    return [tokenizer.decode(tokens, skip_special_tokens=True) for tokens in generated]
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Questions as a model reads them, and the tokens that end an answer."""
+
+    tokenizer: Tokenizer
+    prompts: Sequence[Sequence[int]]
+    stops: frozenset[int]
+
+    @classmethod
+    def of(cls, texts_folder: Path, spec: DecoderSpec, questions: Sequence[str]) -> Self:
+        tokenizer = Tokenizer.from_file(str(texts_folder / TOKENIZER_NAME))
+        limit = max(1, spec.context_length - 2 * _MAX_TOKENS)
+        prompts = [
+            [token % spec.vocab_size for token in question_tokens(tokenizer, texts_folder, spec, question)][:limit]
+            for question in questions
+        ]
+        return cls(tokenizer, prompts, frozenset(spec.eos_token_ids))
+
+    @property
+    def capacity(self) -> int:
+        """The tokens of a row: rows that go on from different places take as many steps as the first of them."""
+        return max(map(len, self.prompts)) + 2 * _MAX_TOKENS
+
+    def continued(
+        self, runner: ModelRunner, prompts: Sequence[Sequence[int]], max_tokens: int = _MAX_TOKENS
+    ) -> list[list[int]]:
+        return continue_greedily(runner, prompts, self.stops, max_tokens=max_tokens)
+
+    def in_words(self, answers: Sequence[Sequence[int]]) -> list[str]:
+        return [self.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in answers]
 
 
 def task_metrics(answers: Sequence[AnswerPair]) -> Metrics:

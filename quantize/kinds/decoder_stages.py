@@ -81,7 +81,7 @@ def witness(target: Path, part: None, progress: Progress, *, source: Path, check
     save_witness(target, witness_decoder(source, checkpoint, fused, load_graph_spec(fused), target, progress))
 
 
-@stage("calibrate", version=2)
+@stage("calibrate", version=3)
 def calibrate(target: Path, part: CalibrationPart, progress: Progress, *, checkpoint: Path, fused: Path) -> None:
     """Write the windows of tokens to which everything is fitted."""
     from quantize.precision.calibration import calibration_windows, save_windows

@@ -43,7 +43,7 @@ def qwen() -> Model:
         ("checkpoint", 1.06),
         ("export", 6.44),
         ("witness", 2.99),
-        ("calibrate", 3.34),
+        ("calibrate", 1.25),
         ("weights", 1.86),
         ("evaluate", 3.35),
     ],

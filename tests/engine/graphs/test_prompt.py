@@ -196,7 +196,10 @@ def test_an_answer_after_a_fast_prompt_is_nearly_the_one_after_a_slow_one(
     fast, slow = (log_softmax(run(runner, row, half, tokens[half:], "answer")) for row in (0, 1))
     divergence = (np.exp(slow) * (slow - fast)).sum(axis=1)
     assert 0 < divergence.mean() < 0.01
-    assert (fast.argmax(axis=1) == slow.argmax(axis=1)).mean() > 0.9
+    second, first = np.sort(slow, axis=1)[:, -2:].T
+    is_same = fast.argmax(axis=1) == slow.argmax(axis=1)
+    assert is_same[first - second > 0.5].all()  # nearer ones may change places
+    assert is_same.mean() > 0.8
 
 
 def test_a_full_disk_costs_the_graph_for_prompts_and_nothing_else(
