@@ -34,7 +34,8 @@ def corrected(
     answers = [list(draft) for draft in drafts]
     waiting = list(range(len(prompts)))
     while waiting:
-        head = HiddenStates.of(float_folder, [_text(prompts[i], answers[i]) for i in waiting], SILENT).head()
+        texts = [np.array([*prompts[i], *answers[i]], np.int64) for i in waiting]
+        head = HiddenStates.of(float_folder, texts, SILENT).head()
         changed = []
         for at, i in enumerate(waiting):
             first = len(prompts[i]) - 1
@@ -47,12 +48,9 @@ def corrected(
                 answers[i].append(said[place])
                 changed.append(i)
         waiting = [i for i in changed if len(answers[i]) < max_tokens]
-        longest = max((max_tokens - len(answers[i]) for i in waiting), default=0)
-        more = go_on([_text(prompts[i], answers[i]).tolist() for i in waiting], longest) if waiting else []
-        for i, tokens in zip(waiting, more, strict=True):
-            answers[i] = [*answers[i], *tokens][:max_tokens]
+        if waiting:
+            longest = max_tokens - min(len(answers[i]) for i in waiting)
+            more = go_on([[*prompts[i], *answers[i]] for i in waiting], longest)
+            for i, tokens in zip(waiting, more, strict=True):
+                answers[i] = [*answers[i], *tokens][:max_tokens]
     return answers
-
-
-def _text(prompt: Sequence[int], answer: Sequence[int]) -> np.ndarray:
-    return np.array([*prompt, *answer], np.int64)

@@ -24,11 +24,12 @@ def test_a_provider_that_is_not_there_computes_nothing() -> None:
     assert subprocess.run(command, check=False).returncode == 1
 
 
-@pytest.mark.skipif(platform.machine() != "x86_64", reason="the emulated processor runs this machine's programs")
+# The emulator runs this machine's own Python and onnxruntime, so that an Arm machine cannot try it.
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="only x86 programs can be given an x86 processor")
 def test_an_x86_processor_without_vnni_is_known_for_what_it_does() -> None:
     emulator = shutil.which("qemu-x86_64") or shutil.which("qemu-x86_64-static")
-    if emulator is None:
-        pytest.skip("no qemu-x86_64")
+    if emulator is None:  # make image-deps, and with it .ci/run, installs it
+        pytest.skip("qemu-x86_64 is not installed, which emulates a processor without VNNI: make image-deps")
     told = "from appliance.engine.runtime.product import *; print(int8_products_are_exact(), int4_rows_are_equal())"
     haswell = [emulator, "-cpu", "Haswell,-hle,-rtm", sys.executable, "-c", told]
     done = subprocess.run(haswell, check=True, capture_output=True, text=True)
