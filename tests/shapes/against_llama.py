@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.bench.decoder import DecoderBench
-from appliance.engine.runtime.model_file import ModelFile
 from appliance.engine.runtime.model_runner import OrtModelRunner
 from tests.arm.tree import llama_tree_of_this_machine
 from tests.quantize.sources.published import DECODERS
@@ -77,8 +76,7 @@ def our_rates(model: Shaped, threads: int) -> list[float]:
 
 
 def _our_rates(model: Shaped, threads: int) -> list[float]:
-    file = ModelFile(model.path, is_optimized=True)
-    runner = OrtModelRunner(file, model.spec, num_slots=1, capacity=_CAPACITY, num_threads=threads)
+    runner = OrtModelRunner(model.file(), model.spec, num_slots=1, capacity=_CAPACITY, num_threads=threads)
     bench = DecoderBench(runner)
     return [bench.decode_rate(depth + 1, num_steps=_STEPS) for depth in _DEPTHS]
 

@@ -1,4 +1,4 @@
-"""Random decoders of a given shape, quantized to four bits and prepared as a device prepares them."""
+"""Random decoders of a given shape in bundles, quantized to four bits and prepared as a device prepares them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,27 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from appliance.bundle import DecoderSpec
-from appliance.bundle.manifest import MODEL_NAME
+from appliance.bundle import (
+    Bundle,
+    DecoderSpec,
+    Manifest,
+    SigningKey,
+    TrustedKeys,
+    open_bundle,
+    write_bundle,
+)
+from appliance.bundle.folder import describe_files
+from appliance.bundle.manifest import (
+    CHAT_TEMPLATE_NAME,
+    MANIFEST_NAME,
+    MODEL_NAME,
+    SIGNATURE_NAME,
+    TOKENIZER_NAME,
+    Source,
+)
 from appliance.engine.runtime.model_file import ModelFile
 from appliance.engine.runtime.model_runner import OrtModelRunner
-from appliance.engine.runtime.preparation import TUNING_NAME, write
-from appliance.engine.runtime.tuning import Tuning
+from appliance.engine.runtime.prepacked import prepacked
 from quantize.builder.decoder import build_decoder
 from quantize.builder.weights import checkpoint_weights
 from quantize.graph.codec import round_to_nearest
@@ -123,31 +138,54 @@ SHAPES = {"llama": llama, "lfm2": lfm2, "qwen3.5": qwen35}
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """A prepared model of a shape."""
+    """A model of a shape, in a bundle, and the folder of its prepacked forms."""
 
-    name: str
-    path: Path
-    spec: DecoderSpec
+    bundle: Bundle
+    cache: Path
+
+    @property
+    def name(self) -> str:
+        """Return the bundle's name, which tells the shape and its size."""
+        return self.bundle.name
+
+    @property
+    def spec(self) -> DecoderSpec:
+        """Return what the manifest says of the model."""
+        assert isinstance(self.bundle.manifest.model, DecoderSpec)
+        return self.bundle.manifest.model
+
+    def file(self) -> ModelFile:
+        """Prepare it as a device does, once, and return the form that was chosen."""
+        return prepacked(self.bundle, self.cache, use_device=False)
 
     def runner(self, *, num_slots: int, capacity: int, checkpoint_bytes: int = 256 << 20) -> OrtModelRunner:
         """Load it with the threads that suit it."""
-        tuning = Tuning.read(self.path.with_name(TUNING_NAME))
+        file = self.file()
         return OrtModelRunner(
-            ModelFile(self.path, is_optimized=True),
+            file,
             self.spec,
             num_slots=num_slots,
             capacity=capacity,
-            num_threads=tuning.num_threads,
-            spinning=tuning.spinning,
+            num_threads=file.tuning.num_threads,
+            spinning=file.tuning.spinning,
             checkpoint_bytes=checkpoint_bytes,
         )
 
 
-def prepared(name: str, folder: Path, target: Path, spec: DecoderSpec) -> Shaped:
-    """Prepare the model in a folder."""
-    target.mkdir()
-    write(folder / MODEL_NAME, target)
-    return Shaped(name, target / MODEL_NAME, spec)
+def bundled(name: str, folder: Path, root: Path, spec: DecoderSpec) -> Shaped:
+    """Sign the model in a folder, with a key below `root`."""
+    key, trusted = SigningKey.load_or_create(root / "signing.pem"), TrustedKeys.load(root / "trusted")
+    trusted.add(key.public)
+    signed = {MANIFEST_NAME, SIGNATURE_NAME}
+    manifest = Manifest(
+        name=name,
+        model=spec,
+        files=describe_files(folder, {path.name for path in folder.iterdir()} - signed),
+        license="MIT",
+        source=Source(uri="random weights"),
+    )
+    write_bundle(folder, manifest, key)
+    return Shaped(open_bundle(folder, trusted), root / "cache")
 
 
 def write_checkpoint(folder: Path, config: Config) -> Path:
@@ -171,20 +209,22 @@ def write_checkpoint(folder: Path, config: Config) -> Path:
 def shaped(root: Path, name: str, config: Config, *, context: int = 8192) -> Shaped:
     """Return the model of a shape below `root`, which is made once; `name` tells the shape and its size."""
     home = root / name
-    path = home / "prepared" / MODEL_NAME
-    checkpoint, source = home / "checkpoint", home / "published"
-    if not path.exists():
-        shutil.rmtree(home, ignore_errors=True)
-        write_checkpoint(source, config)
-        checkpoint.mkdir()
-        prepare(read_checkpoint(source), checkpoint)
-        _quantize(checkpoint, home, context)
-    return Shaped(name, path, graph_spec(read_decoder_config(checkpoint), checkpoint, context))
+    if (home / "trusted").exists():
+        return Shaped(open_bundle(home / "model", TrustedKeys.load(home / "trusted")), home / "cache")
+    shutil.rmtree(home, ignore_errors=True)
+    checkpoint = home / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    prepare(read_checkpoint(write_checkpoint(home / "published", config)), checkpoint)
+    _quantize(checkpoint, home, context)
+    spec = graph_spec(read_decoder_config(checkpoint), checkpoint, context)
+    for folder in ("published", "checkpoint"):
+        shutil.rmtree(home / folder)
+    return bundled(name, home / "model", home, spec)
 
 
 def _quantize(checkpoint: Path, home: Path, context: int) -> None:
-    built, target, staged = (home / part for part in ("float", "model", "staged"))
-    for folder in (built, target, staged):
+    built, target = home / "float", home / "model"
+    for folder in (built, target):
         folder.mkdir()
     config = read_decoder_config(checkpoint)
     build_decoder(checkpoint_weights(checkpoint), config, built, context_length=context)
@@ -193,6 +233,5 @@ def _quantize(checkpoint: Path, home: Path, context: int) -> None:
     save_graph(model, target, shared)
     del model
     shutil.rmtree(built)
-    write(target / MODEL_NAME, staged)
-    shutil.rmtree(target)
-    staged.rename(home / "prepared")
+    for name in (TOKENIZER_NAME, CHAT_TEMPLATE_NAME):
+        shutil.copyfile(checkpoint / name, target / name)

@@ -13,7 +13,7 @@ from appliance.models.loaded import EngineSettings
 from appliance.models.memory import slots_bytes
 from tests.quantize.builder.tiny_graphs import write_graph
 from tests.quantize.tiny import GRANITE_HYBRID
-from tests.shapes.shapes import Shaped, prepared
+from tests.shapes.shapes import Shaped, bundled
 from tests.shapes.turns import _ANSWER, _CHECKPOINT_BYTES, Chat, slot_growth
 
 pytestmark = pytest.mark.slow
@@ -27,7 +27,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     root = tmp_path_factory.mktemp(request.param)
     changes = {**_FAMILIES[request.param], "max_position_embeddings": _CAPACITY}
     folder, spec = write_graph(root / "graph", request.param, context=_CAPACITY, **changes)
-    return prepared(request.param, folder, root / "prepared", spec)
+    return bundled(request.param, folder, root, spec)
 
 
 def test_each_turn_of_a_chat_of_2000_tokens_reads_the_new_message(model: Shaped, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_arrays_of_slots_are_those_that_were_computed(model: Shaped) -> None
     arrays = [*runner._cache._arrays.values()]
     if runner._state is not None:
         arrays += runner._state._arrays.values()
-    layout = layout_of(model.path.read_bytes())
+    layout = layout_of(model.file().path.read_bytes())
     assert sum(array.nbytes for array in arrays) == slots_bytes(layout, spec, settings, "float32")
     without = replace(settings, checkpoint_bytes=0)
     of_a_slot = layout.token_bytes() * _CAPACITY + layout.state_bytes

@@ -103,7 +103,7 @@ def _slot_growth(model: Shaped, num_tokens: int, num_slots: int) -> tuple[float,
         while engine.has_work:
             engine.step()
         sizes.append(process.memory_info().rss)  # after the first one the buffers of a chunk are there
-    layout = layout_of(model.path.read_bytes())
+    layout = layout_of(model.file().path.read_bytes())
     return (sizes[-1] - sizes[0]) / num_slots, layout.token_bytes() * num_tokens + layout.state_bytes
 
 
