@@ -11,8 +11,8 @@ KERNEL_TESTS := tests/engine/kernels
 
 # -ffp-contract=off: each rounding stands in the source. The compiler's early scheduling runs out of vector registers on Arm.
 kernel_flags := -std=c++17 -O2 -ffp-contract=off -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -Wall -Wextra
-kernel_objects := library.o operator.o gather.o
-product_objects := pack.o portable.o families.o tiles.o
+kernel_objects := library.o operator.o gather.o gated_unit.o causal_conv.o
+product_objects := pack.o portable.o families.o tiles.o floats.o
 kernel_machine := $(shell $(KERNEL_CXX) -dumpmachine 2>/dev/null)
 ifneq (,$(findstring aarch64,$(kernel_machine)))
 product_objects += arm_quantize.o neon.o dotprod.o i8mm.o
@@ -33,6 +33,10 @@ flags_of_avxvnni := -mavx2 -mfma -mavxvnni
 flags_of_avx512vnni := -mavx2 -mfma -mavx512f -mavx512bw -mavx512vnni -Wno-uninitialized -Wno-maybe-uninitialized
 flags_of_operator = -isystem $$(cat $(KERNEL_BUILD)/header)
 flags_of_gather = $(flags_of_operator)
+flags_of_gated_unit = $(flags_of_operator)
+flags_of_causal_conv = $(flags_of_operator)
+# Its loops become vectors.
+flags_of_floats := -O3 -fno-trapping-math
 
 .PHONY: kernels kernel-figures
 
@@ -65,7 +69,7 @@ $(KERNEL_BUILD)/programs/%.o: $(KERNEL_TESTS)/%.cpp $(wildcard $(KERNEL_TESTS)/*
 	$(KERNEL_CXX) -std=c++17 -O2 -ffp-contract=off -Wall -Wextra -I$(KERNELS)/sources $(KERNEL_FLAGS) -c $< -o $@
 
 # The programs of the tests: static, so that they also run under an emulator.
-$(KERNEL_BUILD)/equality $(KERNEL_BUILD)/measure: $(KERNEL_BUILD)/%: $(addprefix $(KERNEL_BUILD)/,programs/%.o \
+$(KERNEL_BUILD)/equality $(KERNEL_BUILD)/measure $(KERNEL_BUILD)/float_bits: $(KERNEL_BUILD)/%: $(addprefix $(KERNEL_BUILD)/,programs/%.o \
 		programs/cases.o programs/reference.o $(product_objects))
 	$(KERNEL_CXX) $(KERNEL_STATIC) $(KERNEL_FLAGS) -o $@ $^
 

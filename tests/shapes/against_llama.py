@@ -52,7 +52,8 @@ class Llama:
 
     def run(self, program: str, *arguments: str | Path) -> str:
         """Run one of its programs with its own libraries, from the folder of its backends, which it then finds."""
-        libraries = [self.root / folder / "x86_64-linux-gnu" for folder in ("lib", "usr/lib")]
+        libraries = [self.root / folder for folder in ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")]
+        libraries.append(libraries[-1] / "llama")  # what its programs share
         backends = next(path.parent for path in sorted(self.root.glob("usr/lib/**/libggml-cpu*.so")))
         path = next(found for found in sorted(self.root.glob(f"usr/**/{program}")) if found.is_file())
         linker = next(self.root.glob("usr/lib*/**/ld-linux-x86-64.so.2"))
@@ -76,7 +77,10 @@ def our_rates(model: Shaped, threads: int) -> list[float]:
 
 
 def _our_rates(model: Shaped, threads: int) -> list[float]:
-    runner = OrtModelRunner(model.file(), model.spec, num_slots=1, capacity=_CAPACITY, num_threads=threads)
+    file = model.file()
+    runner = OrtModelRunner(
+        file, model.spec, num_slots=1, capacity=_CAPACITY, num_threads=threads, spinning=file.tuning.spinning
+    )
     bench = DecoderBench(runner)
     return [bench.decode_rate(depth + 1, num_steps=_STEPS) for depth in _DEPTHS]
 

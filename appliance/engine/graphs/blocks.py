@@ -1,8 +1,9 @@
 """The decoder graph with products of Lantern's kernels (docs/kernels.md), made on the device from the optimized one.
 
 Each MatMulNBits becomes a MatMulBlocks whose weights lie packed in a file, in the order in which the kernels read them.
-A table of embeddings that is the head as well becomes a GatherBlocks, which reads the head's weights. The file is
-mapped by all graphs of the model, so that the weights are on disk and in memory once.
+A table of embeddings that is the head as well becomes a GatherBlocks, which reads the head's weights; what is computed
+between products is fused (fused.py). The file is mapped by all graphs of the model, so that the weights are on disk and
+in memory once.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from typing import BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.engine.graphs.fused import fuse_small_operators
 from appliance.engine.graphs.onnx_proto import (
     EXTERNAL,
     FLOAT,
+    LANTERN,
     UINT8,
     Message,
     add_external,
@@ -32,7 +35,6 @@ BLOCKS: Final = "MatMulBlocks"
 _STORED_TABLE, _TABLE = "GatherBlockQuantized", "GatherBlocks"
 PRODUCTS: Final = (STORED, BLOCKS)
 
-_DOMAIN = "lantern"
 _X, _CODES, _SCALES, _ZERO_POINTS, _ORDER, _BIAS = range(6)  # the inputs of a stored product
 _BITS, _BLOCKS = (4, 8), (32, 64, 128)
 _TABLE_INPUTS = 3  # codes, indices and scales; a table with zero points stays as it is
@@ -69,17 +71,18 @@ def write_block_products(optimized: Path, target: Path, data_name: str, pack: Pa
             head = _same_weights(folder, tensors, node, products) if node.op_type == _STORED_TABLE else None
             if head is not None:
                 sizes = {**_sizes(head), "bits": bits[packed_name(head)], "has_zeros": 0}
-                add_node(graph, _TABLE, [packed_name(head), node.input[1]], list(node.output), sizes, domain=_DOMAIN)
+                add_node(graph, _TABLE, [packed_name(head), node.input[1]], list(node.output), sizes, domain=LANTERN)
             elif node.op_type == STORED:
                 _multiply(graph, node, bits[packed_name(node)])
             else:
                 graph.node.append(node)
+        fuse_small_operators(graph, tensors)
         for name in sorted({name for node in graph.node for name in node.input} & set(tensors)):
             if tensors[name].data_location == EXTERNAL:
                 _append(graph, file, name, tensor_value(tensors[name], folder))
             else:
                 graph.initializer.append(tensors[name])
-    model.opset_import.add(domain=_DOMAIN, version=1)
+    model.opset_import.add(domain=LANTERN, version=1)
     target.write_bytes(model.SerializeToString())
 
 
@@ -172,6 +175,6 @@ def _multiply(graph: Message, node: Message, bits: int) -> None:
     bias = node.input[_BIAS] if len(node.input) > _BIAS else ""
     product = f"{result}/product" if bias else result
     attributes = {**_sizes(node), "bits": bits, "packed": 1, "has_zeros": int(_has_zeros(node))}
-    add_node(graph, BLOCKS, [node.input[_X], packed_name(node)], [product], attributes, domain=_DOMAIN)
+    add_node(graph, BLOCKS, [node.input[_X], packed_name(node)], [product], attributes, domain=LANTERN)
     if bias:
         add_node(graph, "Add", [product, bias], [result])

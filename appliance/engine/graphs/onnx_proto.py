@@ -22,8 +22,10 @@ Message = Any  # made at run time, so that no type checker can know its fields
 
 UINT8, INT8, INT32, INT64, FLOAT, FLOAT16 = 2, 3, 6, 7, 1, 10  # TensorProto.DataType
 IS_INT, IS_STRING = 2, 3  # AttributeProto.AttributeType
+_ATTRIBUTE_FIELDS = {1: "f", IS_INT: "i", IS_STRING: "s", 7: "ints"}
 EXTERNAL = 1  # TensorProto.DataLocation
 MICROSOFT = "com.microsoft"
+LANTERN = "lantern"  # the operators of our own library
 
 _ELEMENT_TYPES = {"uint8": UINT8, "int8": INT8, "int32": INT32, "int64": INT64, "float32": FLOAT}
 _FIELD = descriptor_pb2.FieldDescriptorProto
@@ -51,8 +53,10 @@ _TYPES: dict[str, dict[str, tuple[int, int | str, bool]]] = {
     },
     "Attribute": {
         "name": (1, _FIELD.TYPE_STRING, False),
+        "f": (2, _FIELD.TYPE_FLOAT, False),
         "i": (3, _FIELD.TYPE_INT64, False),
         "s": (4, _FIELD.TYPE_BYTES, False),
+        "ints": (8, _FIELD.TYPE_INT64, True),
         "type": (20, _FIELD.TYPE_INT32, False),
     },
     "Tensor": {
@@ -117,6 +121,12 @@ def set_attribute(node: Message, name: str, **value: int | bytes) -> None:
     del node.attribute[:]
     node.attribute.extend(kept)
     node.attribute.add(name=name, **value)
+
+
+def attributes_of(node: Message) -> dict[str, float | bytes | list[int]]:
+    """Return those attributes of a node that are a number, a text or a list of integers."""
+    found = {a.name: getattr(a, _ATTRIBUTE_FIELDS[a.type]) for a in node.attribute if a.type in _ATTRIBUTE_FIELDS}
+    return {name: value if isinstance(value, int | float | bytes) else list(value) for name, value in found.items()}
 
 
 def add_constant(graph: Message, name: str, value: NDArray[np.generic]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.graphs.blocks import PRODUCTS, STORED, weights_name
+from appliance.engine.graphs.fused import CONVOLUTION
 from appliance.engine.graphs.onnx_proto import (
     FLOAT,
     MICROSOFT,
@@ -36,7 +37,7 @@ from appliance.errors import ModelError
 _ATTENTION = "GroupQueryAttention"
 _X, _CODES, _SCALES, _ZERO_POINTS, _ORDER, _BIAS = range(6)  # the inputs of a stored product
 _PAST = 3  # the first input of attention that is no query, key or value
-_RECURRENT = ("CausalConvWithState", "LinearAttention")
+_RECURRENT = ("CausalConvWithState", CONVOLUTION, "LinearAttention")
 # The search for the product behind a value ends at other products, and at sums with the residual stream.
 _BARRIERS = {_ATTENTION, *_RECURRENT, "MatMul", "Gemm", "SkipSimplifiedLayerNormalization", "SkipLayerNormalization"}
 _HEAD = "logits"

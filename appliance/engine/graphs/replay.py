@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from appliance.engine.graphs.fused import CONVOLUTION
 from appliance.engine.graphs.onnx_proto import (
     FLOAT,
     INT64,
@@ -23,7 +24,7 @@ from appliance.engine.graphs.slot_arrays import STATES
 from appliance.errors import ModelError
 
 NUM_TOKENS = "num_tokens"  # the graph's input, (1,) int64
-_TOKEN_AXIS = {"CausalConvWithState": 2, "LinearAttention": 1}
+_TOKEN_AXIS = {"CausalConvWithState": 2, CONVOLUTION: 1, "LinearAttention": 1}
 
 
 def show_what_states_read(graph: Message) -> None:

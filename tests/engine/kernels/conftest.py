@@ -13,6 +13,24 @@ _SANITIZERS = "-O1 -fsanitize=address,undefined -fno-sanitize-recover=all -g"
 
 
 @pytest.fixture(scope="session")
+def native_floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the program of the loops over floats as the library has them on this machine."""
+    need("make", "g++")
+    build = tmp_path_factory.mktemp("native-floats")
+    make(f"{build}/float_bits", build, "KERNEL_FLAGS=-Werror")
+    return build / "float_bits"
+
+
+@pytest.fixture(scope="session")
+def arm_floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the same program for 64-bit Arm."""
+    need("make", "aarch64-linux-gnu-g++")
+    build = tmp_path_factory.mktemp("arm-floats")
+    make(f"{build}/float_bits", build, "KERNEL_FLAGS=-Werror", "KERNEL_CXX=aarch64-linux-gnu-g++")
+    return build / "float_bits"
+
+
+@pytest.fixture(scope="session")
 def native_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the comparing program for this machine, with sanitizers."""
     need("make", "g++")

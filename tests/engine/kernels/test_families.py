@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.engine.kernels.building import need
+
 pytestmark = pytest.mark.slow
 
 _NATIVE = pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="no family for this architecture")
@@ -54,3 +56,25 @@ def test_every_arm_family_equals_the_reference(emulator: str, arm_program: Path,
     assert families == _ARM[processor]
     assert _num_compared(_run(*board, "shapes")) >= 1000 * len(families)
     assert _num_compared(_run(*board, "fuzz", "7", "100")) == 100 * len(families)
+
+
+def test_the_loops_over_floats_give_the_same_bits_on_every_processor(
+    emulator: str, native_floats: Path, arm_floats: Path
+) -> None:
+    native = _run(native_floats)
+    for processor in ("cortex-a53", "cortex-a76", "max"):
+        assert _run(emulator, "-cpu", processor, arm_floats) == native
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the emulated processors are x86")
+@pytest.mark.parametrize("processor", ["Nehalem", "Haswell,-hle,-rtm"])
+def test_the_loops_over_floats_give_the_same_bits_with_narrow_and_wide_vectors(
+    native_floats: Path, processor: str
+) -> None:
+    need("qemu-x86_64")
+    assert _run("qemu-x86_64", "-cpu", processor, native_floats) == _run(native_floats)
+
+
+def test_silu_is_exact_to_a_millionth(native_floats: Path) -> None:
+    _, _, worst = _run(native_floats).split()
+    assert 0 < float(worst) < 1e-6

@@ -5,9 +5,9 @@
 // attribute packed = 1 the second input is the memory that lantern_pack wrote, used where it lies, and there is no third;
 // bits are then those of lantern_packed_bits, 5 and 6 among them, and has_zeros = 1 says that the memory holds zero points.
 
+#include <initializer_list>
 #include <new>
 
-#include "gather.h"
 #include "library.h"
 #include "operator_inputs.h"
 #include "scratch.h"
@@ -51,30 +51,13 @@ void ORT_API_CALL destroy(void* kernel) { delete static_cast<LoadedWeights*>(ker
 // Read the activations' shape; the result has the same with N in the last place.
 OrtStatus* prepare(const LoadedWeights& kernel, OrtKernelContext* context, size_t* num_rows, const float** x, float** y) {
   const OrtApi* api = kernel.api;
-  constexpr size_t kMostDimensions = 8;
-  int64_t dimensions[kMostDimensions];
-  const OrtValue* input = nullptr;
-  OrtTensorTypeAndShapeInfo* info = nullptr;
-  if (OrtStatus* status = api->KernelContext_GetInput(context, 0, &input)) return status;
-  if (OrtStatus* status = api->GetTensorTypeAndShape(input, &info)) return status;
-  size_t rank = 0, count = 0;
-  OrtStatus* status = api->GetDimensionsCount(info, &rank);
-  if (!status && (rank < 1 || rank > kMostDimensions)) status = invalid(api, "the activations' rank", static_cast<long long>(rank));
-  if (!status) status = api->GetDimensions(info, dimensions, rank);
-  if (!status) status = api->GetTensorShapeElementCount(info, &count);
-  api->ReleaseTensorTypeAndShapeInfo(info);
-  if (status) return status;
-  if (static_cast<size_t>(dimensions[rank - 1]) != kernel.weights.columns)
-    return invalid(api, "the activations' last dimension", dimensions[rank - 1]);
-  *num_rows = count / kernel.weights.columns;
-  dimensions[rank - 1] = static_cast<int64_t>(kernel.weights.rows);
-  OrtValue* output = nullptr;
-  void* data = nullptr;
-  if (OrtStatus* failed = api->KernelContext_GetOutput(context, 0, dimensions, rank, &output)) return failed;
-  if (OrtStatus* failed = api->GetTensorMutableData(output, &data)) return failed;
-  *y = static_cast<float*>(data);
-  if (OrtStatus* failed = api->GetTensorMutableData(const_cast<OrtValue*>(input), &data)) return failed;
-  *x = static_cast<const float*>(data);
+  Shape shape;
+  if (OrtStatus* status = read_input(api, context, 0, &shape, x)) return status;
+  int64_t& last = shape.dimensions[shape.rank - 1];
+  if (static_cast<size_t>(last) != kernel.weights.columns) return invalid(api, "the activations' last dimension", last);
+  *num_rows = shape.count / kernel.weights.columns;
+  last = static_cast<int64_t>(kernel.weights.rows);
+  if (OrtStatus* status = make_output(api, context, 0, shape, y)) return status;
   return nullptr;
 }
 
@@ -103,13 +86,6 @@ struct Product {
                    num_tiles * (task + 1) / product.num_tasks, product.rows, product.num_rows, product.y);
   }
 
-  // As many tasks as have enough to do, up to `most` and kMostTasks.
-  static size_t tasks_for(size_t work, size_t work_of_task, size_t most) {
-    constexpr size_t kMostTasks = 32;
-    const size_t wanted = work / work_of_task, limit = most < kMostTasks ? most : kMostTasks;
-    return wanted < 1 ? 1 : wanted < limit ? wanted : limit;
-  }
-
   OrtStatus* run(OrtKernelContext* context, void (*step)(void*, size_t), size_t tasks) {
     num_tasks = tasks;
     if (tasks > 1) return kernel.api->KernelContext_ParallelFor(context, step, tasks, 0, this);
@@ -132,9 +108,9 @@ OrtStatus* ORT_API_CALL compute(void* data, OrtKernelContext* context) {
   product.rows = {codes, scales, reinterpret_cast<int32_t*>(scales + entries), product.num_rows};
   constexpr size_t kFloatsOfTask = 1 << 14, kProductsOfTask = 1 << 17;
   const size_t floats = product.num_rows * weights.columns;
-  if (OrtStatus* status = product.run(context, Product::quantize, Product::tasks_for(floats, kFloatsOfTask, product.num_rows)))
+  if (OrtStatus* status = product.run(context, Product::quantize, tasks_for(floats, kFloatsOfTask, product.num_rows)))
     return status;
-  return product.run(context, Product::multiply, Product::tasks_for(floats * weights.rows, kProductsOfTask, weights.num_tiles()));
+  return product.run(context, Product::multiply, tasks_for(floats * weights.rows, kProductsOfTask, weights.num_tiles()));
 }
 
 ONNXTensorElementDataType ORT_API_CALL input_type(const OrtCustomOp*, size_t index) {
@@ -146,22 +122,14 @@ OrtCustomOpInputOutputCharacteristic ORT_API_CALL input_characteristic(const Ort
 }
 
 OrtCustomOp make_operator() {
-  OrtCustomOp op{};
-  op.version = ORT_API_VERSION;
+  OrtCustomOp op = float_operator();
   op.GetName = [](const OrtCustomOp*) -> const char* { return "MatMulBlocks"; };
-  op.GetExecutionProviderType = [](const OrtCustomOp*) -> const char* { return nullptr; };
   op.GetInputType = input_type;
   op.GetInputTypeCount = [](const OrtCustomOp*) -> size_t { return 4; };
-  op.GetOutputType = [](const OrtCustomOp*, size_t) { return ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT; };
-  op.GetOutputTypeCount = [](const OrtCustomOp*) -> size_t { return 1; };
   op.GetInputCharacteristic = input_characteristic;
-  op.GetOutputCharacteristic = [](const OrtCustomOp*, size_t) { return INPUT_OUTPUT_REQUIRED; };
-  op.GetInputMemoryType = [](const OrtCustomOp*, size_t) { return OrtMemTypeDefault; };
   op.CreateKernelV2 = create;
   op.KernelComputeV2 = compute;
   op.KernelDestroy = destroy;
-  op.GetStartVersion = [](const OrtCustomOp*) { return 1; };
-  op.GetEndVersion = [](const OrtCustomOp*) { return 1 << 20; };
   return op;
 }
 
@@ -169,8 +137,8 @@ OrtStatus* add_to(OrtSessionOptions* options, const OrtApi* api) {
   static const OrtCustomOp op = make_operator();
   OrtCustomOpDomain* domain = nullptr;  // never released: sessions keep a pointer to it
   if (OrtStatus* status = api->CreateCustomOpDomain("lantern", &domain)) return status;
-  if (OrtStatus* status = api->CustomOpDomain_Add(domain, &op)) return status;
-  if (OrtStatus* status = api->CustomOpDomain_Add(domain, gather_operator())) return status;
+  for (const OrtCustomOp* each : {&op, gather_operator(), gated_unit_operator(), causal_conv_operator()})
+    if (OrtStatus* status = api->CustomOpDomain_Add(domain, each)) return status;
   return api->AddCustomOpDomain(options, domain);
 }
 

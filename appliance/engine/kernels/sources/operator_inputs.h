@@ -3,10 +3,10 @@
 
 #include <onnxruntime_c_api.h>
 
-#include <cstdio>
 #include <cstdlib>
 
 #include "block_product.h"
+#include "custom_op.h"
 #include "pack.h"
 
 namespace lantern {
@@ -21,21 +21,6 @@ struct LoadedWeights {
   ~LoadedWeights() { std::free(memory); }
 };
 
-inline OrtStatus* invalid(const OrtApi* api, const char* what, long long value) {
-  char message[160];
-  std::snprintf(message, sizeof message, "lantern: %s is %lld", what, value);
-  return api->CreateStatus(ORT_INVALID_ARGUMENT, message);
-}
-
-inline int64_t attribute(const OrtApi* api, const OrtKernelInfo* info, const char* name) {
-  int64_t value = 0;
-  if (OrtStatus* status = api->KernelInfoGetAttribute_int64(info, name, &value)) {
-    api->ReleaseStatus(status);
-    return 0;
-  }
-  return value;
-}
-
 // A constant input; a status if it is absent or not constant.
 inline OrtStatus* constant_value(const OrtApi* api, const OrtKernelInfo* info, size_t index, const char* name, const OrtValue** value) {
   int is_constant = 0;
@@ -46,12 +31,11 @@ inline OrtStatus* constant_value(const OrtApi* api, const OrtKernelInfo* info, s
 // The number of elements of a constant input.
 inline OrtStatus* constant_size(const OrtApi* api, const OrtKernelInfo* info, size_t index, const char* name, size_t* count) {
   const OrtValue* value = nullptr;
-  OrtTensorTypeAndShapeInfo* shape = nullptr;
+  Shape shape;
   if (OrtStatus* status = constant_value(api, info, index, name, &value)) return status;
-  if (OrtStatus* status = api->GetTensorTypeAndShape(value, &shape)) return status;
-  OrtStatus* status = api->GetTensorShapeElementCount(shape, count);
-  api->ReleaseTensorTypeAndShapeInfo(shape);
-  return status;
+  if (OrtStatus* status = read_shape(api, value, &shape)) return status;
+  *count = shape.count;
+  return nullptr;
 }
 
 // The data of a constant input of exactly `size` elements; a status if it is absent, not constant or of another size.
