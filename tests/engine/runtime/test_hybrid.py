@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +14,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from appliance.bundle.manifest import KV_SCALES_NAME
+from appliance.bundle.manifest import KV_SCALES_NAME, MODEL_NAME
 from appliance.engine.checkpoints import DISTANCE
 from appliance.engine.engine import Engine
+from appliance.engine.graphs.blocks import write_block_products
 from appliance.engine.graphs.slot_arrays import layout_of
 from appliance.engine.graphs.variants import verify_graph, with_fp16_kv, with_int8_kv
+from appliance.engine.kernels import KernelLibrary
 from appliance.engine.runtime.gpu_kv_cache import DeviceKVCache
+from appliance.engine.runtime.kernel_trial import packing
 from appliance.engine.runtime.kv_cache import KVCache
-from appliance.engine.runtime.model_file import ModelFile
+from appliance.engine.runtime.model_file import BLOCKS_DATA_NAME, ModelFile, variant_path
 from appliance.engine.runtime.model_runner import OrtModelRunner
-from appliance.engine.runtime.preparation import write
+from appliance.engine.runtime.preparation import write, write_variants
 from appliance.engine.runtime.provider import CPU
 from appliance.engine.runtime.recurrence import Values, in_place_fault, multi_token_fault
 from appliance.engine.runtime.tuning import decoder_feeds
@@ -238,24 +242,37 @@ def test_a_state_of_another_operator_gets_no_verify_graph(operator: bytes) -> No
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the prepared form, with scales for keys and values in int8."""
+def stock(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    """The prepared form, with scales for keys and values in int8."""
     root = tmp_path_factory.mktemp("prepared")
     (root / "source.onnx").write_bytes(hybrid_graph())
     np.full(token_bytes() // 4, 0.02, "<f4").tofile(root / KV_SCALES_NAME)
     (root / "made").mkdir()
     write(root / "source.onnx", root / "made")
-    return root / "made"
+    return ModelFile(root / "made" / MODEL_NAME, is_optimized=True)
 
 
-def prepared_runner(folder: Path, name: str = "model.onnx") -> OrtModelRunner:
-    file = ModelFile(folder / name, is_optimized=True)
+@pytest.fixture(scope="module", params=["stock", "kernels"])
+def prepared(request: pytest.FixtureRequest, stock: ModelFile, tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    """Each of both forms, the second with the products and the convolutions of Lantern's kernels."""
+    if request.param == "stock":
+        return stock
+    library: KernelLibrary = request.getfixturevalue("library")
+    folder = tmp_path_factory.mktemp("kernels")
+    write_block_products(stock.path, folder / MODEL_NAME, BLOCKS_DATA_NAME, packing(library))
+    write_variants(folder, np.full(token_bytes() // 4, 0.02, np.float32))
+    assert b"CausalConvRows" in variant_path(folder / MODEL_NAME, "replay").read_bytes()
+    return replace(stock, path=folder / MODEL_NAME, kernels=library.path)
+
+
+def prepared_runner(form: ModelFile, name: str = MODEL_NAME) -> OrtModelRunner:
+    file = replace(form, path=form.path.with_name(name))
     return OrtModelRunner(file, SPEC, num_slots=2, capacity=512, num_threads=1, checkpoint_bytes=1 << 20)
 
 
-def test_the_prepared_form_answers_alike(folder: Path, prepared: Path) -> None:
+def test_the_prepared_form_answers_alike(folder: Path, stock: ModelFile) -> None:
     request = a_request("a", a_text(1, 90))
-    runner = prepared_runner(prepared)
+    runner = prepared_runner(stock)
     assert runner.verify_width is not None
     assert answers_of(Engine(runner), request) == answers_of(Engine(hybrid_runner(folder)), request)
 
@@ -263,7 +280,7 @@ def test_the_prepared_form_answers_alike(folder: Path, prepared: Path) -> None:
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
 @pytest.mark.parametrize("temperature", [0.0, 0.9])
 def test_drafts_leave_the_bits_of_single_steps_with_float_and_int8_keys(
-    prepared: Path, name: str, temperature: float
+    prepared: ModelFile, name: str, temperature: float
 ) -> None:
     request = a_request("a", a_text(1, 200), num_new=80, temperature=temperature, seed=4)
     single, drafted = prepared_runner(prepared, name), prepared_runner(prepared, name)
@@ -277,7 +294,7 @@ def test_drafts_leave_the_bits_of_single_steps_with_float_and_int8_keys(
     assert_same_arrays(found, wanted)
 
 
-def test_a_checkpoint_within_a_drafted_answer_is_the_state_there(prepared: Path) -> None:
+def test_a_checkpoint_within_a_drafted_answer_is_the_state_there(prepared: ModelFile) -> None:
     long = SamplingParams(temperature=0.0, max_tokens=300)
     request = Request("a", tuple(a_text(1, 100)), long)
     said = answers_of(Engine(prepared_runner(prepared)), request)["a"]
