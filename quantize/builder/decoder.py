@@ -1,9 +1,7 @@
 """A causal model's float graph, straight from its configuration and its tensors: no torch, one slab in memory.
 
-Beside keys and values (runtime/model_runner.py) a layer may keep the columns of a convolution, `past_conv.I`
-(B, channels, kernel - 1), and recurrent matrices, `past_recurrent.I` (B, heads, key_dim, value_dim), both float32;
-`present_conv.I` and `present_recurrent.I` have the same shapes. A state begins as zeros. A layer that reads the keys
-and values of another one has none of these, and neither has one that is an MLP alone.
+What a layer keeps (`sources/kept.py`) is float32; `present_conv.I` and `present_recurrent.I` have the shapes of what
+they take the place of. A state begins as zeros.
 """
 
 from __future__ import annotations
@@ -20,11 +18,10 @@ from quantize.graph.data_file import DataFile
 from quantize.graph.edit import MICROSOFT, Editor, new_input
 from quantize.graph.rope_tables import RopeTables
 from quantize.sources.decoder_config import DecoderConfig
+from quantize.sources.kept import Dims, kept_by
 
 _OPSET, _IR_VERSION = 18, 8  # those of optimum's export
 _FLOAT, _INT32, _INT64 = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64
-
-Dims = list[int | str]
 
 
 def build_decoder(weights: Weights, config: DecoderConfig, target: Path, *, context_length: int) -> None:
@@ -60,7 +57,7 @@ def _inputs(graph: ir.Graph, config: DecoderConfig) -> StepValues:
         new_input("total_sequence_length", _INT32, []),
         new_input("logit_rows", _INT64, ["rows"]),
         tuple(
-            tuple(new_input(name, _FLOAT, dims) for name, dims in _kept(config, layer))
+            tuple(new_input(name, _FLOAT, dims) for name, dims in kept_by(config, layer))
             for layer in range(config.num_layers)
         ),
     )
@@ -72,31 +69,7 @@ def _inputs(graph: ir.Graph, config: DecoderConfig) -> StepValues:
 def _outputs(graph: ir.Graph, config: DecoderConfig, logits: ir.Value, present: list[tuple[ir.Value, ...]]) -> None:
     found: list[tuple[ir.Value, Dims]] = [(logits, ["rows", config.vocab_size])]
     for layer, values in enumerate(present):
-        found += [(value, dims) for value, (_, dims) in zip(values, _kept(config, layer), strict=True)]
+        found += [(value, dims) for value, (_, dims) in zip(values, kept_by(config, layer), strict=True)]
     for value, dims in found:
         value.type, value.shape = ir.TensorType(_FLOAT), ir.Shape(dims)
         graph.outputs.append(value)
-
-
-def _kept(config: DecoderConfig, layer: int) -> list[tuple[str, Dims]]:
-    """Return the inputs by which a layer gets what it keeps, with their dimensions."""
-    mixer, columns = config.design.mixers[layer], config.design.conv_kernel - 1
-    delta, mamba = config.design.delta, config.design.mamba
-    if mixer == "conv":
-        return [(f"past_conv.{layer}", ["batch_size", config.hidden_size, columns])]
-    if mixer == "delta":
-        assert delta is not None
-        matrices: Dims = ["batch_size", delta.value_heads, delta.key_dim, delta.value_dim]
-        channels = 2 * delta.key_size + delta.value_size
-        return [(f"past_conv.{layer}", ["batch_size", channels, columns]), (f"past_recurrent.{layer}", matrices)]
-    if mixer == "mamba":
-        assert mamba is not None
-        matrices = ["batch_size", mamba.heads, mamba.state, mamba.head_dim]
-        return [
-            (f"past_conv.{layer}", ["batch_size", mamba.channels, columns]),
-            (f"past_recurrent.{layer}", matrices),
-        ]
-    if not config.design.keeps_kv(layer):
-        return []
-    dims: Dims = ["batch_size", config.num_kv_heads, "capacity", config.design.head_dims[layer]]
-    return [(f"past_key_values.{layer}.{part}", list(dims)) for part in ("key", "value")]

@@ -20,12 +20,12 @@ from quantize.sources.folder import inside
 from quantize.sources.gguf_config import gguf_config
 from quantize.sources.gguf_file import read_gguf_checkpoint
 from quantize.sources.gguf_header import read_gguf, split_files
+from quantize.sources.kept import conversation_bytes
 from quantize.sources.tokenizer import read_tokenizer
 
-_FLOAT_BYTES = 4
 _BYTES_OF_INT4, _BYTES_OF_INT8 = 0.5625, 1.0625  # a code and its share of the block's scale
 _CONTEXT = 2048
-_REST_OF_BOARD = 700_000_000  # the system and the server, before a model
+REST_OF_BOARD = 700_000_000  # bytes: the system and the server, before a model
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +77,9 @@ def inspect_source(path: Path) -> Inspection:
         source_bytes = sum(file.stat().st_size for file in files)
     parameters = sum(map(math.prod, shapes))
     model = model_of(path)
-    bundles = _bundle_bytes(model)
-    cache = _cache_bytes(config) if model.is_decoder else 0
+    bundles = bundle_bytes_of(model)
     positions = decoder_config(config, {}) if config["model_type"] in DECODERS else None
+    cache = conversation_bytes(positions, _CONTEXT) if model.is_decoder and positions is not None else 0
     export = choose_export("auto", model).way if model.is_decoder else None
     searched = ("auto", "packed") if model.is_decoder and why_not_searched(config) is None else ()
     schemes = ("int4", "int8", *searched) if model.is_decoder else ("int8",)
@@ -95,7 +95,7 @@ def inspect_source(path: Path) -> Inspection:
         export=export,
         export_memory_bytes=export_bytes(parameters) if model.is_decoder else {},
         bundle_bytes=bundles,
-        board_memory_bytes={scheme: size + cache + _REST_OF_BOARD for scheme, size in bundles.items()},
+        board_memory_bytes={scheme: size + cache + REST_OF_BOARD for scheme, size in bundles.items()},
     )
 
 
@@ -136,16 +136,10 @@ def _positions_of_text(config: Mapping[str, object]) -> int:
     return int(str(config.get("max_position_embeddings") or config["n_positions"]))
 
 
-def _bundle_bytes(model: Model) -> dict[str, int]:
+def bundle_bytes_of(model: Model) -> dict[str, int]:
     """Return the bytes of the weights by scheme; a text encoder has int8 only, and a head or table is int8 in both."""
     int8 = int(model.num_parameters * _BYTES_OF_INT8)
     if not model.is_decoder:
         return {"int8": int8}
     wide = model.table if model.config["tie_word_embeddings"] else 2 * model.table
     return {"int4": int((model.num_parameters - wide) * _BYTES_OF_INT4 + wide * _BYTES_OF_INT8), "int8": int8}
-
-
-def _cache_bytes(config: Mapping[str, object]) -> int:
-    """Return the bytes of float keys and values for one conversation of some length."""
-    layers, heads, width = (int(str(config[name])) for name in ("num_hidden_layers", "num_key_value_heads", "head_dim"))
-    return 2 * _FLOAT_BYTES * layers * heads * width * _CONTEXT
