@@ -1,4 +1,4 @@
-"""What the layers of a decoder keep of a conversation: names, dimensions and bytes of the graph's inputs."""
+"""The memory of a conversation in the layers of a decoder: names, dimensions and bytes of the graph's inputs."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ _FIRMWARE = 0.06  # what of it the system does not see
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What a model takes: weights in int4, and keys, values and states of a conversation in float32."""
+    """The memory of a model: weights in int4, and keys, values and states of a conversation in float32."""
 
     num_parameters: int
     int4_bytes: int

@@ -1,4 +1,4 @@
-"""What a conversation takes is told from the configuration, as the graph has it, and the README's table tells it."""
+"""The memory of a conversation is told from the configuration, as the graph has it, and the README's table tells it."""
 
 from __future__ import annotations
 

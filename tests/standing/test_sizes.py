@@ -16,7 +16,6 @@ _MAX_FUNCTION_LINES = 50
 
 _LARGER_FILES = {
     "tests/crashes/scenarios.py": 316,
-    "tests/engine/runtime/test_hybrid.py": 335,
     "tests/engine/runtime/test_kept_slots.py": 451,
     "tests/engine/runtime/test_kernels.py": 368,
     "tests/models/test_pool.py": 343,

@@ -63,7 +63,7 @@ def fuse_small_operators(graph: Message, tensors: Mapping[str, Message]) -> None
 
 
 class _Uses:
-    """Who makes and who reads the values of a graph."""
+    """The makers and the readers of a graph's values."""
 
     def __init__(self, graph: Message, tensors: Mapping[str, Message]) -> None:
         self.makers = {name: node for node in graph.node for name in node.output if name}

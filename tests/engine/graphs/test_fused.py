@@ -1,4 +1,4 @@
-"""What Lantern's library computes in one operator: found in a graph where it is the same, and left alone elsewhere."""
+"""Operators that Lantern's library computes in one: found in a graph where it is the same, and left alone elsewhere."""
 
 from __future__ import annotations
 
