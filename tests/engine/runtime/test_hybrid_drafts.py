@@ -53,11 +53,11 @@ def prepared_runner(form: ModelFile, name: str = MODEL_NAME) -> OrtModelRunner:
     return OrtModelRunner(file, SPEC, num_slots=2, capacity=512, num_threads=1, checkpoint_bytes=1 << 20)
 
 
-def test_the_prepared_form_answers_alike(folder: Path, stock: ModelFile) -> None:
+def test_the_prepared_form_answers_alike(tmp_path: Path, stock: ModelFile) -> None:
     request = a_request("a", a_text(1, 90))
     runner = prepared_runner(stock)
     assert runner.verify_width is not None
-    assert answers_of(Engine(runner), request) == answers_of(Engine(hybrid_runner(folder)), request)
+    assert answers_of(Engine(runner), request) == answers_of(Engine(hybrid_runner(tmp_path)), request)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.int8.onnx"])
