@@ -42,14 +42,12 @@ inline float silu(float x) {
   return x / (1.0f + exponential(t));
 }
 
-}  // namespace
-
-LANTERN_WIDE void gate_values(const float* gate, const float* value, size_t size, float* __restrict y) {
-  for (size_t i = 0; i < size; i++) y[i] = silu(gate[i]) * value[i];
+LANTERN_WIDE void gate(const float* gates, const float* values, size_t size, float* __restrict y) {
+  for (size_t i = 0; i < size; i++) y[i] = silu(gates[i]) * values[i];
 }
 
-LANTERN_WIDE void sum_columns(const float* const* columns, const float* taps, size_t num_taps, size_t stride, const float* bias,
-                              bool has_silu, size_t size, float* __restrict y) {
+LANTERN_WIDE void sum(const float* const* columns, const float* taps, size_t num_taps, size_t stride, const float* bias, bool has_silu,
+                      size_t size, float* __restrict y) {
   for (size_t i = 0; i < size; i++) y[i] = bias[i];
   for (size_t k = 0; k < num_taps; k++) {
     const float *column = columns[k], *tap = taps + k * stride;
@@ -57,6 +55,16 @@ LANTERN_WIDE void sum_columns(const float* const* columns, const float* taps, si
   }
   if (has_silu)
     for (size_t i = 0; i < size; i++) y[i] = silu(y[i]);
+}
+
+}  // namespace
+
+// The loader's choices would be exported under names of their own, were they not in this file alone.
+void gate_values(const float* gates, const float* values, size_t size, float* __restrict y) { gate(gates, values, size, y); }
+
+void sum_columns(const float* const* columns, const float* taps, size_t num_taps, size_t stride, const float* bias, bool has_silu,
+                 size_t size, float* __restrict y) {
+  sum(columns, taps, num_taps, stride, bias, has_silu, size, y);
 }
 
 }  // namespace lantern

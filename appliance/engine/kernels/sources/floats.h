@@ -6,8 +6,8 @@
 
 namespace lantern {
 
-// y = silu(gate) * value, of `size` floats each; silu(x) = x / (1 + e^-x), to 1e-6 of itself.
-void gate_values(const float* gate, const float* value, size_t size, float* __restrict y);
+// y = silu(gates) * values, of `size` floats each; silu(x) = x / (1 + e^-x), to 1e-6 of itself.
+void gate_values(const float* gates, const float* values, size_t size, float* __restrict y);
 
 // y = bias + the sum over taps k of columns[k] * taps[k * stride], of `size` floats each, and silu of that if asked for.
 void sum_columns(const float* const* columns, const float* taps, size_t num_taps, size_t stride, const float* bias, bool has_silu,
