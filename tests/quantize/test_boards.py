@@ -9,7 +9,7 @@ import pytest
 from appliance.bundle.manifest import MODEL_NAME
 from appliance.engine.graphs.slot_arrays import layout_of
 from quantize.sources.decoder_config import read_decoder_config
-from quantize.sources.inspection import inspect_source
+from quantize.sources.inspection import REST_OF_BOARD, inspect_source
 from quantize.sources.kept import conversation_bytes
 from tests.quantize.boards import fit_of, rows
 from tests.quantize.builder.tiny_graphs import write_graph
@@ -27,11 +27,11 @@ _CHANGES = {"granitemoehybrid": GRANITE_HYBRID}
 def test_a_conversation_takes_what_the_arrays_of_the_graph_take(architecture: str, tmp_path: Path) -> None:
     folder, _ = write_graph(tmp_path / "tiny", architecture, **_CHANGES.get(architecture, {}))
     layout = layout_of((folder / MODEL_NAME).read_bytes())
-    computed = conversation_bytes(read_decoder_config(tmp_path / "tiny" / "checkpoint"), 100)
-    assert computed == 100 * layout.token_bytes() + layout.state_bytes
+    config = read_decoder_config(tmp_path / "tiny" / "checkpoint")
+    assert conversation_bytes(config, 100) == 100 * layout.token_bytes() + layout.state_bytes
     found = inspect_source(tmp_path / "tiny" / "published")
-    short = conversation_bytes(read_decoder_config(tmp_path / "tiny" / "checkpoint"), 2048)
-    assert found.board_memory_bytes["int4"] - found.bundle_bytes["int4"] - short == 700_000_000
+    expected = found.bundle_bytes["int4"] + conversation_bytes(config, 2048) + REST_OF_BOARD
+    assert found.board_memory_bytes["int4"] == expected
 
 
 def test_layers_without_keys_and_values_take_none() -> None:

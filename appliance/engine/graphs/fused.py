@@ -18,7 +18,7 @@ CONVOLUTION: Final = "CausalConvRows"
 _UNIT: Final = "GatedUnit"
 _STORED_CONVOLUTION: Final = "CausalConvWithState"
 _ROWS_AND_COLUMNS: Final = [0, 2, 1]
-_MOST_TAPS: Final = 8
+_MOST_TAPS: Final = 8  # kMostTaps of causal_conv.cpp
 _KERNEL, _BIAS, _STATE = 1, 2, 3  # inputs of a stored convolution
 # Its attributes: their defaults, as the optimizer writes them down, and what else is known.
 _PLAIN: Final[Mapping[str, tuple[int | bytes, ...]]] = {

@@ -17,7 +17,9 @@ from appliance.engine.kernels import KernelLibrary
 
 WIDTH = 8
 _SIZES = {"halves": np.array([WIDTH // 2] * 2), "thirds": np.array([2, 6])}
-_CONSTANTS = {**_SIZES, "kernel": np.random.default_rng(4).normal(size=(WIDTH, 1, 3)).astype(np.float32)}
+_KERNELS = {"kernel": (WIDTH, 1, 3), "long": (WIDTH, 1, 9)}
+_RANDOM = np.random.default_rng(4)
+_CONSTANTS = {**_SIZES, **{name: _RANDOM.normal(size=shape).astype(np.float32) for name, shape in _KERNELS.items()}}
 
 
 def graph_of(nodes: list[onnx.NodeProto], *outputs: str) -> bytes:
@@ -54,8 +56,8 @@ def unit(
     ]
 
 
-def convolution(*, perm: tuple[int, ...] = (0, 2, 1), **attributes: object) -> list[Any]:
-    inputs = ["columns", "kernel", "", "past"]
+def convolution(*, kernel: str = "kernel", perm: tuple[int, ...] = (0, 2, 1), **attributes: object) -> list[Any]:
+    inputs = ["columns", kernel, "", "past"]
     return [
         helper.make_node("Transpose", ["x"], ["columns"], perm=perm),
         helper.make_node("CausalConvWithState", inputs, ["out", "present"], domain="com.microsoft", **attributes),
@@ -87,6 +89,7 @@ def test_a_convolution_and_its_transpositions_become_one_operator(activation: st
         convolution(perm=(1, 2, 0)),
         convolution(activation="swish"),
         convolution(dilation=2),
+        convolution(kernel="long"),
         [*convolution(), helper.make_node("Neg", ["columns"], ["more"])],
         [*convolution(), helper.make_node("Neg", ["out"], ["more"])],
     ],

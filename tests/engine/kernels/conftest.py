@@ -10,42 +10,45 @@ import pytest
 from tests.engine.kernels.building import make, need
 
 _SANITIZERS = "-O1 -fsanitize=address,undefined -fno-sanitize-recover=all -g"
+_ARM_COMPILER = "aarch64-linux-gnu-g++"
+
+
+def _program(name: str, build: Path, *variables: str, compiler: str = "g++") -> Path:
+    """Build one of the programs of kernels.mk in a folder."""
+    need("make", compiler)
+    make(f"{build}/{name}", build, f"KERNEL_CXX={compiler}", *variables)
+    return build / name
 
 
 @pytest.fixture(scope="session")
 def native_floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the program of the loops over floats as the library has them on this machine."""
-    need("make", "g++")
-    build = tmp_path_factory.mktemp("native-floats")
-    make(f"{build}/float_bits", build, "KERNEL_FLAGS=-Werror")
-    return build / "float_bits"
-
-
-@pytest.fixture(scope="session")
-def arm_floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the same program for 64-bit Arm."""
-    need("make", "aarch64-linux-gnu-g++")
-    build = tmp_path_factory.mktemp("arm-floats")
-    make(f"{build}/float_bits", build, "KERNEL_FLAGS=-Werror", "KERNEL_CXX=aarch64-linux-gnu-g++")
-    return build / "float_bits"
+    return _program("float_bits", tmp_path_factory.mktemp("native-floats"), "KERNEL_FLAGS=-Werror")
 
 
 @pytest.fixture(scope="session")
 def native_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the comparing program for this machine, with sanitizers."""
-    need("make", "g++")
-    build = tmp_path_factory.mktemp("native")
-    make(f"{build}/equality", build, f"KERNEL_FLAGS={_SANITIZERS} -Werror", "KERNEL_STATIC=")
-    return build / "equality"
+    flags = f"KERNEL_FLAGS={_SANITIZERS} -Werror"
+    return _program("equality", tmp_path_factory.mktemp("native"), flags, "KERNEL_STATIC=")
 
 
 @pytest.fixture(scope="session")
-def arm_program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def arm_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder in which the programs for 64-bit Arm share their objects."""
+    return tmp_path_factory.mktemp("arm")
+
+
+@pytest.fixture(scope="session")
+def arm_floats(arm_build: Path) -> Path:
+    """Build the program of the loops over floats for 64-bit Arm, to be run by the emulator."""
+    return _program("float_bits", arm_build, "KERNEL_FLAGS=-Werror", compiler=_ARM_COMPILER)
+
+
+@pytest.fixture(scope="session")
+def arm_program(arm_build: Path) -> Path:
     """Build the comparing program for 64-bit Arm, to be run by the emulator."""
-    need("make", "aarch64-linux-gnu-g++")
-    build = tmp_path_factory.mktemp("arm")
-    make(f"{build}/equality", build, "KERNEL_FLAGS=-Werror", "KERNEL_CXX=aarch64-linux-gnu-g++")
-    return build / "equality"
+    return _program("equality", arm_build, "KERNEL_FLAGS=-Werror", compiler=_ARM_COMPILER)
 
 
 @pytest.fixture(scope="session")
