@@ -37,6 +37,7 @@ _MEASURED_NAME = "measured.json"
 _PRODUCT, _EXPERTS = "MatMulNBits", "QMoE"
 _FLOAT_ACTIVATIONS = 0  # the accuracy level
 _SCALES, _ZERO_POINTS = 2, 3  # inputs of the product
+_OF_SCALES = frozenset({"Cast", "Mul", "Reshape", "Transpose"})  # what computes them of constants
 _BFLOAT16 = 0xFFFF0000  # the upper half of a float's bits
 _SMALLEST_SPAN = 1e-30  # keeps a division finite; zeros have codes of zero at any scale
 
@@ -124,16 +125,23 @@ def _short_scales(edit: Editor, scales: ir.Value) -> ir.Value:
 
 
 def _computed(value: ir.Value) -> NDArray[Any]:
-    """Return a constant, or the value that casts and products make of constants, as onnxruntime folds them at load."""
+    """Return a constant, or what operators for scales make of constants, as onnxruntime folds them at load."""
     found = constant_of(value)
     if found is not None:
         return found
     node = value.producer()
-    if node is not None and node.op_type == "Cast":
-        return _computed(node.inputs[0]).astype(np.float32)
-    if node is not None and node.op_type == "Mul":
-        return np.asarray(_computed(node.inputs[0]) * _computed(node.inputs[1]))
-    raise refuse(node, "the scales of its weights are not constant")
+    if node is None or node.op_type not in _OF_SCALES:
+        raise refuse(node, "the scales of its weights are not constant")
+    given = [_computed(each) for each in node.inputs]
+    match node.op_type:
+        case "Cast":
+            return given[0].astype(np.float32)
+        case "Mul":
+            return np.asarray(given[0] * given[1])
+        case "Reshape":
+            return given[0].reshape(given[1])
+        case _:
+            return given[0].transpose(node.attributes["perm"].as_ints())
 
 
 @dataclass(frozen=True, slots=True)

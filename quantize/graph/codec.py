@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 Bits = Literal[4, 5, 6, 8]
 BLOCK = 32
 KERNEL_BITS: frozenset[Bits] = frozenset({4, 8})
+MOST_STEPS: dict[Bits, int] = {4: 127, 5: 127, 6: 127, 8: 255}  # of a row's unit in one scale; no sign in 8 bits
 HEAD_WIDTHS: tuple[Bits, ...] = (6, 8)  # of a decoder's head, if the scheme leaves a choice, else 8
 
 _CLIP_RATIOS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.84, 0.80, 0.75)
 _CHUNK_ROWS = 4096  # that are rounded at a time
 _LOW_BITS = 4  # of the lower plane
-_MOST_STEPS: dict[Bits, int] = {4: 127, 5: 127, 6: 127, 8: 255}  # of a row's unit in one scale; no sign in 8 bits
 _SMALLEST_UNIT = np.float32(6e-8)  # the smallest float16 above zero
 
 Float32 = NDArray[np.float32]
@@ -152,7 +152,7 @@ def encode(values: Float32, scale: Float32, bits: Bits) -> NDArray[np.uint8]:
 
 def row_units(weight: Float32, bits: Bits) -> Float32:
     """Return the unit (N,) of each row's scales: exact in float16, and large enough for the row's largest scale."""
-    most = np.abs(weight).max(axis=1) / np.float32(midpoint(bits) - 1) / np.float32(_MOST_STEPS[bits])
+    most = np.abs(weight).max(axis=1) / np.float32(midpoint(bits) - 1) / np.float32(MOST_STEPS[bits])
     units = most.astype(np.float16)
     units = np.where(units.astype(np.float32) < most, np.nextafter(units, np.float16(np.inf)), units)
     stored = np.maximum(units.astype(np.float32), _SMALLEST_UNIT).astype(np.float16)
@@ -167,7 +167,7 @@ def block_scale(values: Float32, bits: Bits, units: Float32, importance: Float32
     """
     largest = np.abs(values).max(axis=1)
     if bits == 8:
-        steps = np.clip(np.ceil(largest / np.float32(127) / units), 1, _MOST_STEPS[8])
+        steps = np.clip(np.ceil(largest / np.float32(127) / units), 1, MOST_STEPS[8])
         return np.asarray(steps * units, np.float32)
     where = np.abs(values).argmax(axis=1)
     sign = np.where(np.take_along_axis(values, where[:, None], 1)[:, 0] > 0, np.float32(-1), np.float32(1))
@@ -185,7 +185,7 @@ def block_scale(values: Float32, bits: Bits, units: Float32, importance: Float32
 
 def storable(scale: Float32, units: Float32, bits: Bits) -> Float32:
     """Round scales (N,) or (N, blocks) to whole steps of the row's unit, never zero, as the file holds them."""
-    column, most = units if scale.ndim == 1 else units[:, None], _MOST_STEPS[bits]
+    column, most = units if scale.ndim == 1 else units[:, None], MOST_STEPS[bits]
     steps = np.clip(np.rint(scale / column), 1 if bits == 8 else -most, most)
     return np.asarray(np.where(steps == 0, np.float32(1), steps) * column, np.float32)
 

@@ -1,4 +1,7 @@
-"""A graph and its one data file: aligned for mapping into memory, and equal tensors written once."""
+"""A graph and its one data file: aligned for mapping into memory, and equal tensors written once.
+
+The three tensors of a matrix in tiles lie one behind the other, in the order of their names: they are mapped as one.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from appliance.bundle.manifest import MODEL_DATA_NAME, MODEL_NAME
+from quantize.graph import tiles
 
 _INLINE_BYTES = 512
 _LARGE_BYTES = 64 << 10
@@ -25,13 +29,13 @@ def save_graph(model: ir.Model, folder: Path, shared: Mapping[str, str] | None =
     with (folder / MODEL_DATA_NAME).open("wb") as file:
         for value in values:
             array: NDArray[Any] = value.const_value.numpy()
-            if array.nbytes < _INLINE_BYTES:
+            if array.nbytes < _INLINE_BYTES and not value.name.endswith(tiles.PARTS):
                 # It may still point into the data file from which the graph was loaded.
                 value.const_value = ir.tensor(array, dtype=value.const_value.dtype, name=value.name)
                 continue
             owner = shared.get(value.name, value.name)
             if owner not in written:
-                written[owner] = _append(file, array.tobytes())
+                written[owner] = _append(file, array.tobytes(), is_next=owner.endswith((tiles.STEPS, tiles.UNITS)))
             offset, length = written[owner]
             value.const_value = ir.ExternalTensor(
                 MODEL_DATA_NAME,
@@ -46,8 +50,8 @@ def save_graph(model: ir.Model, folder: Path, shared: Mapping[str, str] | None =
     ir.save(model, folder / MODEL_NAME)
 
 
-def _append(file: BinaryIO, raw: bytes) -> tuple[int, int]:
-    step = _PAGE_BYTES if len(raw) >= _LARGE_BYTES else _LINE_BYTES
+def _append(file: BinaryIO, raw: bytes, *, is_next: bool) -> tuple[int, int]:
+    step = _PAGE_BYTES if len(raw) >= _LARGE_BYTES and not is_next else _LINE_BYTES
     file.seek(-(-file.tell() // step) * step)
     offset = file.tell()
     file.write(raw)

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from quantize.graph.codec import BLOCK, KERNEL_BITS, QuantizedMatrix, plane_shifts
 from quantize.graph.edit import MICROSOFT, Editor
+from quantize.graph.tiles import can_be_tiled, codes_in_order, steps_in_order, tiles_of
 
 _ACCURACY_LEVEL = 4  # int8 products: the only level with fast kernels
 _LOW_BITS, _WIDEST = 4, 8
@@ -25,14 +26,22 @@ def scales(
     units = edit.constant(f"{name}.units_f16", stored.units.reshape(*outer, -1, 1))
     steps = edit.constant(f"{name}.steps", stored.steps.reshape(*outer, -1, stored.steps.shape[1]))
     to = ir.DataType.FLOAT
-    parts = [
+    floats = (
         edit.node("Cast", [steps], f"{name}.steps_f32", before=before, to=to),
         edit.node("Cast", [units], f"{name}.units", before=before, to=to),
-    ]
+    )
+    return _multiplied(edit, name, stored, floats, before)
+
+
+def _multiplied(
+    edit: Editor, name: str, stored: QuantizedMatrix, steps_units: tuple[ir.Value, ir.Value], before: ir.Node | None
+) -> ir.Value:
+    """Multiply steps by units in float; codes of 5 and 6 bits become 8 or 4 times as large."""
+    steps, units = steps_units
     if stored.bits not in KERNEL_BITS:
         widened = edit.constant(f"widened_{stored.bits}", np.float32(0.5 ** (_WIDEST - stored.bits)))
-        parts[1] = edit.node("Mul", [parts[1], widened], f"{name}.widened_units", before=before)
-    return edit.node("Mul", parts, f"{name}.scales", before=before)
+        units = edit.node("Mul", [units, widened], f"{name}.widened_units", before=before)
+    return edit.node("Mul", [steps, units], f"{name}.scales", before=before)
 
 
 def codes(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | None = None) -> ir.Value:
@@ -56,11 +65,26 @@ def codes(edit: Editor, name: str, stored: QuantizedMatrix, before: ir.Node | No
 
 
 def product(
-    edit: Editor, x: ir.Value, stored: QuantizedMatrix, name: str, output: str, before: ir.Node | None
+    edit: Editor,
+    x: ir.Value,
+    stored: QuantizedMatrix,
+    name: str,
+    output: str,
+    before: ir.Node | None,
+    *,
+    tiled: bool = False,
 ) -> tuple[ir.Value, ir.Value]:
-    """Multiply X by the matrix transposed, and return the scales too, for a node that shares the table."""
-    table = codes(edit, name, stored, before)
-    by_block = scales(edit, name, stored, before)
+    """Multiply X by the matrix transposed, and return the scales too, for a node that shares the table.
+
+    `tiled`: the matrix lies as Lantern's kernels read it, if it has a form that they take.
+    """
+    if tiled and can_be_tiled(stored):
+        tiles = tiles_of(stored)
+        table = codes_in_order(edit, name, stored, tiles, before)
+        by_block = _multiplied(edit, name, stored, steps_in_order(edit, name, tiles, before), before)
+    else:
+        table = codes(edit, name, stored, before)
+        by_block = scales(edit, name, stored, before)
     result = edit.node(
         "MatMulNBits",
         [x, table, by_block],
@@ -112,11 +136,11 @@ def codes_of(product: ir.Value) -> ir.Value:
 
 
 def rows_of(edit: Editor, name: str, stored: QuantizedMatrix, computed: ir.Value | None, before: ir.Node) -> ir.Value:
-    """Return a table's codes for lookups by row, made from the kernel's form if that is `computed`.
+    """Return a table's codes for lookups by row, made from those of a product if nodes compute these.
 
     They are (N, K), or (N, K / 2) of 4 bits.
     """
-    if computed is None or stored.bits in KERNEL_BITS:
+    if computed is None or computed.producer() is None:
         return edit.constant(f"{name}.codes", stored.packed().reshape(stored.num_outputs, -1))
     shape = edit.constant("shape_table", np.array([stored.num_outputs, -1], np.int64))
     return edit.node("Reshape", [computed, shape], f"{name}.codes", before=before)

@@ -188,7 +188,7 @@ def head(target: Path, bits: Bits, progress: Progress, *, fused: Path, calibrati
     fit_head(fused, target, load_windows(calibration), progress, bits=bits)
 
 
-@stage("weights", version=7)
+@stage("weights", version=8)
 def weights(
     target: Path,
     part: DecidedPart | None,
@@ -215,12 +215,12 @@ def weights(
         widths = widths_by_pattern(parts, part["patterns"])
         if head is not None:
             parts, widths = decoder_parts(fused, spec, with_head=True), {**widths, HEAD: part["head_bits"]}
-    write_mixed(fused, fitted, target, spec, widths, smoothed=smoothed, head=head)
+    write_mixed(fused, fitted, target, spec, widths, smoothed=smoothed, head=head, tiled=True)
     kept, passing = unpacked_bytes(parts, widths)
     kept += table_scale_bytes(ir.load(fused / MODEL_NAME).graph)
-    if kept:
-        files = _size_bytes(target)
-        spec = spec.model_copy(update={"weights_bytes": files + kept, "loading_bytes": files + kept + passing})
+    files = _size_bytes(target)
+    memory = {"weights_bytes": files + kept if kept else None, "loading_bytes": files + kept + passing}
+    spec = spec.model_copy(update=memory)
     save_graph_spec(target, spec)
 
 

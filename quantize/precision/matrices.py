@@ -110,12 +110,16 @@ def plain_products(graph: ir.Graph) -> list[Matrix]:
 
 
 def quantize_graph(
-    model: ir.Model, quantize: Callable[[Matrix], Sequence[QuantizedMatrix]], *, per_layer_bits: Bits = 8
+    model: ir.Model,
+    quantize: Callable[[Matrix], Sequence[QuantizedMatrix]],
+    *,
+    per_layer_bits: Bits = 8,
+    tiled: bool = False,
 ) -> dict[str, str]:
     """Replace every matrix and the embedding in place; return the tensors that share bytes, for `save_graph`.
 
     `quantize` gives one piece, or several whose outputs follow one another. The head is one piece, and so is the
-    embedding. A table of per-layer embeddings is rounded to `per_layer_bits`.
+    embedding. A table of per-layer embeddings is rounded to `per_layer_bits`. `tiled`: as nbits.product has it.
     """
     edit = Editor(model.graph)
     gather, *others = _lookups(model.graph) or [None]
@@ -130,7 +134,7 @@ def quantize_graph(
         if matrix.is_experts:
             experts.setdefault(matrix.node, []).append((matrix, pieces[0]))
             continue
-        product, by_block = _replace_product(edit, matrix, pieces)
+        product, by_block = _replace_product(edit, matrix, pieces, tiled=tiled)
         if matrix.is_head and _are_copies(matrix.view(), table):
             rows = nbits.rows_of(edit, _TABLE, pieces[0], nbits.codes_of(product), gather)
             _replace_gather(edit, _TABLE, gather, rows, by_block, pieces[0])
@@ -195,14 +199,16 @@ def _is_rounding(first: NDArray[Any], second: NDArray[Any]) -> bool:
     return bool((difference <= size * _HALF_A_STEP).all())
 
 
-def _replace_product(edit: Editor, matrix: Matrix, pieces: Sequence[QuantizedMatrix]) -> tuple[ir.Value, ir.Value]:
+def _replace_product(
+    edit: Editor, matrix: Matrix, pieces: Sequence[QuantizedMatrix], *, tiled: bool
+) -> tuple[ir.Value, ir.Value]:
     node = matrix.node
     output = f"{node.outputs[0].name}/nbits"
     outputs: list[ir.Value] = []
     for index, stored in enumerate(pieces):
         suffix = f".{index}" if len(pieces) > 1 else ""
         value, by_block = nbits.product(
-            edit, node.inputs[0], stored, f"{matrix.name}{suffix}", f"{output}{suffix}", node
+            edit, node.inputs[0], stored, f"{matrix.name}{suffix}", f"{output}{suffix}", node, tiled=tiled
         )
         outputs.append(value)
     if len(outputs) == 1 or not _read_apart(node.outputs[0], outputs):

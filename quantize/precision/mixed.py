@@ -12,12 +12,12 @@ from appliance.bundle.manifest import MODEL_NAME
 from quantize.graph.codec import KERNEL_BITS, QuantizedMatrix, round_to_nearest
 from quantize.graph.factors import Factors
 from quantize.graph.files import save_graph
+from quantize.graph.tiles import FOLDING_BYTES
 from quantize.precision.fitted import load_fitted
 from quantize.precision.matrices import Matrix, matrices_of, quantize_graph
 from quantize.precision.parts import Part, Patterns, Widths, parts_of, pieces_of
 
 _GATES = ("*/in_proj_ba", "*/self_attn/gate_proj", "*/mlp/gate", "*/feed_forward/gate", "*/router/layer")
-_FORMS_ON_THE_WAY = 10  # copies of all codes, which onnxruntime holds until it has folded the last
 
 
 def decoder_parts(fused: Path, spec: DecoderSpec, *, with_head: bool = False) -> list[Part]:
@@ -38,14 +38,14 @@ def widths_by_pattern(parts: Sequence[Part], patterns: Patterns) -> Widths:
 
 
 def unpacked_bytes(parts: Sequence[Part], widths: Widths) -> tuple[int, int]:
-    """Return the bytes that planes take as 8 bits beyond the file, and those that devices of 0.1.0 need at load."""
-    kept = codes = 0
+    """Return the bytes that 5 and 6 bits take as 8 beyond the file, and those that devices of 0.1.0 need at load."""
+    kept = passing = 0
     for part in parts:
         bits = widths.get(part.name, 8)
+        passing += FOLDING_BYTES[bits] * part.num_codes
         if bits not in KERNEL_BITS:
             kept += part.size_bytes(8) - part.size_bytes(bits)
-            codes += part.num_codes
-    return kept, _FORMS_ON_THE_WAY * codes
+    return kept, passing
 
 
 def write_mixed(
@@ -57,10 +57,11 @@ def write_mixed(
     *,
     smoothed: Path | None = None,
     head: Path | None = None,
+    tiled: bool = False,
 ) -> None:
     """Write each part in its width; a head that has none is rounded to int8, one of the folder `head` comes from there.
 
-    `smoothed` is the folder with the factors of the fit.
+    `smoothed` is the folder with the factors of the fit. `tiled`: in the order in which Lantern's kernels read.
     """
 
     def quantize(matrix: Matrix) -> Sequence[QuantizedMatrix]:
@@ -73,5 +74,5 @@ def write_mixed(
 
     model = Factors.load(smoothed).load_graph(fused)
     narrowest = min(widths.values(), default=8)
-    shared = quantize_graph(model, quantize, per_layer_bits=4 if narrowest == 4 else 8)
+    shared = quantize_graph(model, quantize, per_layer_bits=4 if narrowest == 4 else 8, tiled=tiled)
     save_graph(model, target, shared)

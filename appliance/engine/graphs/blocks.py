@@ -3,7 +3,7 @@
 Each MatMulNBits becomes a MatMulBlocks whose weights lie packed in a file, in the order in which the kernels read them.
 A table of embeddings that is the head as well becomes a GatherBlocks, which reads the head's weights; what is computed
 between products is fused (fused.py). The file is mapped by all graphs of the model, so that the weights are on disk and
-in memory once.
+in memory once: what the bundle's own file holds in that order is read there.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,11 @@ from appliance.engine.graphs.onnx_proto import (
     LANTERN,
     UINT8,
     Message,
-    add_external,
     add_node,
     parse,
     tensor_value,
 )
+from appliance.engine.graphs.weight_file import WeightFile
 from appliance.errors import ModelError
 
 STORED: Final = "MatMulNBits"
@@ -39,7 +39,6 @@ _X, _CODES, _SCALES, _ZERO_POINTS, _ORDER, _BIAS = range(6)  # the inputs of a s
 _BITS, _BLOCKS = (4, 8), (32, 64, 128)
 _TABLE_INPUTS = 3  # codes, indices and scales; a table with zero points stays as it is
 _INT8_ACTIVATIONS = 4  # the accuracy level of products that may round their activations to int8
-_ALIGNMENT = 64  # of a tensor in the file: else the operator copies it
 _PACKED = "/packed"
 
 Codes = NDArray[np.uint8]
@@ -47,8 +46,13 @@ Codes = NDArray[np.uint8]
 Pack = Callable[[Codes, NDArray[np.float32], Codes | None, int, int], tuple[Codes, int]]
 
 
-def write_block_products(optimized: Path, target: Path, data_name: str, pack: Pack) -> None:
-    """Write the graph with packed products to `target`, and all its weights to the file `data_name` beside it.
+def write_block_products(
+    optimized: Path, target: Path, data_name: str, pack: Pack, *, stored: Path | None = None
+) -> None:
+    """Write the graph with packed products to `target`, and its weights to the file `data_name` beside it.
+
+    `stored` is the bundle's model: weights that its file has as they are packed stay there, and the graph names that
+    file.
 
     Raises:
         ModelError: the graph has no stored product, or one that the library cannot compute.
@@ -63,10 +67,10 @@ def write_block_products(optimized: Path, target: Path, data_name: str, pack: Pa
     del graph.node[:]
     del graph.initializer[:]
     bits: dict[str, int] = {}
-    with target.with_name(data_name).open("wb") as file:
+    with WeightFile(target.with_name(data_name), stored) as file:
         for name, node in {packed_name(node): node for node in products}.items():
             packed, bits[name] = _packed(folder, tensors, node, pack)
-            _append(graph, file, name, packed)
+            file.add(graph, name, packed)
         for node in nodes:
             head = _same_weights(folder, tensors, node, products) if node.op_type == _STORED_TABLE else None
             if head is not None:
@@ -79,7 +83,7 @@ def write_block_products(optimized: Path, target: Path, data_name: str, pack: Pa
         fuse_small_operators(graph, tensors)
         for name in sorted({name for node in graph.node for name in node.input} & set(tensors)):
             if tensors[name].data_location == EXTERNAL:
-                _append(graph, file, name, tensor_value(tensors[name], folder))
+                file.add(graph, name, tensor_value(tensors[name], folder))
             else:
                 graph.initializer.append(tensors[name])
     model.opset_import.add(domain=LANTERN, version=1)
@@ -129,12 +133,6 @@ def _packed(folder: Path, tensors: dict[str, Message], node: Message, pack: Pack
         size["K"],
         size["bits"],
     )
-
-
-def _append(graph: Message, file: BinaryIO, name: str, value: NDArray[np.generic]) -> None:
-    file.write(bytes(-file.tell() % _ALIGNMENT))
-    add_external(graph, name, value, Path(file.name).name, file.tell())
-    file.write(value.tobytes())
 
 
 def _same_weights(folder: Path, tensors: dict[str, Message], table: Message, heads: list[Message]) -> Message | None:

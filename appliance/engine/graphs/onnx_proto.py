@@ -156,10 +156,14 @@ def tensor_value(tensor: Message, folder: Path) -> NDArray[np.generic]:
         raise ModelError(f"the values of {tensor.name} have an unknown form")
     if tensor.data_location != EXTERNAL:
         return np.frombuffer(tensor.raw_data, dtype).reshape(tensor.dims)
-    place = {entry.key: entry.value for entry in tensor.external_data}
-    count = math.prod(tensor.dims)
+    place, count = external_place(tensor), math.prod(tensor.dims)
     values = np.fromfile(folder / place["location"], dtype, count, offset=int(place.get("offset", 0)))
     return values.reshape(tensor.dims)
+
+
+def external_place(tensor: Message) -> dict[str, str]:
+    """Return the place of an initializer's values outside of the model: `location`, `offset`, `length`."""
+    return {entry.key: entry.value for entry in tensor.external_data}
 
 
 def external_array(tensor: Message, location: str, data: NDArray[np.uint8]) -> NDArray[np.generic] | None:
@@ -168,7 +172,7 @@ def external_array(tensor: Message, location: str, data: NDArray[np.uint8]) -> N
     Raises:
         ModelError: the file is too short, or the type is none that `add_constant` writes.
     """
-    place = {entry.key: entry.value for entry in tensor.external_data}
+    place = external_place(tensor)
     if tensor.data_location != EXTERNAL or place.get("location") != location:
         return None
     dtype = next((np.dtype(name) for name, known in _ELEMENT_TYPES.items() if known == tensor.data_type), None)

@@ -36,22 +36,23 @@ _WORTH_A_SECOND_COPY = 0.2
 
 def write(library: KernelLibrary, source: Path, stock: Path, folder: Path) -> KernelChoice:
     """Write the kernels' form of the model `source` to a folder, and the choice between it and the form in `stock`."""
-    file = ModelFile(folder / MODEL_NAME, is_optimized=True, kernels=library.path)
-    write_block_products(stock / MODEL_NAME, file.path, BLOCKS_DATA_NAME, packing(library))
+    file = ModelFile(folder / MODEL_NAME, is_optimized=True, kernels=library.path, weights=source.parent)
+    write_block_products(stock / MODEL_NAME, file.path, BLOCKS_DATA_NAME, packing(library), stored=source)
     scales = kv_scales(source)
     write_variants(folder, scales)
     write_tuning(file, budget_s=_TUNING_BUDGET_S, default=Tuning.read(stock / TUNING_NAME))
-    choice = _choice(library, stock, folder)
+    choice = _choice(library, file, stock)
     if choice.for_answers and variant_path(stock / MODEL_NAME, "prompt").exists():
         gain = _WORTH_A_SECOND_COPY if choice.for_prompts else WORTH_ITS_MEMORY
         if write_prompt_graphs(file, stock / MODEL_NAME, scales, gain=gain):
-            choice = _choice(library, stock, folder)
+            choice = _choice(library, file, stock)
     choice.write(folder)
     return choice
 
 
-def _choice(library: KernelLibrary, stock: Path, folder: Path) -> KernelChoice:
-    speeds = measure_in_turn([_sessions(stock, None), _sessions(folder, library.path)])
+def _choice(library: KernelLibrary, file: ModelFile, stock: Path) -> KernelChoice:
+    plain = ModelFile(stock / MODEL_NAME, is_optimized=True)
+    speeds = measure_in_turn([_sessions(plain), _sessions(file)])
     return choose(library.family, *speeds, stock_rows_are_equal=int4_rows_are_equal())
 
 
@@ -71,10 +72,9 @@ def packing(library: KernelLibrary) -> Pack:
     return pack
 
 
-def _sessions(folder: Path, kernels: Path | None) -> Sessions:
+def _sessions(file: ModelFile) -> Sessions:
     """Load a form with the threads that suit it, its prompts by the graph that they would take."""
-    tuning = Tuning.read(folder / TUNING_NAME)
-    file = ModelFile(folder / MODEL_NAME, is_optimized=True, kernels=kernels)
+    tuning = Tuning.read(file.path.with_name(TUNING_NAME))
     answer = file.session(tuning.num_threads, spinning=tuning.spinning)
     prompt = file.prompt_session(tuning.num_threads, spinning=tuning.spinning)
     return Sessions(answer, prompt or answer)

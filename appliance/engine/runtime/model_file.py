@@ -10,14 +10,15 @@ from typing import ClassVar, Literal
 
 import onnxruntime as ort
 
+from appliance.bundle.manifest import MODEL_DATA_NAME
 from appliance.engine.graphs.given import Bytes
-from appliance.engine.graphs.planes import join_planes
+from appliance.engine.graphs.stored_codes import fold_codes
 from appliance.engine.graphs.unsigned import unsigned_products
 from appliance.engine.kernels import register_kernels
 from appliance.engine.runtime.kv_cache import CacheType
 from appliance.engine.runtime.product import int8_products_are_exact
 from appliance.engine.runtime.provider import CPU, providers_of, session_options
-from appliance.engine.runtime.shared_weights import shared_weights
+from appliance.engine.runtime.shared_weights import share_weights
 from appliance.engine.runtime.tuning import Tuning
 
 Variant = Literal["prompt", "verify", "replay"]
@@ -44,8 +45,9 @@ class DeviceGraph:
 class ModelFile:
     """A graph to load, optimized or not, and the settings with which it is fastest on this board.
 
-    `kernels`: the library of Lantern's kernels, if a graph needs it. `prompt_path`: the graph for prompts, where it is
-    not beside this one.
+    `kernels`: the library of Lantern's kernels, if a graph needs it. `weights`: the folder of the bundle, whose file
+    holds what a graph for the kernels does not have beside it. `prompt_path`: the graph for prompts, where it is not
+    beside this one.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class ModelFile:
     fast_prompts: bool = True
     device: DeviceGraph | None = None  # None: the processor
     kernels: Path | None = None
+    weights: Path | None = None
     prompt_path: Path | None = None
 
     verify_width: ClassVar[int] = 6  # tokens of one run of the verify graph
@@ -106,9 +109,13 @@ class ModelFile:
     def _load_with_kernels(self, path: Path, options: ort.SessionOptions, kernels: Path) -> ort.InferenceSession:
         """Load a graph of the kernels' form with the weights that all its graphs share, or one of the stock form."""
         register_kernels(kernels, options)
-        weights = path.with_name(BLOCKS_DATA_NAME)
-        held = shared_weights(weights).share(path.read_bytes(), weights.name, options) if weights.exists() else []
-        session = ort.InferenceSession(str(path), options, providers=[CPU])
+        own = path.with_name(BLOCKS_DATA_NAME)
+        if not own.exists():
+            return ort.InferenceSession(str(path), options, providers=[CPU])
+        files = {own.name: own} | ({} if self.weights is None else {MODEL_DATA_NAME: self.weights / MODEL_DATA_NAME})
+        graph, held = share_weights(path.read_bytes(), files, options, present=own.name)
+        options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
+        session = ort.InferenceSession(graph, options, providers=[CPU])
         session.lantern_weights = held  # onnxruntime keeps addresses only
         return session
 
@@ -121,7 +128,7 @@ def load_bundle_graph(
     *,
     scratch: Path | None = None,
 ) -> ort.InferenceSession:
-    """Load a graph as a bundle has it, whose weights lie in the folder `weights`: planes joined, products exact.
+    """Load a graph as a bundle has it, whose weights lie in the folder `weights`: its codes in order, products exact.
 
     `scratch` is a folder for the weights that change, which take memory without it.
     """
@@ -146,7 +153,7 @@ def load_bundle_graph(
 
 def _fittings(providers: Sequence[str]) -> Iterator[Fitting]:
     """Yield what makes the graph of a bundle fit these providers, and this processor."""
-    yield join_planes
+    yield fold_codes
     if list(providers) == [CPU] and not int8_products_are_exact():
         yield unsigned_products
 

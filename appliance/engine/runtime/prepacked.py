@@ -118,6 +118,7 @@ def prepacked(
         cache_type="int8" if is_int8 else None,
         fast_prompts=fast_prompts,
         kernels=None if forms.folder(for_prompts=True) == forms.stock == base else library,
+        weights=bundle.folder,
         prompt_path=_prompt_elsewhere(forms, name),
     )
 

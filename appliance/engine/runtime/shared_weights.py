@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,28 +16,47 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from appliance.engine.graphs.onnx_proto import external_array, parse
+from appliance.engine.graphs.weight_file import map_file
 
 
 class SharedWeights:
-    """A file of weights, mapped once for as long as a session uses it; a session has to hold what `share` returns."""
+    """A file of weights, mapped once for as long as a session uses it."""
 
     def __init__(self, path: Path) -> None:
-        self._data: NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
+        self._data = map_file(path)
 
-    def share(self, graph: bytes, location: str, options: ort.SessionOptions) -> list[object]:
-        """Let a session with these options read the weights that `graph` has in the file `location`.
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        """The bytes of the file."""
+        return self._data
 
-        Raises:
-            ModelError: the file is shorter than the graph says.
-        """
-        held: list[object] = [self]
-        for tensor in parse(graph).graph.initializer:
-            array = external_array(tensor, location, self._data)
+
+def share_weights(
+    graph: bytes, files: Mapping[str, Path], options: ort.SessionOptions, *, present: str
+) -> tuple[bytes, list[object]]:
+    """Let a session with these options read the weights that `graph` has in files, by the names that it gives them.
+
+    Return the graph to load, and what the session has to hold. onnxruntime opens none of these files, but wants to see
+    them in the folder of the graph: all tensors name `present`, which is there.
+
+    Raises:
+        ModelError: a file is shorter than the graph says.
+    """
+    model = parse(graph)
+    opened = {location: shared_weights(path) for location, path in files.items()}
+    held: list[object] = list(opened.values())
+    for tensor in model.graph.initializer:
+        for location, weights in opened.items():
+            array = external_array(tensor, location, weights.data)
             if array is not None:
                 value = ort.OrtValue.ortvalue_from_numpy(array)
                 options.add_initializer(tensor.name, value)
                 held += [array, value]
-        return held
+                for entry in tensor.external_data:
+                    if entry.key == "location":
+                        entry.value = present
+                break
+    return model.SerializeToString(), held
 
 
 _OPEN: weakref.WeakValueDictionary[tuple[int, int, int], SharedWeights] = weakref.WeakValueDictionary()
