@@ -31,8 +31,11 @@ Parameters = Mapping[str, Callable[[], NDArray[np.float32]]]  # functions that r
 class TorchBlocks:
     """One model; owned by one thread."""
 
-    def __init__(self, model: Any, parameters: Parameters) -> None:
+    def __init__(self, model: Any, parameters: Parameters, *, tokens: torch.Tensor | None = None) -> None:
         """Load all weights of a model of `empty_model` but those of its layers.
+
+        `tokens`: those that texts will have, if they are known: no other rows of the embedding stay, unless the head
+        has the same table.
 
         Raises:
             QuantizeError: a weight is missing, or is not of its architecture.
@@ -43,21 +46,25 @@ class TorchBlocks:
         self._parameters = parameters
         self._check_names()
         inside = {id(module) for layer in self.layers for module in layer.modules()}
+        embedding = None if self.model.config.tie_word_embeddings else self.model.get_input_embeddings()
         for module in self.model.modules():
             if id(module) not in inside:
                 self._load(module)
+                if module is embedding and tokens is not None:
+                    _keep_rows(module, tokens)
         self.model.tie_weights()
         self._arguments: list[dict[str, Any]] = []
         self._returns_tuple = False
 
     @classmethod
-    def canonical(cls, checkpoint: Path, weights: Weights) -> Self:
+    def canonical(cls, checkpoint: Path, weights: Weights, *, tokens: torch.Tensor | None = None) -> Self:
         """Open the model of a checkpoint's folder with its canonical weights.
 
         Raises:
             QuantizeError: the weights are not those of its architecture.
         """
-        return cls(empty_model(_config_of(checkpoint)), {name: partial(whole, rows) for name, rows in weights.items()})
+        parameters = {name: partial(whole, rows) for name, rows in weights.items()}
+        return cls(empty_model(_config_of(checkpoint)), parameters, tokens=tokens)
 
     @contextlib.contextmanager
     def layer(self, index: int) -> Iterator[torch.nn.Module]:
@@ -164,6 +171,18 @@ def empty_model(config: Any) -> Any:
 
         with init_empty_weights(include_buffers=False), no_init_weights():  # Mamba-2's cannot be without memory
             return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def _keep_rows(embedding: Any, tokens: torch.Tensor) -> None:
+    """Leave an embedding the rows of these tokens."""
+    kept = tokens.unique()
+    embedding.weight = torch.nn.Parameter(embedding.weight[kept], requires_grad=False)
+    embedding.padding_idx = None  # matters to gradients alone
+
+    def place(module: torch.nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return torch.searchsorted(kept, args[0]), *args[1:]
+
+    embedding.register_forward_pre_hook(place)
 
 
 def _config_of(checkpoint: Path) -> Any:

@@ -51,7 +51,7 @@ def published_logits(
     """
     try:
         with quiet():
-            blocks = _blocks(place, source)
+            blocks = _blocks(place, source, torch.from_numpy(tokens))
         with torch.inference_mode():
             return _computed(blocks, torch.from_numpy(tokens), torch.from_numpy(positions))
     except QuantizeError:
@@ -69,13 +69,13 @@ def _computed(blocks: TorchBlocks, text: torch.Tensor, positions: torch.Tensor) 
     return np.asarray(blocks.logits(hidden, text, positions).numpy(), np.float32)
 
 
-def _blocks(place: Published, source: Path) -> TorchBlocks:
+def _blocks(place: Published, source: Path, text: torch.Tensor) -> TorchBlocks:
     if place.read == "canonical":
-        return TorchBlocks.canonical(place.path, weights_of(source, place.path))
-    return _of_gguf(place.path) if place.path.suffix == ".gguf" else _of_folder(place.path)
+        return TorchBlocks.canonical(place.path, weights_of(source, place.path), tokens=text)
+    return _of_gguf(place.path, text) if place.path.suffix == ".gguf" else _of_folder(place.path, text)
 
 
-def _of_gguf(path: Path) -> TorchBlocks:
+def _of_gguf(path: Path, text: torch.Tensor) -> TorchBlocks:
     """Open a GGUF file with the names and the transformations of transformers."""
     from gguf import GGUFReader, dequantize
     from transformers import AutoConfig
@@ -93,10 +93,10 @@ def _of_gguf(path: Path) -> TorchBlocks:
         return np.asarray(values, np.float32)
 
     tensors = {names[tensor.name]: partial(read, tensor) for tensor in reader.tensors if tensor.name in names}
-    return TorchBlocks(model, tensors)
+    return TorchBlocks(model, tensors, tokens=text)
 
 
-def _of_folder(folder: Path) -> TorchBlocks:
+def _of_folder(folder: Path, text: torch.Tensor) -> TorchBlocks:
     """Open a folder with safetensors' reader, and the names in its files."""
     from transformers import AutoConfig
 
@@ -104,7 +104,7 @@ def _of_folder(folder: Path) -> TorchBlocks:
     files = _files(folder)
     base = str(model.base_model_prefix)
     is_base_alone = hasattr(model, base) and not any(name.startswith(f"{base}.") for name in files)
-    return TorchBlocks(model, _parameters(files, f"{base}." if is_base_alone else ""))
+    return TorchBlocks(model, _parameters(files, f"{base}." if is_base_alone else ""), tokens=text)
 
 
 def _parameters(files: Mapping[str, Path], prefix: str) -> Parameters:

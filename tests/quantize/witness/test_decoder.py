@@ -128,6 +128,23 @@ def test_a_checkpoint_of_the_body_alone_is_read_as_transformers_reads_it(tmp_pat
     assert witness_decoder(source, tmp_path / "canonical", tmp_path / "fused", spec, tmp_path, SILENT) == whole
 
 
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_the_embedding_keeps_the_rows_of_the_text_alone(tmp_path: Path, *, is_tied: bool) -> None:
+    import torch
+
+    from quantize.builder.weights import weights_of
+    from quantize.precision.torch_blocks import TorchBlocks
+
+    source = write_decoder(tmp_path / "source", "qwen2", tie_word_embeddings=is_tied)
+    witness_of(source, tmp_path)
+    checkpoint, text = tmp_path / "canonical", torch.tensor([7, 200, 7, 3])
+    weights = weights_of(source, checkpoint)
+    whole, few = (TorchBlocks.canonical(checkpoint, weights, tokens=tokens) for tokens in (None, text))
+    assert torch.equal(whole.embedded(text), few.embedded(text))
+    size = len(whole.model.get_input_embeddings().weight)
+    assert len(few.model.get_input_embeddings().weight) == (size if is_tied else 3)
+
+
 def test_a_missing_weight_is_not_made_up(tmp_path: Path) -> None:
     from safetensors.numpy import load_file, save_file
 
