@@ -53,7 +53,7 @@ run: setup
 SLOW := models or netns or browser or clients or containers or images or boots or alone or slow or tools
 # One process a core; the tests of a module, and those of images, stay together (tests/kinds.py).
 JOBS ?= auto
-PARALLEL := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
+PARALLEL := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope --no-loadscope-reorder
 
 check: lint
 	$(PARALLEL) -m "not ($(SLOW))" --quiet

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from xdist.remote import Producer
 
 from appliance.bundle import BundleStore, TrustedKeys
 from appliance.config import Config
@@ -28,7 +29,8 @@ from appliance.models import ChatModel
 from appliance.service.composition import compose
 from appliance.service.service import Service
 from tests.engine.kernels.building import built, make, need
-from tests.kinds import arrange, group, mark
+from tests.kinds import arrange, mark
+from tests.scheduling import ByModule
 
 _READY_TIMEOUT_S = 120.0
 # A shell ignores Ctrl-C for what it starts in the background, and so would every program that is interrupted here.
@@ -39,13 +41,16 @@ _STARTERS = ("smollm2-135m-instruct", "all-minilm-l6-v2")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark each test by its fixtures, before `-m` chooses; in a parallel run, assign it to a worker."""
+    """Mark each test by its fixtures, before `-m` chooses; in a parallel run, begin with the dearest."""
     for item in items:
         mark(item)
     if hasattr(config, "workerinput"):
         items[:] = arrange(items)
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(group(item)))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByModule:
+    """Let one worker take all tests of a module."""
+    return ByModule(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""The kind of each test, inferred from its fixtures: its markers, and the worker of a parallel run that takes it."""
+"""The kind of each test, inferred from its fixtures: its markers, and its place in a parallel run."""
 
 from __future__ import annotations
 
@@ -29,11 +29,6 @@ def mark(item: pytest.Item) -> None:
             item.add_marker(name)
     if any(_is(item, name) for name in _SHORT_DEADLINES) and not _is(item, "images"):
         item.add_marker("alone")
-
-
-def group(item: pytest.Item) -> str:
-    """Return the group of tests that one worker runs: all tests of images, or those of the test's module."""
-    return "images" if _is(item, "images") else str(item.path)
 
 
 def arrange(items: list[pytest.Item]) -> list[pytest.Item]:

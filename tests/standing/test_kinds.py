@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,3 +47,28 @@ def test_every_switch_is_explained() -> None:
     }
     assert len(read) > 5
     assert not {name for name in read if f"| `{name}" not in PAGE}
+
+
+def test_one_worker_of_a_parallel_run_takes_a_module(tmp_path: Path) -> None:
+    conftest = "from tests.conftest import pytest_xdist_make_scheduler\n"
+    module = (
+        "import os, pathlib, time, pytest\n"
+        "@pytest.mark.parametrize('i', range(6))\n"
+        "def test_it(i):\n"
+        "    time.sleep(0.05)\n"
+        "    with pathlib.Path(__file__).with_suffix('.txt').open('a') as file:\n"
+        "        file.write(os.environ['PYTEST_XDIST_WORKER'] + chr(10))\n"
+    )
+    (tmp_path / "conftest.py").write_text(conftest)
+    names = [f"test_{index}" for index in range(4)]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text(module)
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    options = re.search(r"^PARALLEL := .* --numprocesses \$\(JOBS\) (.*)$", makefile, re.MULTILINE)
+    assert options is not None
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *options[1].split(), "-c", "/dev/null", str(tmp_path)]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stdout
+    workers = [set((tmp_path / f"{name}.txt").read_text().split()) for name in names]
+    assert all(len(taken) == 1 for taken in workers)
+    assert len(set.union(*workers)) == 2
