@@ -108,8 +108,9 @@ def test_a_free_answer_follows_the_reasoning_and_each_choice_has_its_own_limit(
 ) -> None:
     choices = chat(server, model, thinking_token_budget=BUDGET, n=3).json()["choices"]
     for choice in choices:
-        check_marks(choice["message"]["reasoning_content"], choice["message"]["content"])
-        assert choice["message"]["content"]
+        check_marks(choice["message"]["reasoning_content"])
+        assert choice["message"]["content"]  # a model of random weights may say the mark again: that is its text
+        assert not choice["message"]["content"].startswith("</think")
     assert len({choice["message"]["content"] for choice in choices}) == 3
     alone = chat(server, model, thinking_token_budget=BUDGET).json()["choices"][0]
     assert alone["message"] == choices[0]["message"]

@@ -97,7 +97,7 @@ def _main(bundle: Path, folder: Path, provider: str) -> str:
     device = made_graph(bundle, folder, provider)
     kernels = LIBRARY if (folder / RECORD_NAME).exists() else None
     files = (
-        ModelFile(folder / MODEL_NAME, is_optimized=True, tuning=tuning, kernels=kernels),
+        ModelFile(folder / MODEL_NAME, is_optimized=True, tuning=tuning, kernels=kernels, weights=bundle),
         ModelFile(device.path, device=device),
     )
     processor, other = (

@@ -62,13 +62,14 @@ def main() -> None:
         for folder in (stock, ours):
             sizes = {p.name: f"{p.stat().st_size / 1e6:.0f} MB" for p in folder.glob("*.bin")}
             sys.stdout.write(f"{folder.name}: {sizes}\n")
-        for line in _table(_loaded(stock, None), _loaded(ours, LIBRARY)):
+        for line in _table(_loaded(stock, None, source), _loaded(ours, LIBRARY, source)):
             sys.stdout.write(f"{line}\n")
         sys.stdout.write(f"load {os.getloadavg()}\n")
 
 
-def _loaded(folder: Path, kernels: Path | None) -> _Form:
-    file = ModelFile(folder / MODEL_NAME, is_optimized=True, kernels=kernels)
+def _loaded(folder: Path, kernels: Path | None, source: Path) -> _Form:
+    weights = source.resolve().parent
+    file = ModelFile(folder / MODEL_NAME, is_optimized=True, kernels=kernels, weights=weights)
     answer = file.session(1, spinning=False)
     prompt = file.prompt_session(1, spinning=False) or answer
     return lambda case: prompt if case.num_new > 1 else answer
