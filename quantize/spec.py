@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from appliance.bundle import DecoderSpec, EncoderSpec, RerankerSpec
-from appliance.bundle.manifest import TOKENIZER_NAME, SamplingDefaults
+from appliance.bundle.manifest import MOST_COUNT, TOKENIZER_NAME, SamplingDefaults
 from appliance.errors import QuantizeError
 from quantize.recipe import Recipe, ScoringPart
 from quantize.sources.checkpoint import read_json
@@ -65,6 +65,17 @@ def _kv_shapes(config: DecoderConfig) -> tuple[tuple[int, int] | None, ...] | No
     return tuple(
         (config.num_kv_heads, design.head_dims[layer]) if design.keeps_kv(layer) else None
         for layer in range(config.num_layers)
+    )
+
+
+def with_memory(spec: DecoderSpec, *, files: int, kept: int, passing: int) -> DecoderSpec:
+    """Add what a model takes in memory: its files, `kept` bytes beyond them, and `passing` ones while 0.1.0 loads it.
+
+    Devices of 0.1.0 refuse a manifest with a `loading_bytes` above 2 GiB; these then find out in the trial.
+    """
+    loading = min(files + kept + passing, MOST_COUNT)
+    return DecoderSpec.model_validate(
+        {**spec.model_dump(), "weights_bytes": files + kept if kept else None, "loading_bytes": loading}
     )
 
 

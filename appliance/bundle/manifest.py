@@ -33,7 +33,8 @@ MAX_MANIFEST_BYTES = 1 << 20
 FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 BundleName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=1, le=1 << 31)]
+MOST_COUNT = 1 << 31
+Count = Annotated[int, Field(ge=1, le=MOST_COUNT)]
 Prompt = Annotated[str, StringConstraints(max_length=4096)]
 TargetName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
 
@@ -64,7 +65,7 @@ class DecoderSpec(_Record):
     If layers differ in their keys and values, `kv_shapes` has (heads, width) for each layer, and None for a layer that
     reads those of another one or has none; `num_kv_heads` and `head_dim` are then those of the first that has some. If
     the file stores weights in fewer bits than the engine computes with, `weights_bytes` is their size once loaded,
-    and `loading_bytes` the memory that devices of 0.1.0 need to unpack them.
+    and `loading_bytes` the memory that devices of 0.1.0 need to unpack them, or the most that they can read.
     """
 
     kind: Literal["decoder"] = "decoder"
@@ -78,7 +79,7 @@ class DecoderSpec(_Record):
     kv_cache_dtype: Literal["float32", "int8"] = "float32"
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = Field(min_length=1)
-    weights_bytes: Count | None = None
+    weights_bytes: Annotated[int, Field(ge=1, le=1 << 40)] | None = None
     loading_bytes: Count | None = None
     sampling: SamplingDefaults = SamplingDefaults()
 

@@ -19,7 +19,7 @@ from quantize.pipeline import stage
 from quantize.progress import SILENT, Progress
 from quantize.recipe import CalibrationPart
 from quantize.sources.decoder_config import read_decoder_config
-from quantize.spec import graph_spec, load_graph_spec, save_graph_spec
+from quantize.spec import graph_spec, load_graph_spec, save_graph_spec, with_memory
 
 if TYPE_CHECKING:
     from quantize.precision.parts import Part, Patterns, Widths
@@ -188,7 +188,7 @@ def head(target: Path, bits: Bits, progress: Progress, *, fused: Path, calibrati
     fit_head(fused, target, load_windows(calibration), progress, bits=bits)
 
 
-@stage("weights", version=8)
+@stage("weights", version=9)
 def weights(
     target: Path,
     part: DecidedPart | None,
@@ -218,10 +218,7 @@ def weights(
     write_mixed(fused, fitted, target, spec, widths, smoothed=smoothed, head=head, tiled=True)
     kept, passing = unpacked_bytes(parts, widths)
     kept += table_scale_bytes(ir.load(fused / MODEL_NAME).graph)
-    files = _size_bytes(target)
-    memory = {"weights_bytes": files + kept if kept else None, "loading_bytes": files + kept + passing}
-    spec = spec.model_copy(update=memory)
-    save_graph_spec(target, spec)
+    save_graph_spec(target, with_memory(spec, files=_size_bytes(target), kept=kept, passing=passing))
 
 
 @stage("evaluate", version=6)
