@@ -51,7 +51,7 @@ run: setup
 
 # Tests that are none of these need neither models nor root, and each takes a moment. pyproject.toml says what they are.
 SLOW := models or netns or browser or clients or containers or images or boots or alone or slow or tools
-# One process a core; the tests of a module, and those of images, stay together (tests/kinds.py).
+# One process a core; the tests of a module, and those of images, stay together (tests/scheduling.py).
 JOBS ?= auto
 PARALLEL := $(BIN)/python -m pytest --numprocesses $(JOBS) --dist loadscope --no-loadscope-reorder
 

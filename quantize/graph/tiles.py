@@ -27,7 +27,6 @@ FOLDING_BYTES: Final[Mapping[Bits, int]] = {4: 9, 5: 18, 6: 19, 8: 4}
 _ROWS, _COLUMNS = 16, 4  # of a vector: that many columns of each row of the tile
 _BYTE = 8
 _MOST_BLOCKS = 512  # of a row, in a tile whose scales are steps
-_MOST_NARROW_INPUTS = 1 << 15  # of a row of 5 or 6 bits
 _SIGN = np.uint8(0x80)  # codes of 8 bits lie less 128
 
 
@@ -73,8 +72,7 @@ class Tiles:
 
 def can_be_tiled(stored: QuantizedMatrix) -> bool:
     """Return True if the kernels can take a matrix whose tiles are all whole."""
-    most = _MOST_BLOCKS * BLOCK if stored.bits in (4, 8) else _MOST_NARROW_INPUTS
-    return stored.num_outputs % _ROWS == 0 and stored.codes.shape[1] <= min(most, _MOST_BLOCKS * BLOCK)
+    return stored.num_outputs % _ROWS == 0 and stored.steps.shape[1] <= _MOST_BLOCKS
 
 
 def tiles_of(stored: QuantizedMatrix) -> Tiles:

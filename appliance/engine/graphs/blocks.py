@@ -67,10 +67,11 @@ def write_block_products(
     del graph.node[:]
     del graph.initializer[:]
     bits: dict[str, int] = {}
-    with WeightFile(target.with_name(data_name), stored) as file:
+    with target.with_name(data_name).open("wb") as file:
+        weights = WeightFile(file, stored)
         for name, node in {packed_name(node): node for node in products}.items():
             packed, bits[name] = _packed(folder, tensors, node, pack)
-            file.add(graph, name, packed)
+            weights.add(graph, name, packed)
         for node in nodes:
             head = _same_weights(folder, tensors, node, products) if node.op_type == _STORED_TABLE else None
             if head is not None:
@@ -83,7 +84,7 @@ def write_block_products(
         fuse_small_operators(graph, tensors)
         for name in sorted({name for node in graph.node for name in node.input} & set(tensors)):
             if tensors[name].data_location == EXTERNAL:
-                file.add(graph, name, tensor_value(tensors[name], folder))
+                weights.add(graph, name, tensor_value(tensors[name], folder))
             else:
                 graph.initializer.append(tensors[name])
     model.opset_import.add(domain=LANTERN, version=1)

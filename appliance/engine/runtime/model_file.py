@@ -112,8 +112,9 @@ class ModelFile:
         own = path.with_name(BLOCKS_DATA_NAME)
         if not own.exists():
             return ort.InferenceSession(str(path), options, providers=[CPU])
-        files = {own.name: own} | ({} if self.weights is None else {MODEL_DATA_NAME: self.weights / MODEL_DATA_NAME})
-        graph, held = share_weights(path.read_bytes(), files, options, present=own.name)
+        files = [own] if self.weights is None else [own, self.weights / MODEL_DATA_NAME]
+        present = {file.name: file for file in files if file.exists()}
+        graph, held = share_weights(path.read_bytes(), present, options, present=own.name)
         options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent))
         session = ort.InferenceSession(graph, options, providers=[CPU])
         session.lantern_weights = held  # onnxruntime keeps addresses only

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
@@ -18,48 +17,31 @@ from appliance.engine.graphs.onnx_proto import Message
 from appliance.engine.graphs.stored_codes import fold_codes
 from appliance.engine.runtime.model_file import load_bundle_graph
 from appliance.errors import ModelError
-from quantize.graph import nbits
 from quantize.graph.codec import Bits, round_to_nearest
-from quantize.graph.edit import Editor
-from quantize.graph.files import save_graph
-from tests.engine.graphs import tiled_head
+from tests.engine.graphs.stored_head import write_head
 
 K, N = 96, 64
 
 
-def write_head(folder: Path, bits: Bits, *, with_table: bool) -> Path:
-    """Write a graph from x (S, K) and ids (S,) to y, and rows of the same table, as lantern-quantize does."""
-    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["S", K]))
-    ids = ir.Value(name="ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape(["S"]))
-    graph = ir.Graph([x, ids], [], nodes=[], opset_imports={"": 21, "com.microsoft": 1}, name="head")
-    edit = Editor(graph)
+def write_planes(folder: Path, bits: Bits, *, with_table: bool) -> Path:
+    """Write a head whose codes are not in tiles."""
     stored = round_to_nearest(np.random.default_rng(3).normal(size=(N, K)).astype(np.float32), bits)
-    y, by_block = nbits.product(edit, x, stored, "head", "y", None)
-    outputs = [y, edit.node("Identity", [ids], "same_ids")]
-    if with_table:
-        rows = nbits.rows_of(edit, "embed", stored, nbits.codes_of(y), y.producer())
-        outputs.append(nbits.lookup(edit, rows, ids, by_block, stored, "rows"))
-    for value in outputs:
-        value.type = ir.TensorType(ir.DataType.INT64 if value.name == "same_ids" else ir.DataType.FLOAT)
-        graph.outputs.append(value)
-    graph.sort()
-    save_graph(ir.Model(graph, ir_version=10), folder, {})
-    return folder / "model.onnx"
+    return write_head(folder / "bundle", stored, tiled=False, with_table=with_table)
 
 
 @pytest.mark.parametrize("with_table", [True, False])
 @pytest.mark.parametrize("bits", [5, 6])
 def test_the_joined_graph_gives_the_same_bits(tmp_path: Path, bits: Bits, *, with_table: bool) -> None:
-    path = write_head(tmp_path, bits, with_table=with_table)
+    path = write_planes(tmp_path, bits, with_table=with_table)
     feeds = {"x": np.random.default_rng(4).normal(size=(5, K)).astype(np.float32), "ids": np.arange(5)}
     plain = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"]).run(None, feeds)
-    joined = load_bundle_graph(path, tmp_path, ort.SessionOptions(), ["CPUExecutionProvider"]).run(None, feeds)
+    joined = load_bundle_graph(path, path.parent, ort.SessionOptions(), ["CPUExecutionProvider"]).run(None, feeds)
     assert [value.tobytes() for value in plain] == [value.tobytes() for value in joined]
 
 
 def test_no_node_is_left_that_joins_planes(tmp_path: Path) -> None:
-    path = write_head(tmp_path, 5, with_table=True)
-    found = fold_codes(path.read_bytes(), tmp_path)
+    path = write_planes(tmp_path, 5, with_table=True)
+    found = fold_codes(path.read_bytes(), path.parent)
     assert found is not None
     model, joined = onnx.load_from_string(found[0]), found[1]
     assert {node.op_type for node in model.graph.node} == {
@@ -78,9 +60,9 @@ def test_no_node_is_left_that_joins_planes(tmp_path: Path) -> None:
 
 
 def test_joined_planes_may_lie_in_a_file_that_goes_with_them(tmp_path: Path) -> None:
-    path = write_head(tmp_path, 6, with_table=True)
+    path = write_planes(tmp_path, 6, with_table=True)
     (scratch := tmp_path / "scratch").mkdir()
-    plain, mapped = (fold_codes(path.read_bytes(), tmp_path, place) for place in (None, scratch))
+    plain, mapped = (fold_codes(path.read_bytes(), path.parent, place) for place in (None, scratch))
     assert plain is not None
     assert mapped is not None
     assert plain[0] == mapped[0]
@@ -91,7 +73,7 @@ def test_joined_planes_may_lie_in_a_file_that_goes_with_them(tmp_path: Path) -> 
     assert list(scratch.iterdir()) == []
     feeds = {"x": np.ones((2, K), np.float32), "ids": np.arange(2)}
     found = [
-        load_bundle_graph(path, tmp_path, ort.SessionOptions(), ["CPUExecutionProvider"], scratch=place).run(
+        load_bundle_graph(path, path.parent, ort.SessionOptions(), ["CPUExecutionProvider"], scratch=place).run(
             None, feeds
         )
         for place in (None, scratch)
@@ -105,7 +87,7 @@ def test_rows_are_put_in_order_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: Bits, *, tiled: bool
 ) -> None:
     stored = round_to_nearest(np.random.default_rng(5).normal(size=(16 * 7, K)).astype(np.float32), bits)
-    path = tiled_head.write_head(tmp_path / "head", stored, tiled=tiled)
+    path = write_head(tmp_path / "head", stored, tiled=tiled)
     whole = fold_codes(path.read_bytes(), path.parent)
     sizes = list[int]()
     take = stored_codes._compute
@@ -140,14 +122,14 @@ def test_rows_that_are_mixed_are_taken_all_at_once(tmp_path: Path, monkeypatch: 
     model = onnx.load_from_string(_model(nodes, codes=codes, sign=np.array(128, np.uint8)))
     path = tmp_path / "model.onnx"
     onnx.save(model, path, save_as_external_data=True, location="model.onnx.data", size_threshold=64)
-    found = fold_codes(path.read_bytes(), tmp_path)
+    found = fold_codes(path.read_bytes(), path.parent)
     assert found is not None
     assert np.array_equal(found[1]["c"], codes.T ^ 128)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_a_graph_without_planes_is_loaded_as_it_is(tmp_path: Path, bits: Bits) -> None:
-    assert fold_codes(write_head(tmp_path, bits, with_table=True).read_bytes(), tmp_path) is None
+    assert fold_codes(write_planes(tmp_path, bits, with_table=True).read_bytes(), tmp_path) is None
 
 
 def _model(nodes: list[onnx.NodeProto], **constants: np.ndarray) -> bytes:

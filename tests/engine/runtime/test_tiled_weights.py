@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from appliance.bundle import Bundle, BundleStore, TrustedKeys
@@ -22,7 +23,7 @@ from appliance.engine.runtime.preparation import DATA_NAME, optimize
 from appliance.errors import ModelError
 from appliance.home import Home
 from quantize.graph.codec import Bits, round_to_nearest
-from tests.engine.graphs.tiled_head import write_head
+from tests.engine.graphs.stored_head import write_head
 
 K, N = 96, 64
 
@@ -84,6 +85,21 @@ def test_weights_of_which_one_bit_differs_are_written(library: KernelLibrary, tm
     write_block_products(tmp_path / "stock" / "model.onnx", path, "again.bin", packing(library), stored=source)
     assert path.with_name("again.bin").stat().st_size == whole.path.with_name(BLOCKS_DATA_NAME).stat().st_size
     assert results(mapped) != results(whole)  # a device verifies the file before
+
+
+def test_weights_in_a_file_of_another_name_are_written(library: KernelLibrary, tmp_path: Path) -> None:
+    _, whole = forms(tmp_path, library, 4)
+    source = tmp_path / "bundle" / "model.onnx"
+    model = onnx.load(source)
+    (tmp_path / "renamed").mkdir()
+    renamed = tmp_path / "renamed" / "model.onnx"
+    onnx.save(model, renamed, save_as_external_data=True, location="other.data", size_threshold=0)
+    (tmp_path / "again").mkdir()
+    path, stock = tmp_path / "again" / "model.onnx", tmp_path / "stock" / "model.onnx"
+    write_block_products(stock, path, BLOCKS_DATA_NAME, packing(library), stored=renamed)
+    assert path.with_name(BLOCKS_DATA_NAME).stat().st_size == whole.path.with_name(BLOCKS_DATA_NAME).stat().st_size
+    again = ModelFile(path, is_optimized=True, kernels=library.path, weights=renamed.parent)
+    assert results(again) == results(whole)
 
 
 def test_a_file_that_is_cut_is_refused(library: KernelLibrary, tmp_path: Path) -> None:

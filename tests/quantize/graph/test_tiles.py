@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from appliance.engine.kernels import LIBRARY, StoredWeights, load_kernels
+from appliance.engine.kernels import KernelLibrary, StoredWeights
 from appliance.engine.runtime.model_file import load_bundle_graph
 from appliance.engine.runtime.provider import session_options
 from quantize.graph.codec import BLOCK, Bits, QuantizedMatrix, round_to_nearest
 from quantize.graph.tiles import PARTS, can_be_tiled, tiles_of
-from tests.engine.graphs.tiled_head import write_head
+from tests.engine.graphs.stored_head import write_head
 
 _BITS: tuple[Bits, ...] = (4, 5, 6, 8)
 _CPU = ["CPUExecutionProvider"]
@@ -29,10 +29,8 @@ def matrix(bits: Bits, num_outputs: int, num_inputs: int, seed: int) -> Quantize
     return round_to_nearest(weight.astype(np.float32), bits)
 
 
-def packed_by_kernels(stored: QuantizedMatrix) -> np.ndarray:
+def packed_by_kernels(library: KernelLibrary, stored: QuantizedMatrix) -> np.ndarray:
     """Return what the library makes of the matrix as MatMulNBits reads it."""
-    if not LIBRARY.is_file():
-        pytest.skip("no library of kernels was built")
     if stored.bits == 4:
         codes, scales = stored.packed(), stored.scales
     else:
@@ -40,7 +38,7 @@ def packed_by_kernels(stored: QuantizedMatrix) -> np.ndarray:
         codes = (stored.codes << np.uint8(up)).reshape(stored.num_outputs, -1, BLOCK)
         scales = stored.scales * np.float32(0.5**up)
     weights = StoredWeights(codes, scales, None, stored.num_inputs, 4 if stored.bits == 4 else 8)
-    packed = load_kernels().pack(weights)
+    packed = library.pack(weights)
     assert packed.bits == stored.bits
     return packed.memory
 
@@ -51,6 +49,7 @@ def in_file(stored: QuantizedMatrix) -> bytes:
     return b"".join(part + bytes(-len(part) % 64) for part in parts)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     bits=st.sampled_from(_BITS),
@@ -58,19 +57,22 @@ def in_file(stored: QuantizedMatrix) -> bytes:
     num_inputs=st.integers(65, 400),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_tiles_are_what_the_kernels_pack(bits: Bits, tiles: int, num_inputs: int, seed: int) -> None:
+def test_tiles_are_what_the_kernels_pack(
+    library: KernelLibrary, bits: Bits, tiles: int, num_inputs: int, seed: int
+) -> None:
     stored = matrix(bits, tiles * 16, num_inputs, seed)
-    assert in_file(stored) == packed_by_kernels(stored).tobytes()
+    assert in_file(stored) == packed_by_kernels(library, stored).tobytes()
 
 
-def test_scales_with_a_smaller_unit_are_packed_as_the_kernels_pack_them() -> None:
+@pytest.mark.slow
+def test_scales_with_a_smaller_unit_are_packed_as_the_kernels_pack_them(library: KernelLibrary) -> None:
     for bits in _BITS:
         plain = matrix(bits, 32, 256, 3)
         for divisor in (1, 2, 3, 10, 60):
             steps = plain.steps.copy()
             steps[...] = np.random.default_rng(divisor).integers(1, 4, steps.shape) * divisor % 127 + 1
             stored = replace(plain, steps=steps)
-            assert in_file(stored) == packed_by_kernels(stored).tobytes()
+            assert in_file(stored) == packed_by_kernels(library, stored).tobytes()
 
 
 @pytest.mark.parametrize("bits", _BITS)
