@@ -49,9 +49,17 @@ class Catalogue:
             del self.entries[entry.name]
 
     def listed(self) -> list[ListedModel]:
-        """List every id that a request may name: the models, then the aliases."""
+        """List every id that a request may name: the models, then the aliases.
+
+        Clients that are told no model take the first, most of them to chat: that is the one called `default`, else the
+        first that chats.
+        """
+        preferred = self.aliases.get("default")
+        models = sorted(
+            self.installed(), key=lambda model: (model.id != preferred, model.bundle.manifest.model.kind != "decoder")
+        )
         aliases = [ListedModel(alias, self.entries[name].bundle) for alias, name in sorted(self.aliases.items())]
-        return self.installed() + aliases
+        return models + aliases
 
     def installed(self) -> list[ListedModel]:
         """Return the models without their aliases, loaded or not."""

@@ -169,7 +169,7 @@ class ModelPool(Lifetime):
         return spec.max_tokens
 
     def listed(self) -> list[ListedModel]:
-        """List every id that a request may name: the models, then the aliases."""
+        """List every id that a request may name: the models, then the aliases; the first model is one to chat with."""
         return self._catalogue.listed()
 
     def installed(self) -> list[ListedModel]:

@@ -73,6 +73,31 @@ def python_locked(lock: Path) -> Path:
     return python
 
 
+def python_of_debian(name: str, packages: tuple[str, ...], requirement: str) -> Path:
+    """A root of Debian's unstable, in which /python has a newer Python and what it was asked for; needs root."""
+    folder = _folder("debian", name, *packages, requirement)
+    with locked(folder.with_name(f"{folder.name}.lock")):
+        if not _is_complete(folder):
+            # A mirror may be older than its Release file says that it should be used.
+            debian = ["mmdebstrap", "--quiet", "--variant=apt", '--aptopt=Acquire::Check-Valid-Until "false"']
+            _install([*debian, f"--include={','.join(packages)}", "sid", str(folder)], cwd=folder.parent)
+            _look_outside(folder)
+            inside = ["chroot", str(folder)]
+            _install([*inside, name, "-m", "venv", "/python"], cwd=folder.parent)
+            _install([*inside, "/python/bin/pip", "install", "--quiet", "uv"], cwd=folder.parent)
+            install = ["/python/bin/uv", "pip", "install", "--quiet", "--python", "/python/bin/python", requirement]
+            _install([*inside, *install], cwd=folder.parent, timeout_s=_LOCK_TIMEOUT_S)
+            _complete(folder)
+    return folder
+
+
+def _look_outside(root: Path) -> None:
+    """Let a root find names, and trust whom this machine trusts."""
+    for name in ("etc/resolv.conf", "etc/hosts", "etc/ssl/certs/ca-certificates.crt"):
+        if (source := Path("/", name)).is_file():
+            shutil.copyfile(source, root / name)
+
+
 def wheel_of(package: str, version: str, *, python: str) -> Path:
     """Return the wheel of a package for a Python that may not be here, neither unpacked nor installed."""
     folder = _folder("wheel", package, version, python)

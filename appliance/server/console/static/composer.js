@@ -4,7 +4,7 @@ import { el } from "./dom.js";
 import { fill, number, words } from "./words.js";
 
 const LONG_PASTE = 2000;
-const PER_TOKEN = 3; // characters: few enough that a draft is not taken for shorter than it is
+const PER_TOKEN = 3; // characters; few, so that no draft seems shorter than it is
 
 /**
  * @typedef {import("./history.js").Attached} Attached
@@ -12,7 +12,7 @@ const PER_TOKEN = 3; // characters: few enough that a draft is not taken for sho
  *   chat: () => import("./history.js").Chat, tell: (text: string) => void}} Acts
  */
 
-/** The composer; what it does is done by its acts. */
+/** What it does is done by its acts. */
 export class Composer {
   /** @param {Acts} acts */
   constructor(acts) {
@@ -162,7 +162,7 @@ export class Composer {
     this.choose(wanted);
   }
 
-  /** Choose a model where it is installed, else the default one. @param {string} wanted */
+  /** Choose a model that is installed, else the default one. @param {string} wanted */
   choose(wanted) {
     this.model.value = this.lengths.has(wanted) ? wanted : "default";
     if (this.model.selectedIndex < 0) this.model.selectedIndex = 0;
@@ -176,15 +176,15 @@ export class Composer {
     const draft = Math.ceil((this.text.value.length + this.files.reduce((sum, file) => sum + file.text.length, 0)) / PER_TOKEN);
     const used = this.spent + draft;
     this.gauge.hidden = !length || !used;
-    const text = this.gauge.hidden ? "" : fill(words.contextUsed, { used: number(used), length: number(length) });
+    const text = fill(words.contextUsed, { used: number(used), length: number(length) });
     this.gauge.max = length || 1;
     this.gauge.high = 0.85 * this.gauge.max;
     this.gauge.value = used;
     this.gauge.setAttribute("aria-label", text);
-    this.used.textContent = text && used > length ? words.contextFull : text;
+    this.used.textContent = this.gauge.hidden ? "" : used > length ? words.contextFull : text;
   }
 
-  /** Show the settings of the chat, once it is there; their fields are loaded when they are opened. */
+  /** Show the settings of the chat; their fields are loaded when they are opened. */
   async openSettings() {
     if (!this.options.open) return;
     try {

@@ -17,7 +17,9 @@ export function fill(text, values) {
   return text.replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
 }
 
+const formats = /** @type {Intl.NumberFormat[]} */ ([]); // slow to make
+
 /** @param {number} value @param {number} digits */
 export function number(value, digits = 0) {
-  return new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
+  return (formats[digits] ??= new Intl.NumberFormat(language, { maximumFractionDigits: digits })).format(value);
 }
