@@ -11,15 +11,15 @@ KERNEL_TESTS := tests/engine/kernels
 
 # -ffp-contract=off: each rounding stands in the source. The compiler's early scheduling runs out of vector registers on Arm.
 kernel_flags := -std=c++17 -O2 -ffp-contract=off -fPIC -fvisibility=hidden -fno-exceptions -fno-rtti -Wall -Wextra
-kernel_objects := library.o operator.o gather.o gated_unit.o causal_conv.o
-product_objects := pack.o portable.o families.o tiles.o floats.o
+kernel_objects := library.o operator.o gather.o gated_unit.o causal_conv.o attention_operator.o norm_operator.o
+product_objects := pack.o portable.o families.o tiles.o lanes_portable.o
 kernel_machine := $(shell $(KERNEL_CXX) -dumpmachine 2>/dev/null)
 ifneq (,$(findstring aarch64,$(kernel_machine)))
-product_objects += arm_quantize.o neon.o dotprod.o i8mm.o
+product_objects += arm_quantize.o lanes_neon.o neon.o dotprod.o i8mm.o
 kernel_flags += -fno-schedule-insns -frename-registers
 endif
 ifneq (,$(findstring x86_64,$(kernel_machine)))
-product_objects += x86_quantize.o avx2.o avxvnni.o avx512vnni.o
+product_objects += x86_quantize.o lanes_avx2.o lanes_avx512.o avx2.o avxvnni.o avx512vnni.o
 endif
 
 # Codes of 5 and 6 bits become bytes there, for many rows of activations.
@@ -28,6 +28,8 @@ flags_of_dotprod := -march=armv8.2-a+dotprod
 flags_of_i8mm := -march=armv8.2-a+dotprod+i8mm
 flags_of_x86_quantize := -mavx2 -mfma
 flags_of_avx2 := -mavx2 -mfma
+flags_of_lanes_avx2 := -mavx2 -mfma
+flags_of_lanes_avx512 := -mavx2 -mfma -mavx512f -Wno-uninitialized -Wno-maybe-uninitialized
 flags_of_avxvnni := -mavx2 -mfma -mavxvnni
 # gcc 12 takes the undefined operands of its own AVX-512 intrinsics for mistakes.
 flags_of_avx512vnni := -mavx2 -mfma -mavx512f -mavx512bw -mavx512vnni -Wno-uninitialized -Wno-maybe-uninitialized
@@ -35,8 +37,8 @@ flags_of_operator = -isystem $$(cat $(KERNEL_BUILD)/header)
 flags_of_gather = $(flags_of_operator)
 flags_of_gated_unit = $(flags_of_operator)
 flags_of_causal_conv = $(flags_of_operator)
-# Its loops become vectors.
-flags_of_floats := -O3 -fno-trapping-math
+flags_of_attention_operator = $(flags_of_operator)
+flags_of_norm_operator = $(flags_of_operator)
 
 .PHONY: kernels kernel-figures
 

@@ -122,7 +122,7 @@ def _main(verb: str, *arguments: str) -> None:
         count(paths[0], paths[1], int(arguments[2]), int(arguments[3]))
     else:
         best = best_tokens(paths[0], paths[1])
-        paths[2].write_text("".join(f"{one.token} {one.lead:.4f}\n" for one in best), "ascii")
+        paths[2].write_text("".join(f"{one.token} {one.lead!r}\n" for one in best), "ascii")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,9 @@
 
 Each MatMulNBits becomes a MatMulBlocks whose weights lie packed in a file, in the order in which the kernels read them.
 A table of embeddings that is the head as well becomes a GatherBlocks, which reads the head's weights; what is computed
-between products is fused (fused.py). The file is mapped by all graphs of the model, so that the weights are on disk and
-in memory once: what the bundle's own file holds in that order is read there.
+between products is fused (fused.py), and attention is the library's (group_attention.py). The file is mapped by all
+graphs of the model, so that the weights are on disk and in memory once: what the bundle's own file holds in that order
+is read there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.graphs.fused import fuse_small_operators
+from appliance.engine.graphs.group_attention import take_own_attention
 from appliance.engine.graphs.onnx_proto import (
     EXTERNAL,
     FLOAT,
@@ -55,7 +57,7 @@ def write_block_products(
     file.
 
     Raises:
-        ModelError: the graph has no stored product, or one that the library cannot compute.
+        ModelError: the graph has no stored product, or one that the library cannot compute, or an unknown slot.
     """
     model = parse(optimized.read_bytes())
     graph, folder = model.graph, optimized.parent
@@ -82,6 +84,7 @@ def write_block_products(
             else:
                 graph.node.append(node)
         fuse_small_operators(graph, tensors)
+        take_own_attention(graph)
         for name in sorted({name for node in graph.node for name in node.input} & set(tensors)):
             if tensors[name].data_location == EXTERNAL:
                 weights.add(graph, name, tensor_value(tensors[name], folder))

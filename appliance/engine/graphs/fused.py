@@ -2,7 +2,7 @@
 
 A decoder's token is a few hundred operators, most of which take longer to be called than to compute. Split, QuickGelu
 and Mul behind the product of gates and values become one GatedUnit; a convolution with state and the transpositions
-around it become one CausalConvRows.
+around it become one CausalConvRows. Norms take one operator either way; ours has the same bits on every processor.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from typing import Final, NamedTuple
 from appliance.engine.graphs.onnx_proto import LANTERN, Message, add_node, attributes_of, tensor_value
 
 CONVOLUTION: Final = "CausalConvRows"
+NORM: Final = "RMSNorm"
+SKIP_NORM: Final = "SkipRMSNorm"
 _UNIT: Final = "GatedUnit"
+_STORED_NORM, _STORED_SKIP_NORM = "SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"
 _STORED_CONVOLUTION: Final = "CausalConvWithState"
 _ROWS_AND_COLUMNS: Final = [0, 2, 1]
 _MOST_TAPS: Final = 8  # kMostTaps of causal_conv.cpp
@@ -42,13 +45,13 @@ class _Fused(NamedTuple):
     op_type: str
     inputs: list[str]
     outputs: list[str]
-    attributes: Mapping[str, int]
+    attributes: Mapping[str, float]
 
 
 def fuse_small_operators(graph: Message, tensors: Mapping[str, Message]) -> None:
     """Replace what the library computes in one, in place; other forms stay as they are. `tensors`: the constants."""
     uses = _Uses(graph, tensors)
-    finders: tuple[Callable[[Message, _Uses], _Fused | None], ...] = (_unit, _convolution)
+    finders: tuple[Callable[[Message, _Uses], _Fused | None], ...] = (_unit, _convolution, _norm, _skip_norm)
     found = [one for node in graph.node for find in finders if (one := find(node, uses)) is not None]
     last = {tuple(one.nodes[-1].output): one for one in found}
     gone = {tuple(node.output) for one in found for node in one.nodes}
@@ -125,3 +128,25 @@ def _is_plain(node: Message, uses: _Uses) -> bool:
         return False
     kernel = uses.tensors.get(node.input[_KERNEL])
     return kernel is not None and len(kernel.dims) == 3 and kernel.dims[1] == 1 and 2 <= kernel.dims[2] <= _MOST_TAPS
+
+
+def _norm(node: Message, _uses: _Uses) -> _Fused | None:
+    """Return a norm of the last axis."""
+    attributes, epsilon = attributes_of(node), _epsilon_of(node)
+    is_plain = attributes.get("axis", -1) == -1 and attributes.get("stash_type", 1) == 1 and not any(node.output[1:])
+    if node.op_type != _STORED_NORM or not is_plain or not epsilon:
+        return None
+    return _Fused((node,), NORM, list(node.input), list(node.output[:1]), epsilon)
+
+
+def _skip_norm(node: Message, _uses: _Uses) -> _Fused | None:
+    """Return the norm of a sum, which may be an output as well."""
+    epsilon = _epsilon_of(node)
+    if node.op_type != _STORED_SKIP_NORM or any(node.input[3:]) or any(node.output[1:3]) or not epsilon:
+        return None
+    x, skip, scale = node.input[:3]
+    return _Fused((node,), SKIP_NORM, [x, scale, skip], [name for name in node.output if name], epsilon)
+
+
+def _epsilon_of(node: Message) -> dict[str, float]:
+    return {a.name: a.f for a in node.attribute if a.name == "epsilon"}

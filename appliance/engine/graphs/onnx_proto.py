@@ -21,8 +21,8 @@ from appliance.errors import ModelError
 Message = Any  # made at run time, so that no type checker can know its fields
 
 UINT8, INT8, INT32, INT64, FLOAT, FLOAT16 = 2, 3, 6, 7, 1, 10  # TensorProto.DataType
-IS_INT, IS_STRING = 2, 3  # AttributeProto.AttributeType
-_ATTRIBUTE_FIELDS = {1: "f", IS_INT: "i", IS_STRING: "s", 7: "ints"}
+IS_FLOAT, IS_INT, IS_STRING = 1, 2, 3  # AttributeProto.AttributeType
+_ATTRIBUTE_FIELDS = {IS_FLOAT: "f", IS_INT: "i", IS_STRING: "s", 7: "ints"}
 EXTERNAL = 1  # TensorProto.DataLocation
 MICROSOFT = "com.microsoft"
 LANTERN = "lantern"  # the operators of our own library
@@ -103,16 +103,19 @@ def add_node(
     op_type: str,
     inputs: list[str],
     outputs: list[str],
-    attributes: Mapping[str, int] | None = None,
+    attributes: Mapping[str, float] | None = None,
     *,
     domain: str = "",
 ) -> None:
-    """Append a node; its attributes are integers."""
+    """Append a node; its attributes are integers and floats."""
     node = graph.node.add(op_type=op_type, name=f"{op_type}/{outputs[0]}", domain=domain)
     node.input.extend(inputs)
     node.output.extend(outputs)
     for key, value in (attributes or {}).items():
-        node.attribute.add(name=key, i=value, type=IS_INT)
+        if isinstance(value, int):
+            node.attribute.add(name=key, i=value, type=IS_INT)
+        else:
+            node.attribute.add(name=key, f=value, type=IS_FLOAT)
 
 
 def set_attribute(node: Message, name: str, **value: int | bytes) -> None:

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from appliance.engine.graphs.blocks import PRODUCTS, STORED, weights_name
-from appliance.engine.graphs.fused import CONVOLUTION
+from appliance.engine.graphs.fused import CONVOLUTION, SKIP_NORM
+from appliance.engine.graphs.group_attention import OPERATORS as ATTENTION
 from appliance.engine.graphs.onnx_proto import (
     FLOAT,
     MICROSOFT,
@@ -34,12 +35,12 @@ from appliance.engine.graphs.onnx_proto import (
 )
 from appliance.errors import ModelError
 
-_ATTENTION = "GroupQueryAttention"
 _X, _CODES, _SCALES, _ZERO_POINTS, _ORDER, _BIAS = range(6)  # the inputs of a stored product
 _PAST = 3  # the first input of attention that is no query, key or value
 _RECURRENT = ("CausalConvWithState", CONVOLUTION, "LinearAttention")
 # The search for the product behind a value ends at other products, and at sums with the residual stream.
-_BARRIERS = {_ATTENTION, *_RECURRENT, "MatMul", "Gemm", "SkipSimplifiedLayerNormalization", "SkipLayerNormalization"}
+_SUMS = ("SkipSimplifiedLayerNormalization", "SkipLayerNormalization", SKIP_NORM)
+_BARRIERS = {*ATTENTION, *_RECURRENT, "MatMul", "Gemm", *_SUMS}
 _HEAD = "logits"
 _PER_LAYER = "/per_layer_"  # in the names of the products around per-layer embeddings
 _LARGEST = 127
@@ -138,7 +139,7 @@ def _products(model: Message) -> list[Message]:
     makers = {name: node for node in model.graph.node for name in node.output}
     kept = _makers_of([_HEAD], makers)
     for node in model.graph.node:
-        if node.op_type == _ATTENTION:
+        if node.op_type in ATTENTION:
             kept |= _makers_of(list(node.input[:_PAST]), makers)
         elif node.op_type in _RECURRENT:
             kept |= _makers_of(list(node.input), makers)

@@ -2,9 +2,10 @@
 
 From the optimized graph:
 
-*verify*: several tokens of a slot in one run, with the bits of single steps. Only attention differs between the two
-(one token takes another kernel than several), so it is unrolled: token i has an operator of its own, which reads the
-keys and values that the tokens before it have written. Recurrent layers go token by token in any case.
+*verify*: several tokens of a slot in one run, with the bits of single steps. Only onnxruntime's attention differs
+between the two (one token takes another kernel than several), so it is unrolled: token i has an operator of its own,
+which reads the keys and values that the tokens before it have written. Lantern's attention, and recurrent layers, go
+token by token in any case.
 
 *int8*: keys and values in a quarter of the memory, scaled by channel.
 
@@ -21,6 +22,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from appliance.engine.graphs.group_attention import OPERATORS, STOCK, take_stock_attention
 from appliance.engine.graphs.onnx_proto import (
     FLOAT,
     FLOAT16,
@@ -37,7 +39,6 @@ from appliance.engine.graphs.replay import show_what_states_read
 from appliance.engine.graphs.slot_arrays import STATES, layout_of_graph
 from appliance.errors import ModelError
 
-_ATTENTION = "GroupQueryAttention"
 _PAST, _LENGTHS, _SCALES = (3, 4), (5, 6), (12, 13)  # its inputs
 _ACTIVATIONS = (0, 1, 2, 7, 8, 10, 11)  # those of the activations' type: q, k, v, both tables, bias, sinks
 _CACHE = ("past_key_values.", "present.")
@@ -64,15 +65,21 @@ def verify_graph(model: bytes, num_tokens: int) -> bytes:
         add_constant(graph, f"stepwise.offset.{i}", np.array(i, np.int32))
     lengths: set[str] = set()
     for node in nodes:
-        if node.op_type != _ATTENTION:
+        if node.op_type not in OPERATORS:
             graph.node.append(node)
             continue
+        is_stock = node.op_type == STOCK
         for name in (node.input[at] for at in _LENGTHS):
-            if name not in lengths:
-                lengths.add(name)
-                for i in range(1, num_tokens):
+            for i in range(1 if is_stock else num_tokens - 1, num_tokens):
+                if _at(name, i) not in lengths:
+                    lengths.add(_at(name, i))
                     add_node(graph, "Add", [name, f"stepwise.offset.{i}"], [_at(name, i)])
-        _unroll(graph, node, num_tokens, outputs)
+        if is_stock:
+            _unroll(graph, node, num_tokens, outputs)
+            continue
+        for at in _LENGTHS:  # of all tokens
+            node.input[at] = _at(node.input[at], num_tokens - 1)
+        graph.node.append(node)
     show_what_states_read(graph)
     return bytes(parsed.SerializeToString())
 
@@ -90,6 +97,7 @@ def with_int8_kv(model: bytes, scales: NDArray[np.float32]) -> bytes:
     """
     parsed = parse(model)
     graph = parsed.graph
+    take_stock_attention(graph)
     attentions = _refuse_without_attention(list(graph.node))
     by_input = _scales_of(graph, scales)
     for name, values in by_input.items():
@@ -125,7 +133,7 @@ def with_fp16_kv(model: bytes) -> bytes:
     _set_cache_type(graph, FLOAT16)
     halved: set[str] = set()
     for node in nodes:
-        if node.op_type != _ATTENTION:
+        if node.op_type != STOCK:
             graph.node.append(node)
             continue
         for at in _ACTIVATIONS:
@@ -225,7 +233,7 @@ def _write_back(graph: Message, node: Message) -> None:
 
 
 def _refuse_without_attention(nodes: list[Message]) -> list[Message]:
-    found = [node for node in nodes if node.op_type == _ATTENTION]
+    found = [node for node in nodes if node.op_type in OPERATORS]
     if not found:
         raise ModelError("the graph holds no GroupQueryAttention")
     return found

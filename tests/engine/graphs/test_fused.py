@@ -19,7 +19,12 @@ WIDTH = 8
 _SIZES = {"halves": np.array([WIDTH // 2] * 2), "thirds": np.array([2, 6])}
 _KERNELS = {"kernel": (WIDTH, 1, 3), "long": (WIDTH, 1, 9)}
 _RANDOM = np.random.default_rng(4)
-_CONSTANTS = {**_SIZES, **{name: _RANDOM.normal(size=shape).astype(np.float32) for name, shape in _KERNELS.items()}}
+_SCALE = {"scale": _RANDOM.normal(size=WIDTH).astype(np.float32)}
+_CONSTANTS = {
+    **_SIZES,
+    **_SCALE,
+    **{name: _RANDOM.normal(size=shape).astype(np.float32) for name, shape in _KERNELS.items()},
+}
 
 
 def graph_of(nodes: list[onnx.NodeProto], *outputs: str) -> bytes:
@@ -65,6 +70,14 @@ def convolution(*, kernel: str = "kernel", perm: tuple[int, ...] = (0, 2, 1), **
     ]
 
 
+def norm(*, axis: int = -1, epsilon: float = 1e-5, more: tuple[str, ...] = ()) -> list[Any]:
+    return [helper.make_node("SimplifiedLayerNormalization", ["x", "scale"], ["y", *more], axis=axis, epsilon=epsilon)]
+
+
+def skip_norm(*, inputs: tuple[str, ...] = ("x", "x", "scale"), outputs: tuple[str, ...] = ("y",)) -> list[Any]:
+    return [helper.make_node("SkipSimplifiedLayerNormalization", inputs, outputs, domain="com.microsoft", epsilon=1e-5)]
+
+
 @pytest.mark.parametrize("swapped", [False, True])
 def test_gate_and_values_become_one_operator(swapped: bool) -> None:
     _, found = fused(graph_of(unit(swapped=swapped), "y"))
@@ -77,9 +90,23 @@ def test_a_convolution_and_its_transpositions_become_one_operator(activation: st
     assert found == {"CausalConvRows": 1}
 
 
+def test_norms_become_those_with_the_same_bits_everywhere() -> None:
+    assert fused(graph_of(norm(), "y"))[1] == {"RMSNorm": 1}
+    for outputs in (("y",), ("y", "", "", "sum")):
+        model, found = fused(graph_of(skip_norm(outputs=outputs), "y"))
+        assert found == {"SkipRMSNorm": 1}
+        (node,) = parse(model).graph.node
+        assert list(node.input) == ["x", "scale", "x"]
+        assert list(node.output) == [name for name in outputs if name]
+
+
 @pytest.mark.parametrize(
     "nodes",
     [
+        norm(axis=1),
+        norm(more=("inverse",)),
+        skip_norm(inputs=("x", "x", "scale", "bias")),
+        skip_norm(outputs=("y", "", "inverse", "sum")),
         unit(sizes="thirds"),
         unit(axis=1),
         unit(alpha=1.702),
@@ -106,7 +133,15 @@ def test_values_that_the_graph_gives_out_stay() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("nodes", "outputs"), [(unit(), ["y"]), (convolution(activation="silu"), ["y", "present"])])
+@pytest.mark.parametrize(
+    ("nodes", "outputs"),
+    [
+        (unit(), ["y"]),
+        (convolution(activation="silu"), ["y", "present"]),
+        (norm(), ["y"]),
+        (skip_norm(outputs=("y", "", "", "sum")), ["y", "sum"]),
+    ],
+)
 def test_the_fused_operator_computes_the_same(library: KernelLibrary, nodes: list[Any], outputs: list[str]) -> None:
     random = np.random.default_rng(1)
     feeds = {"x": random.normal(size=(1, 5, WIDTH)), "past": random.normal(size=(1, WIDTH, 2))}

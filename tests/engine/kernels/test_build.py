@@ -12,7 +12,16 @@ from tests.engine.kernels.building import ROOT, need
 
 pytestmark = pytest.mark.slow
 
-_PAGES = ("x86_quantize", "avx2", "avxvnni", "avx512vnni", "dotprod", "i8mm")
+_PAGES = (
+    "x86_quantize",
+    "lanes_avx2",
+    "lanes_avx512",
+    "avx2",
+    "avxvnni",
+    "avx512vnni",
+    "dotprod",
+    "i8mm",
+)
 
 
 def test_a_page_of_instructions_shares_no_function_with_another(library: KernelLibrary) -> None:

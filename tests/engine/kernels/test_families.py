@@ -77,5 +77,5 @@ def test_the_loops_over_floats_give_the_same_bits_with_narrow_and_wide_vectors(
 
 
 def test_silu_is_exact_to_a_millionth(native_floats: Path) -> None:
-    _, _, worst = _run(native_floats).split()
+    *_, worst = _run(native_floats).split()
     assert 0 < float(worst) < 1e-6

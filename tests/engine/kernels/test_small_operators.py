@@ -1,4 +1,4 @@
-"""The operators beside the products: gated units and convolutions with state, beside onnxruntime's own."""
+"""The operators beside the products: gated units, convolutions with state and norms, beside onnxruntime's own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def session_of(
     **attributes: Any,
 ) -> ort.InferenceSession:
     """Load a graph of one node."""
-    domain = DOMAIN if node in ("GatedUnit", "CausalConvRows") else "com.microsoft"
+    domain = "com.microsoft" if node == "CausalConvWithState" else DOMAIN
     graph = helper.make_graph(
         [helper.make_node(node, inputs, outputs, domain=domain, **attributes)],
         "one",
@@ -158,3 +158,31 @@ def test_other_shapes_are_refused(
 def test_a_kernel_of_too_many_columns_is_refused(library: KernelLibrary) -> None:
     with pytest.raises(Exception, match="number of columns of a convolution is 9"):
         session_of(library, "CausalConvRows", ["x", "kernel", "past"], ["y", "present"], {"kernel": randoms(8, 1, 9)})
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 576), (3, 5, 13), (1, 7, 9, 64), (600, 1537)], ids=str)
+def test_a_norm_is_that_of_onnxruntime_with_the_same_bits_alone(library: KernelLibrary, shape: tuple[int, ...]) -> None:
+    x, skip, scale = randoms(*shape), randoms(*shape, seed=3), randoms(shape[-1], seed=4)
+    ours = session_of(library, "RMSNorm", ["x", "scale"], ["y"], {}, 2, epsilon=1e-5)
+    (y,) = run(ours, x=x, scale=scale)
+    exact = x.astype(np.float64)
+    exact *= scale / np.sqrt((exact**2).mean(axis=-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(y, exact, rtol=2e-6, atol=1e-12)
+    last = run(ours, x=x[-1:], scale=scale)[0]
+    assert np.array_equal(last, y[-1:])
+
+    names = ["x", "scale", "skip"]
+    both = session_of(library, "SkipRMSNorm", names, ["y", "sum"], {}, 2, epsilon=1e-5)
+    y, added = run(both, x=x, scale=scale, skip=skip)
+    assert np.array_equal(added, x + skip)
+    assert np.array_equal(y, run(ours, x=added, scale=scale)[0])
+    alone = session_of(library, "SkipRMSNorm", names, ["y"], {}, epsilon=1e-5)
+    assert np.array_equal(run(alone, x=x, scale=scale, skip=skip)[0], y)
+
+
+def test_a_norm_of_other_sizes_is_refused(library: KernelLibrary) -> None:
+    with pytest.raises(Exception, match="number of scales of a norm is 5"):
+        run(session_of(library, "RMSNorm", ["x", "scale"], ["y"], {}, epsilon=1e-5), x=randoms(1, 8), scale=randoms(5))
+    session = session_of(library, "SkipRMSNorm", ["x", "scale", "skip"], ["y"], {}, epsilon=1e-5)
+    with pytest.raises(Exception, match="to add before a norm is 4"):
+        run(session, x=randoms(1, 8), scale=randoms(8), skip=randoms(1, 4))

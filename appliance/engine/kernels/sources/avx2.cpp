@@ -69,6 +69,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kAvx2{"avx2", is_supported, quantize_x86, kAnyRows, nullptr, kAnyRows, kKernels};
+const Family kAvx2{"avx2", is_supported, quantize_x86, &kAvx2Lanes, kAnyRows, nullptr, kAnyRows, kKernels};
 
 }  // namespace lantern

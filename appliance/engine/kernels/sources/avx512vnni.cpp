@@ -151,6 +151,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kAvx512Vnni{"avx512vnni", is_supported, quantize_x86, kAnyRows, nullptr, kAnyRows, kKernels};
+const Family kAvx512Vnni{"avx512vnni", is_supported, quantize_x86, &kAvx512Lanes, kAnyRows, nullptr, kAnyRows, kKernels};
 
 }  // namespace lantern

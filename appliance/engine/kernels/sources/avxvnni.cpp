@@ -48,6 +48,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kAvxVnni{"avxvnni", is_supported, quantize_x86, kAnyRows, nullptr, kAnyRows, kKernels};
+const Family kAvxVnni{"avxvnni", is_supported, quantize_x86, &kAvx2Lanes, kAnyRows, nullptr, kAnyRows, kKernels};
 
 }  // namespace lantern

@@ -16,6 +16,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "float_kernels.h"
+
 // For the steps of a kernel: their operands are registers, which a call would store. The second one is for members.
 #define LANTERN_INLINE static inline __attribute__((always_inline))
 #define LANTERN_INLINE_MEMBER inline __attribute__((always_inline))
@@ -124,6 +126,8 @@ struct Family {
 
   // Write the codes, scales and sums of the first row, of `columns` floats.
   void (*quantize)(const float* x, size_t columns, unsigned block, const Activations& row);
+
+  const FloatKernels* floats;
 
   // Rows of activations up to which the kernels read steps. For more, the scales of a tile are written as floats before:
   // kTileRows for each of its blocks.

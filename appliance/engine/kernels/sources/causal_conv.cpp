@@ -7,7 +7,6 @@
 
 #include <new>
 
-#include "floats.h"
 #include "operator_inputs.h"
 
 namespace lantern {
@@ -17,6 +16,7 @@ constexpr size_t kMostTaps = 8, kChunk = 64;  // columns of a sum; channels whos
 
 struct Kernel {
   const OrtApi* api;
+  SumColumns sum_columns;
   size_t num_channels, num_taps;
   bool has_silu;
   float* taps;  // (K, C), oldest column first
@@ -53,7 +53,7 @@ struct Convolution {
     for (size_t token = 0; token < num_tokens; token++) {
       const float* values[kMostTaps];
       for (size_t k = 0; k < kernel.num_taps; k++) values[k] = column(token + k);
-      sum_columns(values, kernel.taps + channel, kernel.num_taps, stride, kernel.bias + channel, kernel.has_silu, width,
+      kernel.sum_columns(values, kernel.taps + channel, kernel.num_taps, stride, kernel.bias + channel, kernel.has_silu, width,
                   y + (row * num_tokens + token) * stride + channel);
     }
     float* after = present + (row * stride + channel) * num_columns;
@@ -91,7 +91,7 @@ OrtStatus* read_taps(const OrtApi* api, const OrtKernelInfo* info, Kernel* kerne
 }
 
 OrtStatus* ORT_API_CALL create(const OrtCustomOp*, const OrtApi* api, const OrtKernelInfo* info, void** created) {
-  auto* kernel = new (std::nothrow) Kernel{api, 0, 0, attribute(api, info, "silu") != 0, nullptr, nullptr};
+  auto* kernel = new (std::nothrow) Kernel{api, best_family()->floats->sum_columns, 0, 0, attribute(api, info, "silu") != 0, nullptr, nullptr};
   if (!kernel) return api->CreateStatus(ORT_EP_FAIL, "CausalConvRows: no memory for the operator");
   OrtStatus* status = read_taps(api, info, kernel);
   if (status) delete kernel;

@@ -38,8 +38,9 @@ inline OrtStatus* read_shape(const OrtApi* api, const OrtValue* value, Shape* sh
   if (!status && (shape->rank < 1 || shape->rank > Shape::kMostDimensions))
     status = invalid(api, "the rank of an input", static_cast<long long>(shape->rank));
   if (!status) status = api->GetDimensions(info, shape->dimensions, shape->rank);
-  if (!status) status = api->GetTensorShapeElementCount(info, &shape->count);
   api->ReleaseTensorTypeAndShapeInfo(info);
+  shape->count = 1;
+  for (size_t axis = 0; !status && axis < shape->rank; axis++) shape->count *= (*shape)[axis];
   return status;
 }
 
@@ -90,5 +91,8 @@ inline size_t tasks_for(size_t work, size_t work_of_task, size_t most) {
 const OrtCustomOp* gather_operator();
 const OrtCustomOp* gated_unit_operator();
 const OrtCustomOp* causal_conv_operator();
+const OrtCustomOp* group_attention_operator();
+const OrtCustomOp* norm_operator();
+const OrtCustomOp* skip_norm_operator();
 
 }  // namespace lantern

@@ -4,13 +4,14 @@
 // Input: (..., 2 F) float. Output: (..., F) float. Stock operators are a Split, which copies both halves, a QuickGelu and
 // a Mul.
 
+#include "block_product.h"
 #include "custom_op.h"
-#include "floats.h"
 
 namespace lantern {
 namespace {
 
 struct Unit {
+  Gate gate;
   const float* x;
   float* y;
   size_t num_rows, width, num_tasks;
@@ -21,7 +22,7 @@ struct Unit {
     const size_t first = unit.width * task / unit.num_tasks, last = unit.width * (task + 1) / unit.num_tasks;
     for (size_t row = 0; row < unit.num_rows; row++) {
       const float* gate = unit.x + row * 2 * unit.width + first;
-      gate_values(gate, gate + unit.width, last - first, unit.y + row * unit.width + first);
+      unit.gate(gate, gate + unit.width, last - first, unit.y + row * unit.width + first);
     }
   }
 };
@@ -34,7 +35,7 @@ OrtStatus* ORT_API_CALL create(const OrtCustomOp*, const OrtApi* api, const OrtK
 OrtStatus* ORT_API_CALL compute(void* data, OrtKernelContext* context) {
   const auto* api = static_cast<const OrtApi*>(data);
   Shape shape;
-  Unit unit{};
+  Unit unit{best_family()->floats->gate, nullptr, nullptr, 0, 0, 1};
   if (OrtStatus* status = read_input(api, context, 0, &shape, &unit.x)) return status;
   int64_t& last = shape.dimensions[shape.rank - 1];
   if (last % 2) return invalid(api, "the last dimension of gates and values", last);

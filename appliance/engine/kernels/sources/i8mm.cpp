@@ -139,6 +139,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kI8mm{"i8mm", is_supported, quantize_arm, 3, write_scales_arm, 5, kKernels};
+const Family kI8mm{"i8mm", is_supported, quantize_arm, &kNeonLanes, 3, write_scales_arm, 5, kKernels};
 
 }  // namespace lantern

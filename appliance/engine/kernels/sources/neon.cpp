@@ -215,6 +215,6 @@ constexpr Kernels kKernels = LANTERN_KERNELS(multiply_rows);
 
 }  // namespace
 
-const Family kNeon{"neon", is_supported, quantize_arm, 2, write_scales_arm, 11, kKernels};
+const Family kNeon{"neon", is_supported, quantize_arm, &kNeonLanes, 2, write_scales_arm, 11, kKernels};
 
 }  // namespace lantern

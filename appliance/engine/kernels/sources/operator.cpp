@@ -137,7 +137,9 @@ OrtStatus* add_to(OrtSessionOptions* options, const OrtApi* api) {
   static const OrtCustomOp op = make_operator();
   OrtCustomOpDomain* domain = nullptr;  // never released: sessions keep a pointer to it
   if (OrtStatus* status = api->CreateCustomOpDomain("lantern", &domain)) return status;
-  for (const OrtCustomOp* each : {&op, gather_operator(), gated_unit_operator(), causal_conv_operator()})
+  const OrtCustomOp* const all[] = {&op, gather_operator(), gated_unit_operator(), causal_conv_operator(),
+                                    group_attention_operator(), norm_operator(), skip_norm_operator()};
+  for (const OrtCustomOp* each : all)
     if (OrtStatus* status = api->CustomOpDomain_Add(domain, each)) return status;
   return api->AddCustomOpDomain(options, domain);
 }

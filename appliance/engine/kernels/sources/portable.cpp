@@ -69,6 +69,6 @@ bool is_supported() { return true; }
 
 }  // namespace
 
-const Family kPortable{"portable", is_supported, quantize, kAnyRows, nullptr, kAnyRows, LANTERN_KERNELS(multiply)};
+const Family kPortable{"portable", is_supported, quantize, &kPortableLanes, kAnyRows, nullptr, kAnyRows, LANTERN_KERNELS(multiply)};
 
 }  // namespace lantern
