@@ -18,7 +18,7 @@ OPERATORS: Final = (STOCK, OWN)
 
 _PAST_KEY, _PAST_VALUE, _AFTER_TABLES = 3, 4, 9  # inputs
 _NUM_OUTPUTS = 3
-_LANES = 8  # kAttentionLanes of attention.h
+_LANES = 8  # kLanes of lane_count.h
 # The attributes that it has, and the only values of the others: their defaults, as the optimizer writes them down.
 _KNOWN: Final = {"num_heads", "kv_num_heads", "scale", "do_rotary", "local_window_size"}
 _PLAIN: Final[Mapping[str, tuple[float | bytes, ...]]] = {
