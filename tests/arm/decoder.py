@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from appliance.bundle import DecoderSpec, Manifest
 from appliance.bundle.manifest import MANIFEST_NAME, MODEL_NAME, TOKENIZER_NAME
 from appliance.engine.graphs.blocks import write_block_products
+from appliance.engine.graphs.position_tables import position_tables
 from appliance.engine.kernels import load_kernels
 from appliance.engine.runtime.kernel_trial import packing
 from appliance.engine.runtime.model_file import BLOCKS_DATA_NAME, ModelFile
@@ -58,7 +59,13 @@ def make(bundle: Path, folder: Path, library: Path) -> None:
         for name in (MANIFEST_NAME, TOKENIZER_NAME):
             shutil.copy(bundle / name, form / name)
     optimize(bundle / MODEL_NAME, stock / MODEL_NAME, DATA_NAME)
-    write_block_products(stock / MODEL_NAME, kernels / MODEL_NAME, BLOCKS_DATA_NAME, packing(load_kernels(library)))
+    write_block_products(
+        stock / MODEL_NAME,
+        kernels / MODEL_NAME,
+        BLOCKS_DATA_NAME,
+        packing(load_kernels(library)),
+        constants=position_tables(bundle / MODEL_NAME),
+    )
 
 
 def runner(form: Path, library: Path) -> OrtModelRunner:

@@ -1,8 +1,4 @@
-"""One bundle, one text, three processors: Lantern's kernels give the same bits on every Arm processor.
-
-On x86 the tables of positions, which onnxruntime computes, differ in their last bits. A last bit now and then rounds an
-activation to the next code, and the layers above make more of it: a token is another one where two are as likely.
-"""
+"""One bundle, one text, three processors: with Lantern's kernels every logit that is compared has the same bits."""
 
 from __future__ import annotations
 
@@ -23,8 +19,6 @@ pytestmark = pytest.mark.slow
 
 _COMPILER = "aarch64-linux-gnu-g++"
 _PROCESSORS = ("cortex-a72", "cortex-a76")  # without and with dot products
-_WANTED = 0.9
-_NEAR = 0.5  # of logits
 _TIMEOUT_S = 900
 
 
@@ -70,16 +64,7 @@ def there(
     return found
 
 
-def test_arm_processors_compute_the_same_bits(there: dict[str, list[Best]]) -> None:
-    first, *others = there.values()
-    assert len(first) >= 100
-    assert all(other == first for other in others)
-
-
-def test_an_arm_processor_prefers_the_same_tokens_as_this_one(there: dict[str, list[Best]], here: list[Best]) -> None:
-    best = there[_PROCESSORS[0]]
-    assert len(best) == len(here) >= 100
-    others = [(a, b) for a, b in zip(here, best, strict=True) if a.token != b.token]
-    assert [pair for pair in others if max(one.lead for one in pair) >= _NEAR] == []
-    assert 1 - len(others) / len(here) >= _WANTED
-    assert sum(one.lead >= _NEAR for one in here) / len(here) >= 0.5  # the text has places that tell processors apart
+def test_every_processor_computes_the_same_bits(there: dict[str, list[Best]], here: list[Best]) -> None:
+    assert len(here) >= 100
+    for best in there.values():
+        assert best == here

@@ -10,7 +10,7 @@ is read there.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -49,12 +49,18 @@ Pack = Callable[[Codes, NDArray[np.float32], Codes | None, int, int], tuple[Code
 
 
 def write_block_products(
-    optimized: Path, target: Path, data_name: str, pack: Pack, *, stored: Path | None = None
+    optimized: Path,
+    target: Path,
+    data_name: str,
+    pack: Pack,
+    *,
+    stored: Path | None = None,
+    constants: Mapping[str, NDArray[np.generic]] | None = None,
 ) -> None:
     """Write the graph with packed products to `target`, and its weights to the file `data_name` beside it.
 
     `stored` is the bundle's model: weights that its file has as they are packed stay there, and the graph names that
-    file.
+    file. `constants` are values that take the place of those which the optimizer has computed, by their names.
 
     Raises:
         ModelError: the graph has no stored product, or one that the library cannot compute, or an unknown slot.
@@ -85,13 +91,27 @@ def write_block_products(
                 graph.node.append(node)
         fuse_small_operators(graph, tensors)
         take_own_attention(graph)
-        for name in sorted({name for node in graph.node for name in node.input} & set(tensors)):
-            if tensors[name].data_location == EXTERNAL:
-                weights.add(graph, name, tensor_value(tensors[name], folder))
-            else:
-                graph.initializer.append(tensors[name])
+        _add_others(graph, tensors, folder, weights, constants or {})
     model.opset_import.add(domain=LANTERN, version=1)
     target.write_bytes(model.SerializeToString())
+
+
+def _add_others(
+    graph: Message,
+    tensors: dict[str, Message],
+    folder: Path,
+    weights: WeightFile,
+    constants: Mapping[str, NDArray[np.generic]],
+) -> None:
+    """Add what else the nodes read, with `constants` in the place of those of the same shape."""
+    for name in sorted({name for node in graph.node for name in node.input} & set(tensors)):
+        tensor, other = tensors[name], constants.get(name)
+        if other is not None and list(other.shape) == list(tensor.dims):
+            weights.add(graph, name, other)
+        elif tensor.data_location == EXTERNAL:
+            weights.add(graph, name, tensor_value(tensor, folder))
+        else:
+            graph.initializer.append(tensor)
 
 
 def packed_bytes(model: bytes) -> int:

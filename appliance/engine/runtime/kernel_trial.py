@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from appliance.bundle.manifest import MODEL_NAME
 from appliance.engine.graphs.blocks import Pack, write_block_products
+from appliance.engine.graphs.position_tables import position_tables
 from appliance.engine.kernels import KernelLibrary, StoredWeights, load_kernels
 from appliance.engine.runtime.kernel_choice import RECORD_NAME, KernelChoice, Sessions, choose, measure_in_turn
 from appliance.engine.runtime.model_file import BLOCKS_DATA_NAME, ModelFile, variant_path
@@ -37,7 +38,14 @@ _WORTH_A_SECOND_COPY = 0.2
 def write(library: KernelLibrary, source: Path, stock: Path, folder: Path) -> KernelChoice:
     """Write the kernels' form of the model `source` to a folder, and the choice between it and the form in `stock`."""
     file = ModelFile(folder / MODEL_NAME, is_optimized=True, kernels=library.path, weights=source.parent)
-    write_block_products(stock / MODEL_NAME, file.path, BLOCKS_DATA_NAME, packing(library), stored=source)
+    write_block_products(
+        stock / MODEL_NAME,
+        file.path,
+        BLOCKS_DATA_NAME,
+        packing(library),
+        stored=source,
+        constants=position_tables(source),
+    )
     scales = kv_scales(source)
     write_variants(folder, scales)
     write_tuning(file, budget_s=_TUNING_BUDGET_S, default=Tuning.read(stock / TUNING_NAME))
