@@ -27,6 +27,7 @@ from tests.clients.environments import python_of_debian
 from tests.conftest import RunningServer
 from tests.server.console.aside import aside
 from tests.server.console.conftest import OpenView
+from tests.server.console.first_answer import first_answer
 from tests.server.console.test_programs import program
 
 VERSION = "2026.11.0"
@@ -59,7 +60,7 @@ def home_assistant(wants_clients: None, told: dict[str, str], tmp_path: Path) ->
     """A client of a Home Assistant that was just installed, as its owner."""
     if not os.environ.get("LANTERN_HOME_ASSISTANT"):  # tests/README.md: too large for every run of the tests
         pytest.skip("set LANTERN_HOME_ASSISTANT=1 to install and run Home Assistant: 1 GB, and minutes")
-    if os.geteuid() or not shutil.which("mmdebstrap"):
+    if os.geteuid() or not shutil.which("mmdebstrap"):  # which only root may run in, and only Debian has
         pytest.skip("a root of Debian's unstable needs root and mmdebstrap")
     root = aside(lambda: python_of_debian("python3.14", PACKAGES, f"homeassistant=={VERSION}"))
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -86,23 +87,9 @@ def _onboard(client: httpx2.Client, process: subprocess.Popen[bytes], log: Path)
     """Make an owner, whose token the client has from then on."""
     url = str(client.base_url).rstrip("/")
     owner = {"client_id": f"{url}/", "name": "Anna", "username": "anna", "password": "a-Password-1", "language": "en"}
-    for _ in range(START_S):
-        try:
-            process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            pass
-        else:
-            raise AssertionError(log.read_text("utf-8")[-4000:])
-        try:
-            answer = client.post("/api/onboarding/users", json=owner)
-        except httpx2.TransportError:
-            continue
-        if answer.status_code == 200:
-            code = {"grant_type": "authorization_code", "code": answer.json()["auth_code"], "client_id": f"{url}/"}
-            token = client.post("/auth/token", data=code).json()["access_token"]
-            client.headers["authorization"] = f"Bearer {token}"
-            return
-    raise AssertionError(log.read_text("utf-8")[-4000:])
+    made = first_answer(lambda: client.post("/api/onboarding/users", json=owner), process, log, within_s=START_S).json()
+    code = {"grant_type": "authorization_code", "code": made["auth_code"], "client_id": f"{url}/"}
+    client.headers["authorization"] = f"Bearer {client.post('/auth/token', data=code).json()['access_token']}"
 
 
 def _enter(client: httpx2.Client, path: str, **entered: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from tests.clients.environments import PROGRAMS, python_locked
 from tests.conftest import RunningServer
 from tests.server.console.aside import aside
 from tests.server.console.conftest import OpenView
+from tests.server.console.first_answer import first_answer
 from tests.server.console.test_programs import program
 
 START_S, ANSWER_S = 900, 300
@@ -56,27 +57,12 @@ def open_webui(wants_clients: None, settings: dict[str, str], tmp_path: Path) ->
     log = tmp_path / "log.txt"
     with log.open("wb") as said, subprocess.Popen(command, stdout=said, stderr=said, env=environment) as process:
         try:
-            aside(lambda: _wait_for(f"http://127.0.0.1:{port}", process, log))
-            yield f"http://127.0.0.1:{port}"
+            url = f"http://127.0.0.1:{port}"
+            aside(lambda: first_answer(lambda: httpx2.get(f"{url}/health", timeout=10), process, log, within_s=START_S))
+            yield url
         finally:
             process.terminate()
             aside(process.wait)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(START_S):
-        try:
-            process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            pass
-        else:
-            raise AssertionError(log.read_text("utf-8")[-4000:])
-        try:
-            if httpx2.get(f"{url}/health", timeout=10).status_code == 200:
-                return
-        except httpx2.TransportError:
-            continue
-    raise AssertionError(log.read_text("utf-8")[-4000:])
 
 
 @pytest.mark.slow

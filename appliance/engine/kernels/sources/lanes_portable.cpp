@@ -11,7 +11,7 @@ namespace {
 constexpr int kKeys = 1, kMostScored = 1, kMostMixed = 1, kMostChannels = 1;
 
 struct Lanes {
-  static constexpr int kCount = 8;
+  static constexpr int kCount = kLanes;
   float v[kCount];
 
   static Lanes load(const float* x) {
@@ -109,34 +109,10 @@ struct Sums {
 }  // namespace
 }  // namespace lantern
 
-#include "attention_kernel.h"
-#include "norm_kernel.h"
-#include "rows_kernel.h"
+#include "float_kernels_of_page.h"
 
 namespace lantern {
-namespace {
 
-void attend(const float* keys, const float* values, size_t width, const Query* queries, size_t num_queries, float* scores) {
-  attend_queries(keys, values, width, queries, num_queries, scores);
-}
-
-void normalize(const float* x, const float* skip, const float* scale, size_t width, float epsilon, float* sum, float* y) {
-  normalize_row(x, skip, scale, width, epsilon, sum, y);
-}
-
-void gate(const float* gates, const float* values, size_t size, float* y) { gate_row(gates, values, size, y); }
-
-void sum_columns(const float* const* columns, const float* taps, size_t num_taps, size_t stride, const float* bias, bool has_silu,
-                 size_t size, float* y) {
-  sum_rows(columns, taps, num_taps, stride, bias, has_silu, size, y);
-}
-
-void rotate(const float* x, const float* cos, const float* sin, size_t half, float scale, float* y) {
-  rotate_row(x, cos, sin, half, scale, y);
-}
-
-}  // namespace
-
-const FloatKernels kPortableLanes{attend, normalize, gate, sum_columns, rotate};
+const FloatKernels kPortableLanes = kKernelsOfPage;
 
 }  // namespace lantern

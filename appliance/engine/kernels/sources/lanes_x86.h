@@ -9,7 +9,7 @@ namespace lantern {
 namespace {
 
 struct Lanes {
-  static constexpr int kCount = 8;
+  static constexpr int kCount = kLanes;
   __m256 v;
 
   LANTERN_INLINE_MEMBER static Lanes load(const float* x) { return {_mm256_loadu_ps(x)}; }
